@@ -1,6 +1,4 @@
 -- What `lockstep install` creates. Nothing here touches a table of the application.
--- Concurrent installs wait for each other: two CREATE SCHEMA at once end in a unique violation.
-select pg_advisory_xact_lock(7811887294821);
 
 create schema lockstep;
 comment on schema lockstep is 'Lockstep: change logs and bookkeeping of the sync engine. Remove with: lockstep uninstall';
@@ -64,9 +62,3 @@ create table lockstep.incarnations (
   mark bigint primary key,
   started_at timestamptz not null default now()
 );
-
--- The application's tables are added here one by one, never FOR ALL TABLES: a table without a primary key would
--- refuse UPDATE and DELETE from then on.
-create publication lockstep_tables for table lockstep.clients with (publish = 'insert, update, delete, truncate');
--- Tombstones are published for routing. Their deletes are housekeeping and of no interest to anyone.
-create publication lockstep_tombstones with (publish = 'insert');

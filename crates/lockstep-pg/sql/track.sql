@@ -1,21 +1,20 @@
--- Only the logs' writers and other lockstep commands wait here; readers of the table never do.
+-- One lockstep command at a time; then no writer of the table. Readers of both never wait for this.
+lock table lockstep.tracked in share row exclusive mode;
 lock table {table} in share row exclusive mode;
-{drop_old}
--- Rows inserted and updated, by key. Never published: the rows themselves are. No row is ever updated.
+{drop_old}-- Rows inserted and updated, by key. Never published: the rows themselves are. No row is ever updated.
 create table lockstep.changes_{n} (
   id bigint generated always as identity primary key,
-{columns_not_null}  xid bigint not null default (pg_current_xact_id()::text::bigint)
+{changes_columns}  xid bigint not null default (pg_current_xact_id()::text::bigint)
 );
 
 -- Keys that are gone from a scope, d: deleted, m: key or scope moved, t: the whole table was truncated (then all null).
 create table lockstep.tombstones_{n} (
   id bigint generated always as identity primary key,
-{columns}  xid bigint not null default (pg_current_xact_id()::text::bigint),
+{tombstones_columns}  xid bigint not null default (pg_current_xact_id()::text::bigint),
   kind "char" not null
 );
 
-{indexes}
--- The only place that names columns of the application's table. The parsed body follows a rename; dropping a column
+{indexes}-- The only place that names columns of the application's table. The parsed body follows a rename; dropping a column
 -- used here, or changing its type, fails when the migration runs and not at the next write.
 create function lockstep.key_{n}(r {table})
 returns table ({returns})
@@ -81,5 +80,4 @@ alter table only {table}
   enable always trigger lockstep_truncate;
 
 -- After the triggers and in their transaction: no writer is in progress, so no transaction is streamed in part.
-{publish}
-{record}
+{publish}{record}

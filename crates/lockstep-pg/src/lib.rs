@@ -1,1 +1,3 @@
-//! Placeholder, replaced by the crate's own map.
+//! PostgreSQL: what is installed into a database.
+
+pub mod install;
