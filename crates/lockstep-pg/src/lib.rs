@@ -1,3 +1,4 @@
-//! PostgreSQL: what is installed into a database.
+//! Placeholder, replaced by the crate's own map.
 
+pub mod cluster;
 pub mod install;
