@@ -1,7 +1,7 @@
 -- The log of a table ($1, its oid), if it has one, and whether everything that writes and ships it is in place.
 -- "disable trigger all; enable trigger all" leaves our triggers as ORIGIN ('O'), which is not in place.
 select
-  t.log, t.key_attnums, t.scope_attnums,
+  t.log, t.key_attnums,
   (
     select count(*) = 4 from pg_trigger g
     where g.tgrelid = t.relation and g.tgenabled = 'A' and g.tgfoid = to_regproc('lockstep.log_' || t.log)

@@ -51,7 +51,6 @@ pub(super) struct Column {
 pub(super) struct Log {
     pub number: i32,
     pub key_attnums: Vec<i16>,
-    pub scope_attnums: Vec<i16>,
     /// One entry per scope.
     pub scopes: Vec<Vec<i16>>,
     /// Triggers, functions, logs and publications are all in place.
@@ -237,7 +236,6 @@ impl Log {
         Ok(Some(Self {
             number,
             key_attnums: row.get("key_attnums"),
-            scope_attnums: row.get("scope_attnums"),
             scopes: scopes.iter().map(|row| row.get(0)).collect(),
             whole: row.get("whole"),
         }))
