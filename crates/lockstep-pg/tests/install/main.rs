@@ -1,0 +1,7 @@
+//! What is installed into a database, on a real PostgreSQL: what the triggers write, what migrations and names do to
+//! them, what each command leaves behind, and what it refuses.
+
+mod harness;
+mod log_entries;
+mod migrations;
+mod writers;
