@@ -39,9 +39,7 @@ fn is_served(folder: &Path) -> bool {
     let wanted = folder.as_os_str().as_encoded_bytes();
     let mut commands =
         fs::read_dir("/proc").expect("/proc").flatten().map(|entry| entry.path().join("cmdline"));
-    commands
-        .filter(|file| fs::read(file).is_ok_and(|words| words.split(|b| *b == 0).any(|w| w == wanted)))
-        .count()
+    commands.any(|file| fs::read(file).is_ok_and(|words| words.split(|b| *b == 0).any(|w| w == wanted)))
 }
 
 fn is_root() -> bool {
