@@ -58,6 +58,8 @@ pub struct Column {
     pub type_oid: Oid,
     /// As `format_type` prints it, for casts and for people.
     pub type_name: String,
+    /// The type's quoted name without modifiers, for casts that never truncate.
+    pub type_sql: String,
     /// The type is an enum.
     pub is_enum: bool,
 }

@@ -9,7 +9,6 @@ pub use down::{AckFrame, Reply, ack_frame, commit_frame, phx_close, shape_frame}
 pub use up::{Envelope, Join, MutateFrame, Subscribe, Unsubscribe, Up, UpError, parse};
 
 use serde::{Deserialize, Deserializer};
-use std::sync::Arc;
 
 /// The version spoken here.
 pub const VERSION: u64 = 1;
@@ -18,7 +17,7 @@ pub const VERSION: u64 = 1;
 pub const TOPIC: &str = "sync";
 
 /// One text message for a socket; encoded once, shared by all that get it.
-pub type Frame = Arc<str>;
+pub type Frame = bytes::Bytes;
 
 /// 64-bit numbers are strings on the wire; plain numbers are read too.
 pub(crate) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {

@@ -146,6 +146,9 @@ impl Hub {
         if let Some(name) = join.required.first() {
             return Err(Reply::error("capability_unsupported", format!("this node does not know {name:?}")));
         }
+        if join.client.as_ref().is_some_and(|c| !c.is_empty() && !is_id(c)) {
+            return Err(Reply::error("malformed", ID_RULE));
+        }
         if !join.subject.is_empty() {
             return Err(Reply::error("malformed", "a subject needs a token, and this node has none to check"));
         }
@@ -263,6 +266,9 @@ impl Hub {
         if frame.mutations.iter().any(|m| m.n == 0 || i64::try_from(m.n).is_err()) {
             return Some(Reply::error("malformed", "mutations are numbered from 1"));
         }
+        if !frame.mutations.iter().all(|m| is_id(&m.id)) {
+            return Some(Reply::error("malformed", ID_RULE));
+        }
         let session = self.sessions.get(&id)?;
         let request = MutateRequest {
             session: id,
@@ -352,6 +358,13 @@ impl Hub {
         self.enqueue(id, super::Batch { frames: vec![frame.into()], waits: vec![] });
         references.iter().for_each(|r| self.unsubscribe(id, r));
     }
+}
+
+const ID_RULE: &str = "an id has 1 to 100 characters, none of them a control character";
+
+/// Ids are stored before anything can be refused under them, so they must be storable.
+fn is_id(text: &str) -> bool {
+    (1..=100).contains(&text.chars().count()) && !text.chars().any(char::is_control)
 }
 
 /// Resumed only if the cursor names the shape, the client has it, and its fingerprint is still right.
