@@ -32,6 +32,9 @@ pub async fn connect(database: &str) -> Client {
 pub async fn empty(database: &str) -> Client {
     let admin = connect("postgres").await;
     admin.batch_execute(&format!("create database {database}")).await.expect("a database");
+    // The superuser's name is lockstep, and "$user" is first on the default path: it would be our schema.
+    let path = format!("alter database {database} set search_path = public");
+    admin.batch_execute(&path).await.expect("a search path");
     connect(database).await
 }
 
@@ -46,7 +49,8 @@ pub async fn installed(database: &str, sql: &str) -> Client {
 /// As [`installed`], with table `items` tracked by the scopes named, such as `list` or `list,org`.
 pub async fn tracked(database: &str, sql: &str, scopes: &[&str]) -> Client {
     let mut client = installed(database, sql).await;
-    assert_eq!(track(&mut client, "items", scopes).await, Ok(Outcome::Created));
+    let outcome = install::track(&mut client, &request("items", scopes), &Patience::default()).await;
+    assert_eq!(outcome.expect("tracked"), Outcome::Created);
     client
 }
 

@@ -49,19 +49,16 @@ async fn repeatable_read_and_serializable_writers_do_not_meet_in_the_log() {
             let begin = format!("begin isolation level {level}; select 1 from items where id = 0");
             client.batch_execute(&begin).await.expect("a snapshot");
         }
-        let write = |id: i32| {
-            format!(
-                "update items set title = 'x' where id = {id}; delete from items where id = {};
-                 insert into items values ({}, 1)",
-                id + 2,
-                id + 2
-            )
+        // Under SERIALIZABLE such updates of one page conflict by themselves; inserts do not.
+        let write = |id: i32| match level {
+            "serializable" => format!("insert into items values ({}, 1), ({}, 1)", id + 10, id + 20),
+            _ => format!("update items set title = 'x' where id = {id}; delete from items where id = {}", id + 2),
         };
         first.batch_execute(&write(1)).await.expect("the first writes");
         second.batch_execute(&write(2)).await.expect("the second writes");
         first.batch_execute("commit").await.expect("the first commits");
         second.batch_execute("commit").await.expect("the second commits");
-        assert_eq!(entries(&first).await.len(), 6, "{level}");
+        assert_eq!(entries(&first).await.len(), 4, "{level}");
     }
 }
 
