@@ -32,8 +32,12 @@ async fn install_twice() {
     assert_eq!(install::install(&mut client, &options).await.expect("installs"), Outcome::Created);
     let (before, id) = (catalog(&client).await, one(&client, "select id from lockstep.installation").await);
     assert_eq!(install::install(&mut client, &options).await.expect("again"), Outcome::Unchanged);
-    assert_eq!((catalog(&client).await, one(&client, "select id from lockstep.installation").await), (before, id));
-    let members = "select string_agg(concat_ws(' ', p.pubname, r.prrelid::regclass, p.pubinsert, p.pubdelete), '; '
+    assert_eq!(
+        (catalog(&client).await, one(&client, "select id from lockstep.installation").await),
+        (before, id)
+    );
+    let members =
+        "select string_agg(concat_ws(' ', p.pubname, r.prrelid::regclass, p.pubinsert, p.pubdelete), '; '
         order by p.pubname) from pg_publication p left join pg_publication_rel r on r.prpubid = p.oid";
     let expected = "lockstep_tables lockstep.clients t t; lockstep_tombstones t f";
     assert_eq!(one(&client, members).await, expected);
@@ -47,7 +51,8 @@ async fn two_installs_and_two_tracks_at_once() {
     let mut first = empty("commands_at_once").await;
     let mut second = connect("commands_at_once").await;
     let options = InstallOptions::default();
-    let (a, b) = tokio::join!(install::install(&mut first, &options), install::install(&mut second, &options));
+    let (a, b) =
+        tokio::join!(install::install(&mut first, &options), install::install(&mut second, &options));
     let mut outcomes = [a.expect("one"), b.expect("two")];
     outcomes.sort_by_key(|outcome| *outcome == Outcome::Unchanged);
     assert_eq!(outcomes, [Outcome::Created, Outcome::Unchanged]);
@@ -56,7 +61,10 @@ async fn two_installs_and_two_tracks_at_once() {
     assert_eq!((a, b), (Ok(Outcome::Created), Ok(Outcome::Created)));
     let (a, b) = tokio::join!(track(&mut first, "items", &["org"]), track(&mut second, "items", &["org"]));
     let outcomes = [a, b];
-    assert!(outcomes.contains(&Ok(Outcome::Changed)) && outcomes.contains(&Ok(Outcome::Unchanged)), "{outcomes:?}");
+    assert!(
+        outcomes.contains(&Ok(Outcome::Changed)) && outcomes.contains(&Ok(Outcome::Unchanged)),
+        "{outcomes:?}"
+    );
 }
 
 #[tokio::test]
@@ -74,7 +82,7 @@ async fn scopes_are_added_and_raise_the_horizon() {
         state(&client).await,
         format!(
             "{{\"scopes\": [{{\"log\": 1, \"scope\": 1, \"attnums\": [2, 3]}}, {{\"log\": 1, \"scope\": 2, \"attnums\": \
-             [3]}}], \"tracked\": [{{\"log\": 1, \"relation\": {}, \"key_attnums\": [1], \"scope_attnums\": [2, 3]}}]}}",
+             [3]}}], \"tracked\": [{{\"log\": 1, \"relation\": \"{}\", \"key_attnums\": [1], \"scope_attnums\": [2, 3]}}]}}",
             one(&client, "select 'items'::regclass::oid").await
         )
     );
@@ -85,7 +93,8 @@ async fn scopes_are_added_and_raise_the_horizon() {
     let next: i64 = one(&fresh, "select pg_current_xact_id()").await.parse().expect("a number");
     track(&mut fresh, "items", &["list"]).await.expect("tracked");
     let raised = horizon(&fresh).await;
-    let newest: i64 = one(&fresh, "select pg_snapshot_xmax(pg_current_snapshot())").await.parse().expect("a number");
+    let newest: i64 =
+        one(&fresh, "select pg_snapshot_xmax(pg_current_snapshot())").await.parse().expect("a number");
     assert!(next + 1 < raised && raised <= newest, "{next} {raised} {newest}");
 }
 
@@ -133,7 +142,11 @@ fn dump(database: &str) -> Option<String> {
     let output = Command::new(program).arg(cluster().url_for(database)).output().ok()?;
     let text = String::from_utf8(output.stdout).expect("UTF-8");
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Some(text.lines().filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict")).collect())
+    Some(
+        text.lines()
+            .filter(|line| !line.starts_with("\\restrict") && !line.starts_with("\\unrestrict"))
+            .collect(),
+    )
 }
 
 #[tokio::test]
@@ -161,8 +174,10 @@ async fn uninstall_leaves_nothing() {
 
 #[tokio::test]
 async fn uninstall_does_not_drop_what_others_built_on_it() {
-    let mut client = installed("commands_others", "create view mine as select * from lockstep.mutations").await;
-    let refused = install::uninstall(&mut client, &Patience::default()).await.expect_err("a view depends on it");
+    let mut client =
+        installed("commands_others", "create view mine as select * from lockstep.mutations").await;
+    let refused =
+        install::uninstall(&mut client, &Patience::default()).await.expect_err("a view depends on it");
     assert!(refused.to_string().contains("view mine depends on table lockstep.mutations"), "{refused}");
 }
 

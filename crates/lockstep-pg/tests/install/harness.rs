@@ -117,13 +117,15 @@ pub async fn catalog(client: &Client) -> Vec<String> {
           from pg_publication_rel r join pg_publication p on p.oid = r.prpubid
         union all select 'relation ' || oid::regclass || ' ' || relkind::text || coalesce(relacl::text, '')
           || relreplident::text || relhasrules || relrowsecurity
-          from pg_class where relnamespace not in ('pg_catalog'::regnamespace, 'pg_toast'::regnamespace)
+          from pg_class where oid >= 16384 and relnamespace <> 'pg_toast'::regnamespace
         union all select 'trigger ' || tgrelid::regclass || ' ' || tgname || tgenabled::text from pg_trigger
+          where not tgisinternal
         union all select 'function ' || oid::regprocedure from pg_proc where oid >= 16384
         union all select 'type ' || oid::regtype from pg_type where oid >= 16384
         union all select 'constraint ' || conrelid::regclass || ' ' || conname from pg_constraint where conrelid >= 16384
         union all select 'depend ' || pg_describe_object(classid, objid, objsubid) from pg_depend
           where objid >= 16384 and classid <> 'pg_class'::regclass
+          and pg_describe_object(classid, objid, objsubid) !~ 'RI_ConstraintTrigger'
         order by 1";
     client.query(sql, &[]).await.expect("the catalog").iter().map(|row| row.get(0)).collect()
 }

@@ -15,13 +15,15 @@ const IMPATIENT: Patience =
 
 /// Returns when somebody waits for a lock on `relation`.
 async fn somebody_waits(client: &Client, relation: &str) {
-    let waits =
-        format!("select exists (select from pg_locks where not granted and relation = '{relation}'::regclass)");
+    let waits = format!(
+        "select exists (select from pg_locks where not granted and relation = '{relation}'::regclass)"
+    );
     while one(client, &waits).await != "true" {}
 }
 
 async fn blockers(client: &mut Client) -> (String, Vec<install::Blocker>) {
-    let error = install::track(client, &request("items", &["list"]), &IMPATIENT).await.expect_err("a writer is open");
+    let error =
+        install::track(client, &request("items", &["list"]), &IMPATIENT).await.expect_err("a writer is open");
     let sentence = error.to_string();
     match error {
         InstallError::LockTimeout { blockers, .. } => (sentence, blockers),
@@ -78,7 +80,10 @@ async fn track_waits_for_a_writer_that_ends() {
 async fn readers_are_not_waited_for() {
     let mut client = installed("locks_readers", ITEMS).await;
     let reader = connect("locks_readers").await;
-    reader.batch_execute("begin; lock table items, lockstep.tracked in access share mode").await.expect("a reader");
+    reader
+        .batch_execute("begin; lock table items, lockstep.tracked in access share mode")
+        .await
+        .expect("a reader");
     let outcome = install::track(&mut client, &request("items", &["list"]), &IMPATIENT).await;
     assert_eq!(outcome.expect("no writer is open"), Outcome::Created);
 }

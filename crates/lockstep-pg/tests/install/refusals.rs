@@ -18,7 +18,7 @@ const TABLES: &str = r#"
     create foreign data wrapper nowhere; create server nowhere foreign data wrapper nowhere;
     create foreign table elsewhere (id int) server nowhere;
     create table keyless (id int unique not null);
-    create table deferrable (id int primary key deferrable);
+    create table deferred (id int primary key deferrable);
     create table identity_nothing (id int primary key); alter table identity_nothing replica identity nothing;
     create table identity_index (id int primary key, other int not null unique);
     alter table identity_index replica identity using index identity_index_other_key;
@@ -61,7 +61,7 @@ async fn each_by_its_own_code() {
         ("lockstep.clients", &[], "system_table"),
         ("pg_catalog.pg_class", &[], "system_table"),
         ("keyless", &[], "no_primary_key"),
-        ("deferrable", &[], "deferrable_key"),
+        ("deferred", &[], "deferrable_key"),
         ("identity_nothing", &[], "replica_identity"),
         ("identity_index", &[], "replica_identity"),
         ("numeric_key", &[], "column_type"),
@@ -81,7 +81,8 @@ async fn each_by_its_own_code() {
     }
     let mut no_columns = request("good", &[]);
     no_columns.scopes.push(Vec::new());
-    let refused = install::track(&mut client, &no_columns, &Patience::default()).await.expect_err("an empty scope");
+    let refused =
+        install::track(&mut client, &no_columns, &Patience::default()).await.expect_err("an empty scope");
     assert_eq!(refused.code(), "empty_scope");
     assert_eq!(catalog(&client).await, before);
 }
@@ -114,7 +115,10 @@ async fn nothing_works_before_install() {
 #[tokio::test]
 async fn a_schema_of_our_name_is_not_touched() {
     let mut client = empty("refuse_schema").await;
-    client.batch_execute("create schema lockstep; create table lockstep.mine (id int)").await.expect("theirs");
+    client
+        .batch_execute("create schema lockstep; create table lockstep.mine (id int)")
+        .await
+        .expect("theirs");
     let options = InstallOptions::default();
     assert_eq!(install::install(&mut client, &options).await.expect_err("taken").code(), "schema_taken");
     let uninstalled = install::uninstall(&mut client, &Patience::default()).await;
