@@ -22,6 +22,8 @@ const TABLES: &str = r#"
     create table identity_nothing (id int primary key); alter table identity_nothing replica identity nothing;
     create table identity_index (id int primary key, other int not null unique);
     alter table identity_index replica identity using index identity_index_other_key;
+    create table identity_full (id int primary key, made int generated always as (id + 1) stored);
+    alter table identity_full replica identity full;
     create table numeric_key (id numeric primary key);
     create table char_key (id char(3) primary key);
     create table time_key (id timestamptz primary key);
@@ -64,6 +66,7 @@ async fn each_by_its_own_code() {
         ("deferred", &[], "deferrable_key"),
         ("identity_nothing", &[], "replica_identity"),
         ("identity_index", &[], "replica_identity"),
+        ("identity_full", &[], "replica_identity"),
         ("numeric_key", &[], "column_type"),
         ("char_key", &[], "column_type"),
         ("time_key", &[], "column_type"),
