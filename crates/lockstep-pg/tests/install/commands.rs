@@ -210,3 +210,22 @@ async fn what_is_printed_is_what_runs() {
     assert_eq!(catalog(&by_hand).await, catalog(&by_command).await);
     assert_eq!(one(&by_hand, "select to_regnamespace('lockstep')").await, "");
 }
+
+#[tokio::test]
+async fn an_ordinary_owner_needs_no_superuser() {
+    let mut client = empty("commands_owner").await;
+    let owner = "drop role if exists owner_plain; create role owner_plain;
+        grant create on database commands_owner to owner_plain; create schema app authorization owner_plain;
+        create table public.not_theirs (id int primary key); set role owner_plain; set search_path = app";
+    client.batch_execute(owner).await.expect("a role");
+    client.batch_execute(ITEMS).await.expect("its tables");
+    let before = catalog(&client).await;
+    install::install(&mut client, &InstallOptions::default()).await.expect("installed");
+    assert_eq!(track(&mut client, "items", &["list"]).await, Ok(Outcome::Created));
+    writes(&client, "insert into items values (1, 7)", &["put s1=7 k1=1"]).await;
+    let denied = install::track(&mut client, &request("public.not_theirs", &[]), &Patience::default()).await;
+    let sentence = denied.expect_err("somebody else's table").to_string();
+    assert!(sentence.contains("permission denied for table not_theirs [42501]"), "{sentence}");
+    install::uninstall(&mut client, &Patience::default()).await.expect("uninstalled");
+    assert_eq!(catalog(&client).await, before);
+}
