@@ -1,5 +1,6 @@
 -- Who holds locks that conflict with SHARE ROW EXCLUSIVE on the relations $1, or any lock on the relations $2.
--- A prepared transaction has no pid; its locks are found by '-1/xid' (manual, pg_locks).
+-- A prepared transaction has no pid. It keeps a lock on its own transaction id under the same virtual transaction, which
+-- is '-1/xid' after a restart (manual, pg_locks) and before it that of the session that prepared it.
 select
   l.pid,
   p.gid,
@@ -8,7 +9,9 @@ select
   left(a.query, 200) as query
 from pg_locks l
 left join pg_stat_activity a on a.pid = l.pid
-left join pg_prepared_xacts p on l.virtualtransaction = '-1/' || p.transaction::text
+left join pg_locks own on l.pid is null and own.pid is null and own.locktype = 'transactionid' and own.granted
+  and own.virtualtransaction = l.virtualtransaction
+left join pg_prepared_xacts p on p.transaction = own.transactionid
 where l.locktype = 'relation' and l.granted
   and l.database = (select oid from pg_database where datname = current_database())
   and l.pid is distinct from pg_backend_pid()

@@ -79,7 +79,7 @@ pub async fn install(client: &mut Client, options: &InstallOptions) -> Result<Ou
     }
     let outcome = match installed_format(&tx).await? {
         None => {
-            tx.batch_execute(&install_sql()).await?;
+            tx.batch_execute(&install_body()).await?;
             Outcome::Created
         }
         Some(format) => {
@@ -131,8 +131,7 @@ pub async fn uninstall(client: &mut Client, patience: &Patience) -> Result<Outco
 /// What [`install`] runs on a database that has nothing yet.
 #[must_use]
 pub fn install_sql() -> String {
-    let publications: String = PUBLICATIONS.iter().map(|(_, sql)| format!("\n{sql}")).collect();
-    format!("{INSTALL_LOCK}\n{SCHEMA}{publications}")
+    format!("begin;\n{INSTALL_LOCK}\n{}\ncommit;\n", install_body())
 }
 
 /// What [`track`] would run now. Empty if there is nothing to do.
@@ -181,6 +180,10 @@ async fn begin<'a>(client: &'a mut Client, patience: &Patience) -> Result<Transa
     let milliseconds = patience.lock_timeout.as_millis().max(1);
     tx.batch_execute(&format!("set local lock_timeout = '{milliseconds}ms'")).await?;
     Ok(tx)
+}
+
+fn install_body() -> String {
+    PUBLICATIONS.iter().fold(SCHEMA.to_owned(), |body, (_, sql)| body + "\n" + sql)
 }
 
 /// Attempts a step until it has its locks or patience ends.

@@ -59,16 +59,14 @@ pub(super) struct Log {
 
 /// Resolves a name as SQL writes it, under the session's search path. `None`: there is no such relation.
 pub(super) async fn resolve(tx: &Transaction<'_>, name: &str) -> Result<Option<u32>, InstallError> {
-    // A text that is no name at all raises syntax errors (42xxx), or 0A000 for a name with three dots.
-    let row = tx.query_one("select to_regclass($1)::oid", &[&name]).await.map_err(|error| {
-        match error.as_db_error() {
-            Some(db) if db.code().code().starts_with("42") || db.code().code().starts_with("0A") => {
-                InstallError::BadName { name: name.to_owned(), reason: db.message().to_owned() }
-            }
-            _ => error.into(),
-        }
+    let bad = |reason: &str| InstallError::BadName { name: name.to_owned(), reason: reason.to_owned() };
+    // parse_ident raises 22023 for a text that is no name. to_regclass does so before 16 (42xxx, 0A000), and is NULL since.
+    let sql = "select parse_ident($1), to_regclass($1)::oid";
+    let row = tx.query_one(sql, &[&name]).await.map_err(|error| match error.as_db_error() {
+        Some(db) if ["22", "42", "0A"].contains(&&db.code().code()[..2]) => bad(db.message()),
+        _ => error.into(),
     })?;
-    Ok(row.get(0))
+    Ok(row.get(1))
 }
 
 impl Table {
@@ -149,6 +147,10 @@ impl Table {
         match self.identity.as_str() {
             "n" => return Some(Refusal::ReplicaIdentity("NOTHING")),
             "i" => return Some(Refusal::ReplicaIdentity("another index")),
+            // From 18 on UPDATE fails: "Replica identity must not contain unpublished generated columns".
+            "f" if self.columns.iter().any(|column| column.generated) => {
+                return Some(Refusal::ReplicaIdentity("FULL, generated columns included"));
+            }
             _ => {}
         }
         self.columns_of(&self.key_attnums).find_map(|column| column.refusal("primary key"))

@@ -32,6 +32,9 @@ pub async fn connect(database: &str) -> Client {
 pub async fn empty(database: &str) -> Client {
     let admin = connect("postgres").await;
     admin.batch_execute(&format!("create database {database}")).await.expect("a database");
+    // The superuser's name is lockstep, and "$user" is first on the default path: it would be our schema.
+    let path = format!("alter database {database} set search_path = public");
+    admin.batch_execute(&path).await.expect("a search path");
     connect(database).await
 }
 
@@ -46,7 +49,8 @@ pub async fn installed(database: &str, sql: &str) -> Client {
 /// As [`installed`], with table `items` tracked by the scopes named, such as `list` or `list,org`.
 pub async fn tracked(database: &str, sql: &str, scopes: &[&str]) -> Client {
     let mut client = installed(database, sql).await;
-    assert_eq!(track(&mut client, "items", scopes).await, Ok(Outcome::Created));
+    let outcome = install::track(&mut client, &request("items", scopes), &Patience::default()).await;
+    assert_eq!(outcome.expect("tracked"), Outcome::Created);
     client
 }
 
@@ -113,13 +117,15 @@ pub async fn catalog(client: &Client) -> Vec<String> {
           from pg_publication_rel r join pg_publication p on p.oid = r.prpubid
         union all select 'relation ' || oid::regclass || ' ' || relkind::text || coalesce(relacl::text, '')
           || relreplident::text || relhasrules || relrowsecurity
-          from pg_class where relnamespace not in ('pg_catalog'::regnamespace, 'pg_toast'::regnamespace)
+          from pg_class where oid >= 16384 and relnamespace <> 'pg_toast'::regnamespace
         union all select 'trigger ' || tgrelid::regclass || ' ' || tgname || tgenabled::text from pg_trigger
+          where not tgisinternal
         union all select 'function ' || oid::regprocedure from pg_proc where oid >= 16384
         union all select 'type ' || oid::regtype from pg_type where oid >= 16384
         union all select 'constraint ' || conrelid::regclass || ' ' || conname from pg_constraint where conrelid >= 16384
         union all select 'depend ' || pg_describe_object(classid, objid, objsubid) from pg_depend
           where objid >= 16384 and classid <> 'pg_class'::regclass
+          and pg_describe_object(classid, objid, objsubid) !~ 'RI_ConstraintTrigger'
         order by 1";
     client.query(sql, &[]).await.expect("the catalog").iter().map(|row| row.get(0)).collect()
 }

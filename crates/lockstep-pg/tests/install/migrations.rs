@@ -57,6 +57,7 @@ async fn other_columns_come_and_go() {
         "alter table items add column title text, add column d int generated always as (id + 1) stored",
         "alter table items set (fillfactor = 50)",
         "create index on items (b)",
+        "alter table items drop column d",
         "alter table items replica identity full",
         "vacuum full items",
     ];

@@ -46,22 +46,22 @@ async fn repeatable_read_and_serializable_writers_do_not_meet_in_the_log() {
     for level in ["repeatable read", "serializable"] {
         // Both snapshots are taken before either writes; both write into the same scope and both commit.
         for client in [&first, &second] {
-            let begin = format!("begin isolation level {level}; select 1 from items where id = 0");
+            let begin = format!("begin isolation level {level}; select pg_current_snapshot()");
             client.batch_execute(&begin).await.expect("a snapshot");
         }
-        let write = |id: i32| {
-            format!(
-                "update items set title = 'x' where id = {id}; delete from items where id = {};
-                 insert into items values ({}, 1)",
-                id + 2,
+        // Under SERIALIZABLE updates of one page conflict by themselves, untracked as well; inserts do not.
+        let write = |id: i32| match level {
+            "serializable" => format!("insert into items values ({}, 1), ({}, 1)", id + 10, id + 20),
+            _ => format!(
+                "update items set title = 'x' where id = {id}; delete from items where id = {}",
                 id + 2
-            )
+            ),
         };
         first.batch_execute(&write(1)).await.expect("the first writes");
         second.batch_execute(&write(2)).await.expect("the second writes");
         first.batch_execute("commit").await.expect("the first commits");
         second.batch_execute("commit").await.expect("the second commits");
-        assert_eq!(entries(&first).await.len(), 6, "{level}");
+        assert_eq!(entries(&first).await.len(), 4, "{level}");
     }
 }
 
