@@ -37,6 +37,7 @@ mod settings;
 mod template;
 
 pub use builder::Builder;
+pub use programs::{DEFAULT_MAJOR, npm_folder};
 
 use account::Account;
 use home::Home;
@@ -148,6 +149,18 @@ impl Cluster {
     /// The number of the server's first process, or `None` while it is stopped.
     pub fn pid(&self) -> Option<u32> {
         self.child.as_ref().map(Child::id)
+    }
+
+    /// Whether the server runs; it may have ended without our doing.
+    pub fn is_running(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| matches!(child.try_wait(), Ok(None)))
+    }
+
+    /// The end of the server's log, for a message about a failure.
+    pub fn log_tail(&self) -> String {
+        let text = self.log_since(self.log_length().saturating_sub(8 << 10));
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
     /// Stops the server and waits until it is gone. A stopped server may be stopped again.
@@ -298,12 +311,6 @@ impl Cluster {
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    fn log_tail(&self) -> String {
-        let text = self.log_since(self.log_length().saturating_sub(8 << 10));
-        let lines: Vec<&str> = text.lines().collect();
-        lines[lines.len().saturating_sub(20)..].join("\n")
-    }
-
     fn set_log_aside(&self) {
         if self.log_length() > LOG_LIMIT {
             // Only convenience is lost if this fails.
@@ -319,9 +326,19 @@ impl Drop for Cluster {
     }
 }
 
+/// The major versions that tests of version differences go through: those of `LOCKSTEP_PG_MAJORS`, else 15 and 17.
+pub fn majors() -> Result<Vec<u32>> {
+    let named = std::env::var("LOCKSTEP_PG_MAJORS").unwrap_or_default();
+    let words = if named.trim().is_empty() { "15,17" } else { &named };
+    let numbers = words.split([',', ' ']).filter(|word| !word.is_empty()).map(|word| {
+        word.parse().with_context(|| format!("LOCKSTEP_PG_MAJORS has `{word}`, not a number such as 17"))
+    });
+    numbers.collect()
+}
+
 /// A port that nobody listens on. It is below the range from which the kernel takes ports for outgoing connections,
 /// so that none of those takes it while the server is down for a restart.
-fn free_port() -> Result<u16> {
+pub fn free_port() -> Result<u16> {
     for _ in 0..1000 {
         let port = rand::random_range(15_000..32_000);
         if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {

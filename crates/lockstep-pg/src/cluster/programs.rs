@@ -13,7 +13,7 @@ use super::account::{Account, private_folder};
 use super::place;
 
 /// The major version used when nobody asks for another one.
-const DEFAULT_MAJOR: u32 = 17;
+pub const DEFAULT_MAJOR: u32 = 17;
 
 /// The programs of one PostgreSQL version.
 #[derive(Clone, Debug)]
@@ -40,7 +40,7 @@ impl Programs {
             }
         }
         let workspace = place::workspace();
-        let from_npm = workspace.as_deref().map(|root| npm_package(root, major).join("native/bin"));
+        let from_npm = workspace.as_deref().map(|root| npm_folder(root, major).join("native/bin"));
         let from_debian = PathBuf::from(format!("/usr/lib/postgresql/{major}/bin"));
         for bin in from_npm.into_iter().chain([from_debian]) {
             if bin.join("postgres").exists() {
@@ -117,7 +117,8 @@ fn major_from_environment() -> Result<u32> {
     }
 }
 
-fn npm_package(workspace: &Path, major: u32) -> PathBuf {
+/// Where `tools/postgres` of the clone at `workspace` has the programs of a major version, once they are installed.
+pub fn npm_folder(workspace: &Path, major: u32) -> PathBuf {
     let machine = match std::env::consts::ARCH {
         "x86_64" => "x64",
         "aarch64" => "arm64",
