@@ -341,9 +341,13 @@ pub fn majors() -> Result<Vec<u32>> {
 pub fn free_port() -> Result<u16> {
     for _ in 0..1000 {
         let port = rand::random_range(15_000..32_000);
-        if TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok() {
+        if is_free(port) {
             return Ok(port);
         }
     }
     bail!("found no free port on 127.0.0.1")
+}
+
+fn is_free(port: u16) -> bool {
+    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).is_ok()
 }

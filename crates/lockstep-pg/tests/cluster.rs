@@ -180,8 +180,10 @@ fn kept_cluster_is_kept_and_has_one_owner() {
     let error = builder.clone().start().expect_err("it is in use").to_string();
     assert!(error.contains(&format!("in use by process {}", std::process::id())), "{error}");
     assert!(Cluster::forget(&home).is_err(), "it is not deleted while in use");
+    let url = first.url();
     drop(first);
     let second = builder.clone().start().expect("it starts");
+    assert_eq!(second.url(), url);
     assert_eq!(ask(&second.url(), "select count(*) from kept").expect("it is kept"), "0");
     drop(second);
     // What a killed run leaves behind when its number has gone to another process: this one.

@@ -46,9 +46,12 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         let chromium = setup::chromium()?;
         let parts = Parts::set_up(options.pg)?;
         let mut demo = Demo::start(&parts, &Place::Temporary)?;
-        let passed = demo.check(&chromium);
-        demo.stop()?;
-        return Ok(if passed? { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        let checked = demo.check(&chromium);
+        let stopped = demo.stop();
+        // What went wrong first explains the rest.
+        let passed = checked?;
+        stopped?;
+        return Ok(if passed { ExitCode::SUCCESS } else { ExitCode::FAILURE });
     }
     let home = match &options.home {
         Some(folder) => folder.clone(),
@@ -76,8 +79,10 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         // Gone already if somebody else tidied up.
         let _ = fs::remove_file(file);
     }
-    demo.stop()?;
+    let stopped = demo.stop();
+    // What went wrong first explains the rest.
     ended?;
+    stopped?;
     Ok(ExitCode::SUCCESS)
 }
 

@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use super::account::Account;
 use super::home::Home;
 use super::programs::Programs;
-use super::{Cluster, free_port, settings, template};
+use super::{Cluster, free_port, is_free, settings, template};
 
 /// Describes a cluster; see [`Cluster::builder`].
 #[derive(Clone, Debug, Default)]
@@ -36,7 +36,7 @@ impl Builder {
         self
     }
 
-    /// This port on 127.0.0.1 or none. Without it a free one is chosen.
+    /// This port on 127.0.0.1 or none. Without it a free one is chosen, for a kept cluster that of the last time.
     #[must_use]
     pub fn port(mut self, port: u16) -> Builder {
         self.port = Some(port);
@@ -70,13 +70,13 @@ impl Builder {
     pub fn start(self) -> Result<Cluster> {
         let account = Account::current();
         let programs = Programs::find(self.major, account)?;
-        let port = match self.port {
-            Some(port) => port,
-            None => free_port()?,
-        };
         let home = match &self.home {
             Some(folder) => Home::kept(folder, account)?,
             None => Home::temporary(account)?,
+        };
+        let port = match self.port.or_else(|| home.last_port().filter(|port| is_free(*port))) {
+            Some(port) => port,
+            None => free_port()?,
         };
         // From here on dropping the cluster cleans up.
         let mut cluster = Cluster {
@@ -92,6 +92,7 @@ impl Builder {
         cluster.password =
             fs::read_to_string(cluster.home.password_file()).context("cannot read the password")?;
         cluster.launch()?;
+        cluster.home.remember_port(cluster.port)?;
         Ok(cluster)
     }
 
@@ -109,7 +110,8 @@ impl Builder {
             fs::read_to_string(home.data().join("PG_VERSION")).context("the data folder is not complete")?;
         if of_data.trim() != programs.major().to_string() {
             bail!(
-                "{} holds data of PostgreSQL {}, and this is {}: ask for that version, or remove the folder",
+                "{} holds data of PostgreSQL {}, and this is {}: ask for that version, or forget the data \
+                 (`cargo x demo --fresh` forgets the demo's)",
                 home.root().display(),
                 of_data.trim(),
                 programs.major()

@@ -13,6 +13,7 @@ use super::place;
 use super::process::{self, Signal};
 
 const LOCK: &str = "lock";
+const PORT: &str = "port";
 
 /// How long a server that a killed run left behind gets to finish.
 const ORPHAN_LIMIT: Duration = Duration::from_secs(10);
@@ -95,6 +96,15 @@ impl Home {
 
     pub(super) fn is_temporary(&self) -> bool {
         self.temporary
+    }
+
+    /// The port of the last start, so that a kept cluster's URL stays the same as long as it can.
+    pub(super) fn last_port(&self) -> Option<u16> {
+        fs::read_to_string(self.root.join(PORT)).ok()?.trim().parse().ok()
+    }
+
+    pub(super) fn remember_port(&self, port: u16) -> Result<()> {
+        fs::write(self.root.join(PORT), port.to_string()).context("cannot write down the port")
     }
 
     /// Deletes a temporary home; a kept one stays.
