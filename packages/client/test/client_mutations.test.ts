@@ -4,7 +4,7 @@ import type { OpInput } from '../src/mutation'
 import type { Store, StoreWrite } from '../src/store'
 import { memoryStore } from '../src/store_memory'
 import type { Sent } from './support/fake_server'
-import { answerJoin, commit, join, load, openWorld, type Todo, todo, todosShape, untilStatus, type World } from './support/world'
+import { answerJoin, commit, join, load, openWorld, type Todo, todo, todosShape, turn, untilStatus, type World } from './support/world'
 
 const add = (id: string, title: string): OpInput => ({ op: 'insert', table: 'todos', values: { id, list_id: 'L', title, done: false } })
 
@@ -102,7 +102,7 @@ describe('a mutation', () => {
     let saved = false
     const mutation = world.client.mutate([add('2', 'Bread')])
     void mutation.saved.then(() => (saved = true))
-    await new Promise((resolve) => setTimeout(resolve, 0))
+    await turn()
     expect([saved, world.server.unread(), world.titles()]).toEqual([false, [], ['Milk', 'Bread']])
     release()
     await mutation.saved
