@@ -119,6 +119,7 @@ export class LockstepClient implements Client {
     })
     this.sender = new Sender(this.outbox, this.timers, {
       push: (event, payload, done) => this.channel.push(event, payload, done),
+      rejoin: () => this.dispatch('restart'),
       store: (propose, then) => this.run(() => this.changeOutbox(propose, then)),
       report: ({ code, message, mutationId }) => this.status.setError('outbox', { code, message, ...(mutationId ? { mutationId } : {}) }),
     })
@@ -187,7 +188,7 @@ export class LockstepClient implements Client {
         () => this.outbox.resolveUnknown(send),
         () => {
           this.status.setError('outbox', null)
-          this.sender.restart()
+          this.dispatch('restart')
         },
       ),
     )
@@ -381,6 +382,7 @@ export class LockstepClient implements Client {
       refusedPut: decided.refused,
     })
     const touched = carryOut(this.base, plan)
+    if (batch) session.isEstablished = true
     this.outbox.carryOut(decided, plan.cursor, failure === null)
     const notice = batch && {
       lsn: batch.commit.lsn,
@@ -441,7 +443,8 @@ export class LockstepClient implements Client {
   }
 
   private updateStatus(): boolean {
-    const isLoading = this.state === 'joined' && this.subscriptions.isLoading
+    const { session } = this
+    const isLoading = this.state === 'joined' && session !== null && this.subscriptions.isLoading(session.isEstablished)
     return this.status.update(this.state, isLoading, this.outbox.size, this.outbox.refused)
   }
 

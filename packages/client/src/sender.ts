@@ -18,6 +18,8 @@ export interface SenderPorts {
   push(event: 'mutate', payload: unknown, done: (reply: Reply) => void): void
   /** Asks the outbox for a change, stores it and carries it out; then calls `then`. */
   store(propose: () => OutboxWrite | null, then: () => void): void
+  /** Joins again: a session speaks for the client id that it was joined with. */
+  rejoin(): void
   /** Tells the application. */
   report(error: ProtocolErrorBody & { readonly mutationId?: string }): void
 }
@@ -98,7 +100,10 @@ export class Sender {
   private failed(error: ProtocolErrorBody, sent: readonly string[]): void {
     const { code, client, last } = error
     if (code === 'renumber' && client !== undefined) {
-      this.change(() => this.outbox.renumber(client))
+      this.change(
+        () => this.outbox.renumber(client),
+        () => this.ports.rejoin(),
+      )
     } else if (code === 'gap' && last !== undefined && this.gaps === 0) {
       this.closeGap(last)
     } else if (code === 'unknown_client' && client !== undefined) {

@@ -10,6 +10,8 @@ export class Session {
   readonly collector = new BatchCollector()
   /** refs given up that the node was not told of yet */
   givenUp: string[] = []
+  /** its first commit was applied: what was resumed is up to date */
+  isEstablished = false
   /** its commits must not be applied any more, not even complete ones */
   discarded = false
 

@@ -12,7 +12,8 @@ export interface StatusError {
 }
 
 /**
- * - `connection`: `connecting` until a session is joined; `loading` while rows of a subscription are to come; `live`;
+ * - `connection`: `connecting` until a session is joined; `loading` until the
+ *   first commit of the session and while rows of a subscription are to come; `live`;
  *   `offline` by the application's wish or because the node refused the client.
  * - `unsent`: mutations that are not decided yet.
  * - `refused`: refused mutations that were not dismissed, oldest first.

@@ -119,9 +119,9 @@ export class Subscriptions {
     return this.byRef(ref)?.become({ state: 'error', error: { code: error.code, message: error.message } }) ?? false
   }
 
-  /** Whether rows of something are still to come. */
-  get isLoading(): boolean {
-    return this.all().some(({ snapshot }) => snapshot.state === 'pending')
+  /** Whether rows of something are still to come; before a session's first commit, those of everything not refused. */
+  isLoading(isEstablished: boolean): boolean {
+    return this.all().some(({ snapshot }) => snapshot.state === 'pending' || (snapshot.state === 'live' && !isEstablished))
   }
 }
 

@@ -16,8 +16,9 @@ describe('the connection', () => {
     client.setOnline(true)
     expect(server.wanted).toBe(true)
     await join(server)
+    await commit(world, 'k2')
     const changes = seen.filter((connection, at) => connection !== seen[at - 1])
-    expect(changes).toEqual(['connecting', 'loading', 'live', 'offline', 'connecting', 'live'])
+    expect(changes).toEqual(['connecting', 'loading', 'live', 'offline', 'connecting', 'loading', 'live'])
   })
 
   it('keeps the same status object until something changes', () => {

@@ -299,9 +299,10 @@ describe('errors of a reply', () => {
     await ack(world, await taken(world), 'k2')
     const mutation = world.client.mutate([add('3', 'b')])
     world.server.refuse(await world.server.next('mutate'), 'renumber', { client: 'c2' })
+    expect((await answerJoin(world.server, { client: 'c2' })).payload).toMatchObject({ client: 'c2', cursor: 'k2' })
     expect((await taken(world)).payload).toMatchObject({ confirmed: '0', mutations: [{ n: '1', id: mutation.id }] })
-    world.server.drop()
-    expect((await join(world.server, { client: 'c2' })).payload.client).toBe('c2')
+    await world.client.close()
+    expect((await store.open('ws://node/socket', '')).meta).toMatchObject({ client: 'c2', confirmed: '0' })
   })
 
   it('gap: goes on from last + 1', async () => {
@@ -348,9 +349,8 @@ describe('errors of a reply', () => {
     await later.client.mutate([add('5', 'd')]).saved
     expect([later.server.unread(), later.client.status.getSnapshot().unsent]).toEqual([[], 3])
     later.client.resolveUnknown(true)
+    expect((await answerJoin(later.server, { client: 'c9' })).payload.client).toBe('c9')
     expect((await later.server.next('mutate')).payload).toMatchObject({ confirmed: '0', mutations: [{ n: '1' }, { n: '2' }, { n: '3' }] })
-    later.server.drop()
-    expect((await join(later.server, { client: 'c9' })).payload.client).toBe('c9')
   })
 
   it('unknown_client: given up when told to', async () => {
@@ -363,6 +363,7 @@ describe('errors of a reply', () => {
     world.client.resolveUnknown(false)
     expect((await mutation.outcome).code).toBe('unknown_client')
     expect(world.client.status.getSnapshot()).toMatchObject({ unsent: 0, refused: [{ id: mutation.id }] })
+    expect((await answerJoin(world.server, { client: 'c9' })).payload.client).toBe('c9')
     world.client.mutate([add('4', 'c')])
     expect(sentNumbers(await world.server.next('mutate'))).toEqual(['1'])
   })
