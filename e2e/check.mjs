@@ -7,7 +7,7 @@
 import { randomUUID } from 'node:crypto'
 import { setTimeout as pause } from 'node:timers/promises'
 import { pathToFileURL } from 'node:url'
-import { parseArgs } from 'node:util'
+import { parseArgs, stripVTControlCharacters } from 'node:util'
 import pg from 'pg'
 import { launchBrowser } from './browser.mjs'
 import { DemoPage, PATIENCE_MS } from './demo-page.mjs'
@@ -66,7 +66,7 @@ export async function runCheck(target, report = console.log) {
       counts.passed += 1
       return true
     } catch (error) {
-      line('FAIL', error.message)
+      line('FAIL', stripVTControlCharacters(error.message))
       counts.failed += 1
       return false
     }

@@ -11,6 +11,8 @@ export class DemoPage {
   static async open(browser, name, url) {
     const context = await browser.newContext({ viewport: { width: 1280, height: 800 } })
     context.setDefaultTimeout(PATIENCE_MS)
+    // A page handed out by cutNetwork counts as one from nowhere, which may not reach this machine.
+    await context.grantPermissions(['local-network-access'])
     const demo = new DemoPage()
     Object.assign(demo, { name, context, errors: [], served: new Map(), page: await context.newPage() })
     demo.page.on('pageerror', (error) => demo.errors.push(`${name}: ${error.message}`))
@@ -56,6 +58,7 @@ export class DemoPage {
     await this.todo(id).locator(byId('title')).dblclick()
     await this.todo(id).locator(byId('edit-title')).fill(title)
     await this.todo(id).locator(byId('edit-title')).press('Enter')
+    await this.shows(id, { title })
   }
 
   async assign(id, member) {
@@ -85,8 +88,8 @@ export class DemoPage {
     return this.page.locator(`${byId('status')}:not([data-connection="live"])${count}`).waitFor()
   }
 
-  status() {
-    return this.page.locator(byId('status')).innerText()
+  async status() {
+    return (await this.page.locator(byId('status')).innerText()).replace(/\s+/g, ' ')
   }
 
   refusals() {
