@@ -58,6 +58,10 @@ async function openBoth(world, browser, target) {
 /** Runs all steps and reports each; the promise is of {passed, failed}. */
 export async function runCheck(target, report = console.log) {
   const counts = { passed: 0, failed: 0 }
+  const sql = new pg.Client({ connectionString: target.postgres })
+  await sql.connect()
+  const browser = await launchBrowser()
+  const world = { sql, untilRow: untilRowIn(sql), ...(await seed(sql)) }
   const step = async (letter, name, work) => {
     const start = performance.now()
     const line = (mark, text) => report(`${mark} ${letter.padEnd(1)} ${name} (${Math.round(performance.now() - start)} ms): ${text}`)
@@ -68,21 +72,18 @@ export async function runCheck(target, report = console.log) {
     } catch (error) {
       line('FAIL', stripVTControlCharacters(error.message))
       counts.failed += 1
+      await Promise.all([world.ann, world.bob].map((demo) => demo?.recover()))
+      // A step that failed inside a transaction has left it open.
+      await sql.query('rollback')
       return false
     }
   }
-  const sql = new pg.Client({ connectionString: target.postgres })
-  await sql.connect()
-  const browser = await launchBrowser()
-  const world = { sql, untilRow: untilRowIn(sql), ...(await seed(sql)) }
   try {
     if (await step('a', 'two pages open', () => openBoth(world, browser, target))) {
       for (const [letter, name, work] of STEPS) await step(letter, name, () => work(world))
     }
   } finally {
     await browser.close()
-    // A step that failed inside a transaction has left it open.
-    await sql.query('rollback')
     await sql.query('delete from lists where id = $1', [world.list])
     await sql.end()
   }

@@ -121,4 +121,11 @@ export class DemoPage {
     await this.context.unroute('**/*')
     await this.context.setOffline(false)
   }
+
+  /** After a step that failed half-way: the next one begins online. */
+  async recover() {
+    await this.restoreNetwork()
+    const off = this.page.locator(`${byId('offline-switch')}[aria-checked="true"]`)
+    if (await off.count()) await off.click()
+  }
 }
