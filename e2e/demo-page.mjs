@@ -73,6 +73,16 @@ export class DemoPage {
     await this.page.locator(byId('offline-switch')).click()
   }
 
+  /** Looks at another list and comes back the way a browser does. */
+  async visitAnotherList() {
+    const name = await this.page.locator(byId('list-name')).innerText()
+    const head = this.page.locator(byId('list-name'))
+    await this.page.locator(`${byId('list')}:not([aria-current])`).first().click()
+    await head.and(this.page.getByText(name, { exact: true })).waitFor({ state: 'detached' })
+    await this.page.goBack()
+    await head.and(this.page.getByText(name, { exact: true })).waitFor()
+  }
+
   /** All is sent and the node answers. */
   live() {
     return this.page.locator(`${byId('status')}[data-connection="live"][data-unsent="0"]`).waitFor()

@@ -87,6 +87,8 @@ async function offlineBySwitch(world) {
   await ann.offline(0)
   await edits.edit()
   await ann.offline(2)
+  await ann.visitAnotherList()
+  await edits.stillThere()
   await ann.page.reload()
   await ann.offline(2)
   await edits.stillThere()

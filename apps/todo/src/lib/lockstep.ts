@@ -25,6 +25,17 @@ export function switchOff(off: boolean): void {
 
 if (isSwitchedOff()) client.setOnline(false)
 
+/** Runs this now if the node answers, else as soon as it does. */
+export function whenLive(run: () => void): void {
+  const isLive = () => client.status.getSnapshot().connection === 'live'
+  if (isLive()) return run()
+  const stop = client.status.subscribe(() => {
+    if (!isLive()) return
+    stop()
+    run()
+  })
+}
+
 // When the network goes, a socket does not close, it falls silent; and when it comes back, the next
 // attempt may be far off. The browser's word is taken as a hint to connect anew, not as the truth: a
 // node on this very machine answers without any network.
