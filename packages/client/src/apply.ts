@@ -106,7 +106,6 @@ function keyOf(shape: StoredShape, row: WireRow): string {
 /** Plans one batch against what is held. Pure but for `session`, whose names the batch's shape frames extend. */
 class Planner {
   readonly changes = new Map<string, ShapePlan>()
-  readonly withdrawn = new Set<string>()
   readonly acks: AckFrame['mutations'][number][] = []
 
   constructor(
@@ -177,7 +176,6 @@ class Planner {
     const change: ShapePlan = { shape, described: loads, reset: loads, rows: new Map() }
     this.changes.set(id, change)
     this.session.covered.add(id)
-    this.withdrawn.delete(id)
     return change
   }
 
@@ -198,7 +196,6 @@ class Planner {
   private withdraw(id: string): void {
     this.changes.delete(id)
     this.session.covered.delete(id)
-    this.withdrawn.add(id)
   }
 }
 

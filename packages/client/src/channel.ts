@@ -18,8 +18,8 @@ export type Reply =
 export interface ChannelEvents {
   /** A data frame, or an event nobody knows. */
   frame(event: string, payload: unknown): void
-  /** The server ended the join that is current. */
-  ended(): void
+  /** The server ended a join: the current one by its ref, or (`isNamed` false) it did not say which. */
+  ended(isNamed: boolean): unknown
   /** A heartbeat reply carried a cursor. */
   heartbeat(cursor: string): void
 }
@@ -75,7 +75,7 @@ export class Channel {
         return
       case 'phx_error':
       case 'phx_close':
-        this.events.ended()
+        this.events.ended(message.joinRef !== null)
         return
       default:
         this.events.frame(message.event, message.payload)

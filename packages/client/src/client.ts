@@ -58,7 +58,7 @@ export interface Client {
   readonly status: { getSnapshot(): ClientStatus; subscribe(callback: () => void): () => void }
   /** Calls back once per commit, after every query shows it. */
   onCommit(callback: (commit: CommitNotice) => void): () => void
-  /** Takes a refused mutation out of the list. */
+  /** Takes a refused mutation out of the list, or the `malformed` one that blocks the outbox out of the outbox. */
   dismiss(mutationId: string): void
   /**
    * Answers the error `unknown_client` (whether earlier mutations were carried out is unknown): true sends all of the
@@ -113,13 +113,14 @@ export class LockstepClient implements Client {
     })
     this.channel = new Channel(this.transport, this.timers, {
       frame: (event, payload) => this.receive(event, payload),
-      ended: () => this.dispatch('session_ended'),
+      // while joining, an end that names no join is that of the session before
+      ended: (isNamed) => (isNamed || this.state === 'joined') && this.dispatch('session_ended'),
       heartbeat: (cursor) => this.heartbeat(cursor),
     })
     this.sender = new Sender(this.outbox, this.timers, {
       push: (event, payload, done) => this.channel.push(event, payload, done),
       store: (propose, then) => this.run(() => this.changeOutbox(propose, then)),
-      report: (error) => this.status.setError('outbox', error),
+      report: ({ code, message, mutationId }) => this.status.setError('outbox', { code, message, ...(mutationId ? { mutationId } : {}) }),
     })
     this.run(async () => this.replaceContents(await this.keeper.open(options.url, this.subject)))
     this.dispatch('go_online')
@@ -169,12 +170,15 @@ export class LockstepClient implements Client {
   }
 
   dismiss(mutationId: string): void {
-    this.run(() =>
-      this.changeOutbox(() => {
-        const known = this.outbox.refused.some(({ id }) => id === mutationId)
-        return known ? { meta: this.outbox.meta, refusedRemove: [mutationId] } : null
-      }),
-    )
+    this.run(async () => {
+      await this.changeOutbox(() => this.outbox.dismiss(mutationId))
+      // nothing passes a mutation that the node cannot read; without it the queue goes on
+      if (this.sender.blockedBy !== mutationId) return
+      await this.changeOutbox(() => this.outbox.giveUp(mutationId))
+      this.waits.decide(mutationId, { outcome: 'refused', code: 'malformed' })
+      this.status.setError('outbox', null)
+      this.sender.restart()
+    })
   }
 
   resolveUnknown(send: boolean): void {
@@ -270,7 +274,7 @@ export class LockstepClient implements Client {
     if (reply.status === 'timeout') return this.dispatch('join_failed')
     if (reply.status === 'error') {
       const error = readError(reply.response)
-      this.status.setError('session', error)
+      this.status.setError('session', { code: error.code, message: error.message })
       const never = ['protocol_unsupported', 'capability_unsupported', 'malformed'].includes(error.code)
       return this.dispatch(never ? 'join_refused' : 'join_failed')
     }
@@ -405,7 +409,9 @@ export class LockstepClient implements Client {
     if (write !== null) {
       const failure = await this.keeper.write({ durability: 'strict', ...write })
       this.outbox.carryOutWrite(write, failure === null)
-      this.refresh(new Map())
+      this.refresh(new Map(), () => {
+        for (const { id, code, message } of write.refusedPut ?? []) this.waits.decide(id, { outcome: 'refused', code, message })
+      })
     }
     then?.()
   }
@@ -450,23 +456,22 @@ export class LockstepClient implements Client {
     this.timers.after(0, () => {
       this.flushWaits = false
       this.sweep()
-      this.askForNew()
+      this.tellInterests()
     })
   }
 
   private sweep(): void {
     const gone = this.subscriptions.sweep()
     if (gone.length === 0) return
-    const { session } = this
-    const refs = gone.map(({ ref }) => ref).filter((ref) => session?.shapes.refs.has(ref))
-    for (const entry of gone) session?.giveUp(entry)
-    if (this.state === 'joined' && refs.length > 0) this.channel.push('unsubscribe', { refs }, () => undefined)
+    for (const entry of gone) this.session?.giveUp(entry)
     this.refresh(keysOf(this.base, gone.map(({ id }) => id)))
   }
 
-  private askForNew(): void {
+  private tellInterests(): void {
     const { session } = this
     if (session === null || this.state !== 'joined') return
+    if (session.givenUp.length > 0) this.channel.push('unsubscribe', { refs: session.givenUp }, () => undefined)
+    session.givenUp = []
     const fresh = this.subscriptions.all().filter(({ ref }) => !session.shapes.refs.has(ref))
     if (fresh.length === 0) return
     // without a cursor of its own a subscribe cannot resume; rows held from before show until the next commit

@@ -80,7 +80,7 @@ export class LiveQueryState implements LiveQuery<Row> {
     this.seen = this.view.version
     const rows = changes.get(this.table)
     if (rows === undefined) return false
-    if (rows.size * 4 > this.entries.length) return this.rebuild()
+    if (rows.size * 4 > this.view.rows(this.table).size) return this.rebuild()
     for (const [key, { before, after }] of rows) {
       if (before !== undefined && this.matches(before)) this.remove({ key, row: before })
       if (after !== undefined && this.matches(after)) this.insert({ key, row: after })

@@ -178,6 +178,20 @@ export class Outbox {
     return { meta: { ...this.meta, client: unknown, unknown: null, confirmed: '0' }, outboxRemove, refusedPut }
   }
 
+  /** A refusal that the application has seen. */
+  dismiss(id: string): OutboxWrite | null {
+    return this.refused.some((one) => one.id === id) ? { meta: this.meta, refusedRemove: [id] } : null
+  }
+
+  /** A mutation that the server never took is given up; later ones move up, or its number would be missing. */
+  giveUp(id: string): OutboxWrite | null {
+    const at = this.entries.findIndex((entry) => entry.id === id)
+    const entry = this.entries[at]
+    if (entry === undefined) return null
+    const before = (BigInt(entry.n) - 1n).toString()
+    return { ...this.numberFrom(before, this.entries.slice(at + 1), this.meta), outboxRemove: [entry.seq] }
+  }
+
   /** Carries out a write that this outbox proposed. */
   carryOutWrite(write: OutboxWrite, isStored: boolean): void {
     const put = new Map((write.outboxPut ?? []).map((entry) => [entry.seq, entry]))

@@ -19,7 +19,7 @@ export interface SenderPorts {
   /** Asks the outbox for a change, stores it and carries it out; then calls `then`. */
   store(propose: () => OutboxWrite | null, then: () => void): void
   /** Tells the application. */
-  report(error: ProtocolErrorBody | null): void
+  report(error: ProtocolErrorBody & { readonly mutationId?: string }): void
 }
 
 /** The sending side of one client. */
@@ -27,7 +27,7 @@ export class Sender {
   private session = 0
   private active = false
   private inFlight = false
-  private halted = false
+  private halted: string | null = null
   private sentSeq = 0
   private perMessage = MUTATIONS_PER_MESSAGE
   private gaps = 0
@@ -51,7 +51,7 @@ export class Sender {
     this.session += 1
     this.active = false
     this.inFlight = false
-    this.halted = false
+    this.halted = null
     this.sentSeq = 0
     this.perMessage = MUTATIONS_PER_MESSAGE
     this.gaps = 0
@@ -64,10 +64,15 @@ export class Sender {
     if (this.active) this.begin()
   }
 
+  /** The mutation that the server cannot read and that nothing can pass; null when there is none. */
+  get blockedBy(): string | null {
+    return this.halted
+  }
+
   /** Sends what is to be sent, if it may be. */
   pump(): void {
     const { outbox } = this
-    const blocked = this.inFlight || this.halted || this.cancelPause !== null || outbox.meta.unknown !== null
+    const blocked = this.inFlight || this.halted !== null || this.cancelPause !== null || outbox.meta.unknown !== null
     if (!this.active || blocked) return
     const batch = outbox.entries.filter(({ seq }) => seq > this.sentSeq).slice(0, this.perMessage)
     const last = batch[batch.length - 1]
@@ -80,7 +85,7 @@ export class Sender {
       this.inFlight = false
       if (reply.status === 'ok') this.taken(last.seq)
       else if (reply.status === 'timeout') this.pause()
-      else this.failed(readError(reply.response), batch.length)
+      else this.failed(readError(reply.response), batch.map(({ id }) => id))
     })
   }
 
@@ -90,7 +95,7 @@ export class Sender {
     this.pump()
   }
 
-  private failed(error: ProtocolErrorBody, sent: number): void {
+  private failed(error: ProtocolErrorBody, sent: readonly string[]): void {
     const { code, client, last } = error
     if (code === 'renumber' && client !== undefined) {
       this.change(() => this.outbox.renumber(client))
@@ -119,14 +124,15 @@ export class Sender {
   }
 
   /** One at a time tells which it is; that one stays first in line, since its number must not be skipped. */
-  private malformed(error: ProtocolErrorBody, sent: number): void {
-    if (sent > 1) {
+  private malformed(error: ProtocolErrorBody, sent: readonly string[]): void {
+    const [id] = sent
+    if (sent.length > 1 || id === undefined) {
       this.perMessage = 1
       this.pump()
       return
     }
-    this.halted = true
-    this.ports.report(error)
+    this.halted = id
+    this.ports.report({ ...error, mutationId: id })
   }
 
   private change(propose: () => OutboxWrite | null, after?: () => void): void {

@@ -8,6 +8,8 @@ import type { SubscriptionEntry } from './subscriptions'
 export class Session {
   readonly shapes = newSessionShapes()
   readonly collector = new BatchCollector()
+  /** refs given up that the node was not told of yet */
+  givenUp: string[] = []
   /** its commits must not be applied any more, not even complete ones */
   discarded = false
 
@@ -29,7 +31,7 @@ export class Session {
 
   /** Gives a shape up: what arrives for it from now on means nothing, and its rows go with the next cursor. */
   giveUp(entry: SubscriptionEntry): void {
-    this.shapes.refs.delete(entry.ref)
+    if (this.shapes.refs.delete(entry.ref)) this.givenUp.push(entry.ref)
     this.shapes.covered.delete(entry.id)
   }
 }

@@ -13,38 +13,47 @@ export interface SlotHold {
 interface LockManagerLike {
   request(
     name: string,
-    options: { ifAvailable: true },
+    options: { ifAvailable: true } | { signal: AbortSignal },
     hold: (lock: unknown) => Promise<void> | undefined,
   ): Promise<unknown>
 }
 
+/** How long slot 0 is waited for, in milliseconds: a page that is being reloaded may not have let go of it yet. */
+const FIRST_SLOT_WAIT_MS = 300
+
 /** Held slots where there are no Web Locks (Node, insecure pages); these know only this page. */
 const heldHere = new Set<string>()
 
-function tryHold(name: string): Promise<SlotHold | null> {
-  const locks = (globalThis as { navigator?: { locks?: LockManagerLike } }).navigator?.locks
-  if (locks === undefined) {
-    if (heldHere.has(name)) return Promise.resolve(null)
-    heldHere.add(name)
-    return Promise.resolve({ name, release: () => void heldHere.delete(name) })
-  }
+function holdHere(name: string): SlotHold | null {
+  if (heldHere.has(name)) return null
+  heldHere.add(name)
+  return { name, release: () => void heldHere.delete(name) }
+}
+
+function holdLock(locks: LockManagerLike, name: string, waitMs: number): Promise<SlotHold | null> {
   return new Promise((resolve, reject) => {
+    const waiting = new AbortController()
+    const timer = waitMs > 0 ? setTimeout(() => waiting.abort(), waitMs) : undefined
+    const hold = (lock: unknown) => {
+      clearTimeout(timer)
+      if (lock === null) {
+        resolve(null)
+        return undefined
+      }
+      return new Promise<void>((release) => resolve({ name, release }))
+    }
     locks
-      .request(name, { ifAvailable: true }, (lock) => {
-        if (lock === null) {
-          resolve(null)
-          return undefined
-        }
-        return new Promise<void>((release) => resolve({ name, release }))
-      })
-      .catch(reject)
+      .request(name, waitMs > 0 ? { signal: waiting.signal } : { ifAvailable: true }, hold)
+      .catch((error: unknown) => (waiting.signal.aborted ? resolve(null) : reject(error)))
   })
 }
 
 /** Takes the first free slot of `base`: `base`, then `base 1`, `base 2`, and so on. */
 export async function nextSlot(base: string): Promise<SlotHold> {
+  const locks = (globalThis as { navigator?: { locks?: LockManagerLike } }).navigator?.locks
   for (let slot = 0; ; slot += 1) {
-    const hold = await tryHold(slot === 0 ? base : `${base} ${slot}`)
+    const name = slot === 0 ? base : `${base} ${slot}`
+    const hold = locks === undefined ? holdHere(name) : await holdLock(locks, name, slot === 0 ? FIRST_SLOT_WAIT_MS : 0)
     if (hold !== null) return hold
   }
 }

@@ -7,6 +7,8 @@ import type { RefusedMutation } from './store'
 export interface StatusError {
   readonly code: string
   readonly message: string
+  /** With `malformed`: the mutation that blocks the outbox until it is dismissed. */
+  readonly mutationId?: string
 }
 
 /**
@@ -66,7 +68,7 @@ export class StatusBoard {
 
   /** Sets or clears the error of one source and calls back. */
   setError(source: Source, error: StatusError | null): void {
-    if (error !== null) this.errors.set(source, { code: error.code, message: error.message })
+    if (error !== null) this.errors.set(source, error)
     else if (!this.errors.delete(source)) return
     const { error: _, ...rest } = this.snapshot
     const gravest = SOURCES.map((one) => this.errors.get(one)).find((one) => one !== undefined)
