@@ -1,1 +1,11 @@
-//! Placeholder, replaced by the crate's own map.
+//! The node as a library: sockets, tasks and configuration around the core.
+//!
+//! [`node`] owns the hub and carries its outputs out; [`source`] keeps a replication stream; [`http`] and
+//! [`socket`] talk to clients; [`config`] is `lockstep.toml`, environment and flags; [`cli`] the commands.
+
+pub mod cli;
+pub mod config;
+pub mod http;
+pub mod node;
+pub mod socket;
+pub mod source;

@@ -1,1 +1,56 @@
-fn main() {}
+//! `cargo x`: the few commands of this repository. People and CI call the same ones.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+mod child;
+mod console;
+mod demo;
+mod node;
+mod setup;
+mod stop;
+mod test;
+mod tidy;
+mod workspace;
+
+/// The commands of this repository.
+#[derive(Parser)]
+#[command(name = "cargo x", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Set up what is missing, then run PostgreSQL, a Lockstep node and the to-do app until Ctrl-C.
+    Demo(demo::Options),
+    /// Run every test; the last line is `N passed, N failed`.
+    Test(test::Options),
+    /// Check what compilers do not: sizes, words, lock files, documents.
+    Tidy,
+    /// Run the browser tests alone.
+    E2e,
+    /// Install what the other commands need, and nothing else.
+    Setup(setup::Options),
+}
+
+fn main() -> ExitCode {
+    stop::listen();
+    let result = match Arguments::parse().task {
+        Task::Demo(options) => demo::run(&options),
+        Task::Test(options) => test::run(&options),
+        Task::Tidy => tidy::run(),
+        Task::E2e => test::run_browser_alone(),
+        Task::Setup(options) => setup::run(&options),
+    };
+    match result {
+        Ok(code) => code,
+        Err(_) if stop::requested() => ExitCode::from(stop::INTERRUPTED),
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What is tracked: tables, their columns, keys, scopes and logs, as read from PostgreSQL's catalog.
+
+use crate::change::Text;
+use serde_json::Value as Json;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+/// Oid of a relation or type.
+pub type Oid = u32;
+
+/// How a column's values are written in JSON.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wire {
+    /// `true` or `false`.
+    Bool,
+    /// A number.
+    Int,
+    /// A number; NaN and the infinities as strings.
+    Float,
+    /// A string that holds JSON.
+    Json,
+    /// The string that PostgreSQL prints.
+    Text,
+}
+
+impl Wire {
+    /// By type oid (`pg_type.dat`; built-in oids are fixed).
+    pub fn of(type_oid: Oid) -> Self {
+        match type_oid {
+            16 => Self::Bool,
+            21 | 23 | 26 => Self::Int,
+            700 | 701 => Self::Float,
+            114 | 3802 => Self::Json,
+            _ => Self::Text,
+        }
+    }
+
+    /// The word on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Bool => "bool",
+            Self::Int => "int",
+            Self::Float => "float",
+            Self::Json => "json",
+            Self::Text => "text",
+        }
+    }
+}
+
+/// A column of a tracked table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Column {
+    /// Its name.
+    pub name: String,
+    /// `attnum`.
+    pub attnum: i16,
+    /// Type oid.
+    pub type_oid: Oid,
+    /// As `format_type` prints it, for casts and for people.
+    pub type_name: String,
+    /// The type's quoted name without modifiers, for casts that never truncate.
+    pub type_sql: String,
+    /// The type is an enum.
+    pub is_enum: bool,
+}
+
+impl Column {
+    /// How its values are written.
+    pub fn wire(&self) -> Wire {
+        Wire::of(self.type_oid)
+    }
+
+    /// The text that PostgreSQL prints for a client's value of a scope type, or None if it is none.
+    ///
+    /// Scopes are compared as text, so `"07"` and `7` must become one.
+    pub fn canonical(&self, value: &Json) -> Option<Text> {
+        let given = match value {
+            Json::String(s) => s.clone(),
+            Json::Number(n) => n.to_string(),
+            Json::Bool(b) => b.to_string(),
+            _ => return None,
+        };
+        let text = match self.type_oid {
+            16 => match given.as_str() {
+                "true" | "t" => "t".to_owned(),
+                "false" | "f" => "f".to_owned(),
+                _ => return None,
+            },
+            21 => given.parse::<i16>().ok()?.to_string(),
+            23 => given.parse::<i32>().ok()?.to_string(),
+            20 => given.parse::<i64>().ok()?.to_string(),
+            2950 => canonical_uuid(&given)?,
+            1082 => {
+                let digits = |s: &str, n: usize| s.len() == n && s.bytes().all(|b| b.is_ascii_digit());
+                let mut parts = given.split('-');
+                let ok = parts.next().is_some_and(|y| digits(y, 4))
+                    && parts.next().is_some_and(|m| digits(m, 2))
+                    && parts.next().is_some_and(|d| digits(d, 2))
+                    && parts.next().is_none();
+                ok.then_some(given)?
+            }
+            25 | 1043 => (!given.contains('\0')).then_some(given)?,
+            _ if self.is_enum => given,
+            _ => return None,
+        };
+        Some(text.into())
+    }
+}
+
+fn canonical_uuid(text: &str) -> Option<String> {
+    let hex: String = text.chars().filter(|c| *c != '-').collect::<String>().to_ascii_lowercase();
+    if hex.len() != 32 || !hex.bytes().all(|b| b.is_ascii_hexdigit()) {
+        return None;
+    }
+    Some(format!("{}-{}-{}-{}-{}", &hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]))
+}
+
+/// A tracked table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Table {
+    /// Oid.
+    pub oid: Oid,
+    /// Number of its log: `lockstep.changes_N`, `lockstep.tombstones_N`.
+    pub log: i32,
+    /// Oid of `lockstep.tombstones_N`.
+    pub tombstones: Oid,
+    /// Schema.
+    pub schema: String,
+    /// Name.
+    pub name: String,
+    /// Columns that travel, by `attnum`.
+    pub columns: Vec<Column>,
+    /// Primary key: indices into `columns`, in the key's order (`k1`, `k2`, … of the log).
+    pub key: Vec<usize>,
+    /// Columns used by scopes: indices into `columns`, in the log's order (`s1`, `s2`, …).
+    pub scope_columns: Vec<usize>,
+    /// Each scope's columns.
+    pub scopes: Vec<Vec<usize>>,
+    /// Changes whenever rows must be sent anew.
+    pub schema_id: String,
+}
+
+impl Table {
+    /// Index of a column.
+    pub fn column(&self, name: &str) -> Option<usize> {
+        self.columns.iter().position(|c| c.name == name)
+    }
+}
+
+/// All that is tracked in one database.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Catalog {
+    tables: BTreeMap<Oid, Arc<Table>>,
+    /// Oid of `lockstep.clients`.
+    pub clients: Oid,
+    /// Id of the installation.
+    pub installation: String,
+}
+
+impl Catalog {
+    /// A catalog of these tables.
+    pub fn new(tables: Vec<Table>, clients: Oid, installation: String) -> Self {
+        Self { tables: tables.into_iter().map(|t| (t.oid, Arc::new(t))).collect(), clients, installation }
+    }
+
+    /// By oid.
+    pub fn table(&self, oid: Oid) -> Option<&Arc<Table>> {
+        self.tables.get(&oid)
+    }
+
+    /// The table whose tombstones relation this is.
+    pub fn by_tombstones(&self, oid: Oid) -> Option<&Arc<Table>> {
+        self.tables.values().find(|t| t.tombstones == oid)
+    }
+
+    /// By `schema.name`, or by a name that is tracked in `public` or in one schema only.
+    pub fn find(&self, name: &str) -> Option<&Arc<Table>> {
+        let full = |t: &Table| t.schema.len() + 1 + t.name.len() == name.len()
+            && name.starts_with(&t.schema)
+            && name[t.schema.len()..].starts_with('.')
+            && name.ends_with(&t.name);
+        if let Some(table) = self.tables.values().find(|t| full(t)) {
+            return Some(table);
+        }
+        let mut named: Vec<_> = self.tables.values().filter(|t| t.name == name).collect();
+        if named.len() > 1 {
+            named.retain(|t| t.schema == "public");
+        }
+        named.pop()
+    }
+
+    /// All tables by oid.
+    pub fn tables(&self) -> impl Iterator<Item = &Arc<Table>> {
+        self.tables.values()
+    }
+}

@@ -1,0 +1,222 @@
+//! Assembling a transaction from the stream's messages.
+
+use super::{NetChanges, Relation, Tuple, Value};
+use crate::catalog::{Catalog, Oid};
+use crate::limits;
+use crate::pgoutput::Message;
+use crate::position::{Lsn, Xid, widen};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// What happened to one row, or to a whole table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ChangeKind {
+    /// A new row.
+    Insert(Tuple),
+    /// A changed row. `old` is there if the key changed (key columns only) or the replica identity is FULL.
+    Update {
+        /// Old tuple, and whether it is complete.
+        old: Option<(Tuple, bool)>,
+        /// New tuple.
+        new: Tuple,
+    },
+    /// A deleted row: its key columns, or all of it if the flag is true.
+    Delete(Tuple, bool),
+    /// All rows are gone.
+    Truncate,
+}
+
+/// One operation of a transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// Place in the transaction, from 0.
+    pub index: u32,
+    /// The relation it happened to.
+    pub relation: Oid,
+    /// What happened.
+    pub kind: ChangeKind,
+}
+
+/// A committed transaction as the stream delivered it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transaction {
+    /// Top-level id.
+    pub xid: Xid,
+    /// Start of the commit record.
+    pub commit_lsn: Lsn,
+    /// End of the commit record.
+    pub end_lsn: Lsn,
+    /// Its operations in order; None if there were too many to hold.
+    pub changes: Option<Vec<Change>>,
+    /// Every relation it touched.
+    pub touched: BTreeSet<Oid>,
+    /// Bytes held.
+    pub bytes: usize,
+}
+
+/// A transaction with its net effect, as the ring keeps it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Delivered {
+    /// The transaction.
+    pub transaction: Transaction,
+    /// Net effect by table; None if the rows are not held.
+    pub net: Option<NetChanges>,
+}
+
+/// The stream did something that cannot be followed. The only answer is to reconnect and catch up.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AssemblyError {
+    /// A message came where it cannot.
+    #[error("{0} outside a transaction, or a transaction inside one")]
+    Order(&'static str),
+    /// A row of a relation that was never announced.
+    #[error("a row of relation {0}, which the stream has not described")]
+    UnknownRelation(Oid),
+    /// A tuple with another number of columns than its relation.
+    #[error("a row of relation {0} with a wrong number of columns")]
+    WrongWidth(Oid),
+    /// The relation is not what the catalog said: the schema changed.
+    #[error("relation {0} is not what the catalog says; the schema changed")]
+    SchemaChanged(Oid),
+    /// Commit and Begin name different positions.
+    #[error("commit at {0} of a transaction announced for {1}")]
+    CommitMismatch(Lsn, Lsn),
+    /// A message kind that was not asked for.
+    #[error("unexpected message {0:?}")]
+    Unexpected(char),
+}
+
+#[derive(Debug)]
+struct Open {
+    xid: Xid,
+    commit_lsn: Lsn,
+    changes: Vec<Change>,
+    next_index: u32,
+    touched: BTreeSet<Oid>,
+    bytes: usize,
+    dropped: bool,
+}
+
+/// Turns decoded messages into transactions. One per stream; thrown away with it.
+#[derive(Debug, Default)]
+pub struct Assembler {
+    relations: BTreeMap<Oid, Arc<Relation>>,
+    open: Option<Open>,
+}
+
+impl Assembler {
+    /// Whether a transaction has begun and not ended.
+    pub fn in_transaction(&self) -> bool {
+        self.open.is_some()
+    }
+
+    /// Takes one message. `reference` is any recent 64-bit xid.
+    pub fn handle(
+        &mut self,
+        message: Message,
+        reference: Xid,
+        catalog: &Catalog,
+    ) -> Result<Option<Delivered>, AssemblyError> {
+        match message {
+            Message::Begin { final_lsn, xid } => {
+                if self.open.is_some() {
+                    return Err(AssemblyError::Order("BEGIN"));
+                }
+                self.open = Some(Open {
+                    xid: widen(reference, xid),
+                    commit_lsn: final_lsn,
+                    changes: Vec::new(),
+                    next_index: 0,
+                    touched: BTreeSet::new(),
+                    bytes: 0,
+                    dropped: false,
+                });
+                Ok(None)
+            }
+            Message::Commit { commit_lsn, end_lsn } => self.commit(commit_lsn, end_lsn, catalog).map(Some),
+            Message::Relation(relation) => self.relation(relation, catalog).map(|()| None),
+            Message::Insert { relation, new } => {
+                self.push(relation, ChangeKind::Insert(new))?;
+                Ok(None)
+            }
+            Message::Update { relation, old, new } => {
+                self.push(relation, ChangeKind::Update { old, new })?;
+                Ok(None)
+            }
+            Message::Delete { relation, old, full } => {
+                self.push(relation, ChangeKind::Delete(old, full))?;
+                Ok(None)
+            }
+            Message::Truncate { relations } => {
+                for relation in relations {
+                    self.push(relation, ChangeKind::Truncate)?;
+                }
+                Ok(None)
+            }
+            Message::Type | Message::Origin | Message::Logical { .. } => Ok(None),
+        }
+    }
+
+    fn relation(&mut self, relation: Relation, catalog: &Catalog) -> Result<(), AssemblyError> {
+        if let Some(table) = catalog.table(relation.oid)
+            && !relation.fits(table)
+        {
+            return Err(AssemblyError::SchemaChanged(relation.oid));
+        }
+        self.relations.insert(relation.oid, Arc::new(relation));
+        Ok(())
+    }
+
+    fn push(&mut self, oid: Oid, kind: ChangeKind) -> Result<(), AssemblyError> {
+        let relation = self.relations.get(&oid).ok_or(AssemblyError::UnknownRelation(oid))?;
+        let width = relation.columns.len();
+        let open = self.open.as_mut().ok_or(AssemblyError::Order("a row"))?;
+        let fits = match &kind {
+            ChangeKind::Insert(new) => new.len() == width,
+            ChangeKind::Update { old, new } => {
+                new.len() == width && old.as_ref().is_none_or(|(old, _)| old.len() == width)
+            }
+            ChangeKind::Delete(old, _) => old.len() == width,
+            ChangeKind::Truncate => true,
+        };
+        if !fits {
+            return Err(AssemblyError::WrongWidth(oid));
+        }
+        let size = |t: &Tuple| t.iter().map(Value::size).sum::<usize>();
+        open.bytes += std::mem::size_of::<Change>()
+            + match &kind {
+                ChangeKind::Insert(new) => size(new),
+                ChangeKind::Update { old, new } => size(new) + old.as_ref().map_or(0, |(old, _)| size(old)),
+                ChangeKind::Delete(old, _) => size(old),
+                ChangeKind::Truncate => 0,
+            };
+        open.touched.insert(oid);
+        let index = open.next_index;
+        open.next_index += 1;
+        if open.bytes > limits::TRANSACTION_BYTES {
+            open.dropped = true;
+            open.changes = Vec::new();
+        }
+        if !open.dropped {
+            open.changes.push(Change { index, relation: oid, kind });
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, commit_lsn: Lsn, end_lsn: Lsn, catalog: &Catalog) -> Result<Delivered, AssemblyError> {
+        let open = self.open.take().ok_or(AssemblyError::Order("COMMIT"))?;
+        if open.commit_lsn != commit_lsn {
+            return Err(AssemblyError::CommitMismatch(commit_lsn, open.commit_lsn));
+        }
+        let net = (!open.dropped).then(|| NetChanges::of(&open.changes, catalog));
+        let transaction = Transaction {
+            xid: open.xid,
+            commit_lsn,
+            end_lsn,
+            changes: (!open.dropped).then_some(open.changes),
+            touched: open.touched,
+            bytes: if open.dropped { 0 } else { open.bytes },
+        };
+        Ok(Delivered { transaction, net })
+    }
+}

@@ -1,0 +1,298 @@
+//! Catch-ups: begun for all who want something, settled at their fence, merged with the ring.
+
+use super::{
+    Batch, CatchUpAnswer, CatchUpError, CatchUpId, CatchUpRequest, Hub, Mode, ReadRequest, Running,
+    SessionId, SubState,
+};
+use crate::fanout::match_index::ShapeIndex;
+use crate::fanout::{Hole, delta_for};
+use crate::limits;
+use crate::mutation::Outcome;
+use crate::position::{CursorHead, Snapshot, Xid};
+use crate::protocol::{Frame, ack_frame, commit_frame, rows_frame, shape_frame};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+/// What the ring adds to a catch-up for one session.
+#[derive(Default)]
+struct Merged {
+    frames: Vec<Frame>,
+    acknowledged: Vec<Outcome>,
+    waits: Vec<Xid>,
+}
+
+impl Hub {
+    /// Begins as many as may run. S is taken after this: of a stream, only once Z is known, else a transaction
+    /// could become visible between S and Z and be in neither.
+    pub(super) fn start_catch_ups(&mut self) {
+        let ready = match self.mode {
+            Mode::Starting => false,
+            Mode::Polling => true,
+            Mode::Streaming => self.polls_answered > self.stream_since_poll,
+        };
+        while ready
+            && self.now >= self.retry_at
+            && self.running.len() < limits::CATCH_UPS_IN_FLIGHT
+            && let Some((request, members)) = self.next_request()
+        {
+            let started_at_poll = self.polls_answered;
+            let running = Running { started_at_poll, members, request: request.clone(), answer: None };
+            self.running.insert(request.id, running);
+            self.outputs.push_back(super::Output::CatchUp(request));
+        }
+    }
+
+    /// One request for everyone who waits, as far as its bound reaches; equal reads are one.
+    fn next_request(&mut self) -> Option<(CatchUpRequest, BTreeSet<SessionId>)> {
+        let id = self.next_catch_up;
+        let mut reads: Vec<ReadRequest> = Vec::new();
+        let mut clients = Vec::new();
+        let mut served = BTreeSet::new();
+        for session_id in &self.needy {
+            if reads.len() >= limits::READS_PER_CATCH_UP {
+                break;
+            }
+            served.insert(*session_id);
+            let Some(session) = self.sessions.get_mut(session_id) else { continue };
+            if !session.established {
+                // A shape added while the first ones are read waits for them: all become live in one state.
+                if session.establishing.is_some() {
+                    continue;
+                }
+                session.establishing = Some(id);
+                clients.push((session.subject.clone(), session.client.clone()));
+            }
+            for sub in session.subs.values_mut() {
+                let SubState::Wanted(from) = &sub.state else { continue };
+                let from = from.clone();
+                let Some(held) = self.shapes.get(&sub.shape) else { continue };
+                if !reads.iter().any(|r| r.shape.id == held.shape.id && r.from == from) {
+                    reads.push(ReadRequest { shape: held.shape.clone(), from: from.clone() });
+                }
+                sub.state = SubState::Reading(id, from);
+            }
+        }
+        self.needy.retain(|session| !served.contains(session));
+        if reads.is_empty() && clients.is_empty() {
+            return None;
+        }
+        self.next_catch_up += 1;
+        Some((CatchUpRequest { id, reads, clients }, served))
+    }
+
+    /// A catch-up's answer. Of one that was discarded meanwhile, nothing is used.
+    pub fn handle_catch_up(&mut self, id: CatchUpId, answer: Result<CatchUpAnswer, CatchUpError>) {
+        if !self.running.contains_key(&id) {
+            return;
+        }
+        match answer {
+            Ok(answer) => {
+                let same = self.identity.as_ref().is_some_and(|i| {
+                    i.system == answer.facts.system
+                        && i.timeline == answer.facts.timeline
+                        && i.database == answer.facts.database
+                });
+                if !same {
+                    self.restart("a catch-up was answered by another server than the stream's".into());
+                } else if let Some(running) = self.running.get_mut(&id) {
+                    running.answer = Some(answer);
+                    self.settle_catch_ups();
+                }
+            }
+            Err(CatchUpError::SchemaChanged) => self.restart("a table is not what the catalog says".into()),
+            Err(CatchUpError::Passing(_)) => self.retry(id),
+        }
+    }
+
+    /// A catch-up is thrown away; what it read is wanted again, at once.
+    pub(super) fn discard_catch_up(&mut self, id: CatchUpId) {
+        let Some(running) = self.running.remove(&id) else { return };
+        for session_id in running.members {
+            let Some(session) = self.sessions.get_mut(&session_id) else { continue };
+            let mut concerned = false;
+            if session.establishing == Some(id) {
+                session.establishing = None;
+                concerned = true;
+            }
+            for sub in session.subs.values_mut() {
+                if let SubState::Reading(reading, from) = &sub.state
+                    && *reading == id
+                {
+                    sub.state = SubState::Wanted(from.clone());
+                    concerned = true;
+                }
+            }
+            if concerned {
+                self.needy.insert(session_id);
+            }
+        }
+        self.retire_ring();
+    }
+
+    fn retry(&mut self, id: CatchUpId) {
+        self.discard_catch_up(id);
+        let wait = limits::RETRY_FIRST_MS << self.retries.min(16);
+        self.retry_at = self.now + wait.min(limits::RETRY_MOST_MS);
+        self.retries += 1;
+        self.poll_soon();
+    }
+
+    /// Settles every answered catch-up whose fence is reached: all that S saw was delivered to the other shapes
+    /// too, and is durable.
+    pub(super) fn settle_catch_ups(&mut self) {
+        if self.mode == Mode::Streaming && self.position.is_none() {
+            return;
+        }
+        let reached = self.reached();
+        let settled: Vec<_> = self
+            .running
+            .iter()
+            .filter(|(_, r)| r.answer.as_ref().is_some_and(|a| a.facts.insert_lsn <= reached))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in settled {
+            self.settle(id);
+        }
+    }
+
+    fn settle(&mut self, id: CatchUpId) {
+        let Some(running) = self.running.remove(&id) else { return };
+        let Some(answer) = &running.answer else { return };
+        let members = self.members(id, &running);
+        // Everything is merged before anything is sent: a hole found on the way throws all of it away.
+        let mut merged = Vec::with_capacity(members.len());
+        for session in &members {
+            match self.merge(id, *session, &answer.facts.snapshot) {
+                Ok(parts) => merged.push(parts),
+                Err(Hole) => {
+                    self.running.insert(id, running);
+                    self.retry(id);
+                    return;
+                }
+            }
+        }
+        self.retries = 0;
+        for (session, parts) in members.into_iter().zip(merged) {
+            self.finish(id, session, &running, answer, parts);
+        }
+        self.retire_ring();
+    }
+
+    fn members(&self, id: CatchUpId, running: &Running) -> Vec<SessionId> {
+        let waits = |s: &super::Session| s.establishing == Some(id) || s.subs.values().any(|sub| sub.is_read_by(id));
+        let members = running.members.iter().copied();
+        members.filter(|member| self.sessions.get(member).is_some_and(waits)).collect()
+    }
+
+    /// In commit order every transaction of the ring that S does not see, for the shapes that were read.
+    fn merge(&mut self, id: CatchUpId, session: SessionId, snapshot: &Snapshot) -> Result<Merged, Hole> {
+        let mut merged = Merged::default();
+        let Some(session) = self.sessions.get(&session) else { return Ok(merged) };
+        let mut read: Vec<ShapeIndex> = session
+            .subs
+            .values()
+            .filter(|s| s.is_read_by(id))
+            .map(|s| s.shape)
+            .collect();
+        read.sort_unstable();
+        for entry in self.ring.entries_mut().filter(|e| !snapshot.sees(e.xid())) {
+            let delivered = entry.delivered.clone();
+            for index in &read {
+                let Some(held) = self.shapes.get(index) else { continue };
+                let Some(net) = &delivered.net else {
+                    if delivered.transaction.touched.contains(&held.shape.table.oid) {
+                        return Err(Hole);
+                    }
+                    continue;
+                };
+                let frame = match entry.frames.get(index) {
+                    Some(frame) => frame.clone(),
+                    None => rows_frame(&held.shape, &delta_for(&held.shape, net)?),
+                };
+                entry.frames.insert(*index, frame.clone());
+                merged.frames.extend(frame);
+            }
+            if session.establishing != Some(id) {
+                continue;
+            }
+            let Some(net) = &delivered.net else {
+                if delivered.transaction.touched.contains(&self.catalog.clients) {
+                    return Err(Hole);
+                }
+                continue;
+            };
+            let own = net.acknowledged.iter().filter(|a| *a.subject == *session.subject && *a.client == *session.client);
+            for ack in own {
+                merged.acknowledged.push(ack.outcome.clone());
+                merged.waits.push(delivered.transaction.xid);
+            }
+        }
+        Ok(merged)
+    }
+
+    /// Sends one session what was read and merged, and makes it live.
+    fn finish(&mut self, id: CatchUpId, session_id: SessionId, running: &Running, answer: &CatchUpAnswer, merged: Merged) {
+        let polled = self.mode == Mode::Polling;
+        let base = polled.then(|| Arc::new(self.polled_head(answer)));
+        let head = base.as_deref().cloned().or_else(|| self.stream_head());
+        let Some(session) = self.sessions.get_mut(&session_id) else { return };
+        let mut frames = Vec::new();
+        for (reference, sub) in &mut session.subs {
+            let SubState::Reading(reading, from) = &sub.state else { continue };
+            let (true, Some(held)) = (*reading == id, self.shapes.get(&sub.shape)) else { continue };
+            if !std::mem::replace(&mut sub.announced, true) {
+                frames.push(shape_frame(reference, &held.shape));
+            }
+            let read = running.request.reads.iter().position(|r| r.shape.id == held.shape.id && r.from == *from);
+            frames.extend(read.and_then(|at| answer.reads.get(at)).into_iter().flat_map(|r| r.frames.iter().cloned()));
+            sub.state = SubState::Live;
+        }
+        frames.extend(merged.frames);
+        let mut outcomes = Vec::new();
+        let first = session.establishing == Some(id);
+        if first {
+            session.establishing = None;
+            session.established = true;
+            let own = running.request.clients.iter().position(|(s, c)| *s == session.subject && *c == session.client);
+            outcomes.extend(own.and_then(|at| answer.clients.get(at)).into_iter().flatten().cloned());
+        }
+        outcomes.extend(merged.acknowledged);
+        if !outcomes.is_empty() {
+            frames.push(ack_frame(&outcomes));
+        }
+        let shapes = &self.shapes;
+        let live = session.subs.values().filter(|s| s.state == SubState::Live);
+        session.shapes_part = CursorHead::shapes_part(
+            live.filter_map(|s| shapes.get(&s.shape)).map(|h| (h.shape.id, h.shape.fingerprint)),
+        );
+        if session.subs.values().any(|s| s.state != SubState::Live) {
+            self.needy.insert(session_id);
+        }
+        let silent = polled && frames.is_empty() && session.base.is_some();
+        session.base = base;
+        let Some(head) = head else { return };
+        if silent {
+            return;
+        }
+        frames.push(commit_frame(head.fence, None, &head.with_shapes(&session.shapes_part)));
+        self.enqueue(session_id, Batch { frames, waits: merged.waits });
+    }
+
+    fn polled_head(&self, answer: &CatchUpAnswer) -> CursorHead {
+        let facts = &answer.facts;
+        CursorHead {
+            system: facts.system,
+            timeline: facts.timeline,
+            database: facts.database,
+            incarnation: self.identity.as_ref().map_or(0, |i| i.incarnation),
+            fence: facts.insert_lsn,
+            snapshot: facts.snapshot.clone(),
+        }
+    }
+}
+
+impl super::Sub {
+    fn is_read_by(&self, id: CatchUpId) -> bool {
+        matches!(&self.state, SubState::Reading(reading, _) if *reading == id)
+    }
+}

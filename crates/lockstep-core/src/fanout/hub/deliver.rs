@@ -1,0 +1,151 @@
+//! A transaction from the stream to the sessions that it concerns.
+
+use super::{Batch, Hub, Output, SessionId, SubState};
+use crate::change::Delivered;
+use crate::fanout::match_index::ShapeIndex;
+use crate::mutation::Outcome;
+use crate::position::Xid;
+use crate::protocol::{Frame, ack_frame, commit_frame, rows_frame};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// What one transaction has for one session.
+#[derive(Default)]
+struct Parts {
+    rows: Vec<Frame>,
+    acknowledged: Vec<Outcome>,
+}
+
+impl Hub {
+    /// Takes a transaction in commit order: into the ring, to every live session that it concerns, into P.
+    pub(super) fn deliver(&mut self, delivered: Arc<Delivered>) {
+        let (xid, end) = (delivered.transaction.xid, delivered.transaction.end_lsn);
+        self.reference = self.reference.max(xid);
+        self.ring.push(delivered.clone());
+        self.skip_holes(&delivered);
+        self.unsure.remove(&xid);
+        if let Some(position) = &mut self.position {
+            position.fold(xid);
+        }
+        self.watermark = self.watermark.max(end);
+        let parts = self.parts(&delivered);
+        for (session, parts) in parts {
+            self.send_transaction(session, parts, &delivered);
+        }
+        self.poll_soon();
+    }
+
+    /// Shapes that this transaction cannot be told to from the stream alone: their sessions stand before it, and
+    /// are caught up past it. Everyone else goes on.
+    fn skip_holes(&mut self, delivered: &Delivered) {
+        let holes: BTreeSet<ShapeIndex> = match &delivered.net {
+            Some(net) => self.index.route(net).into_iter().filter_map(|(s, d)| d.is_err().then_some(s)).collect(),
+            None => delivered.transaction.touched.iter().flat_map(|oid| self.index.of_table(*oid)).collect(),
+        };
+        let sessions: BTreeSet<SessionId> =
+            holes.iter().filter_map(|s| self.shapes.get(s)).flat_map(|h| h.subscribers.iter().copied()).collect();
+        if sessions.is_empty() {
+            return;
+        }
+        let Some(head) = self.stream_head().map(Arc::new) else { return };
+        for id in &sessions {
+            if let Some(session) = self.sessions.get_mut(id)
+                && session.established
+                && session.base.is_none()
+            {
+                session.base = Some(head.clone());
+                self.want_again_one(*id);
+            }
+        }
+    }
+
+    /// Encodes once per shape and sorts by session.
+    fn parts(&mut self, delivered: &Delivered) -> BTreeMap<SessionId, Parts> {
+        let mut parts: BTreeMap<SessionId, Parts> = BTreeMap::new();
+        let Some(net) = &delivered.net else { return parts };
+        let routed = self.index.route(net);
+        for (index, delta) in routed {
+            let (Ok(delta), Some(held)) = (delta, self.shapes.get(&index)) else { continue };
+            let frame = rows_frame(&held.shape, &delta);
+            if let Some(entry) = self.ring.last_mut() {
+                entry.frames.insert(index, frame.clone());
+            }
+            let Some(frame) = frame else { continue };
+            for id in &held.subscribers {
+                let follows = self.sessions.get(id).is_some_and(|s| s.base.is_none() && s.is_live(index));
+                if follows {
+                    parts.entry(*id).or_default().rows.push(frame.clone());
+                }
+            }
+        }
+        for ack in &net.acknowledged {
+            let client = (ack.subject.clone(), ack.client.clone());
+            for id in self.by_client.get(&client).into_iter().flatten() {
+                if self.sessions.get(id).is_some_and(|s| s.established && s.base.is_none()) {
+                    parts.entry(*id).or_default().acknowledged.push(ack.outcome.clone());
+                }
+            }
+        }
+        parts
+    }
+
+    fn send_transaction(&mut self, id: SessionId, parts: Parts, delivered: &Delivered) {
+        let xid = delivered.transaction.xid;
+        let Some(head) = self.stream_head() else { return };
+        let mut frames = parts.rows;
+        let mut waits = Vec::new();
+        if !parts.acknowledged.is_empty() {
+            frames.push(ack_frame(&parts.acknowledged));
+            waits.extend((!self.is_released(xid)).then_some(xid));
+        }
+        let Some(session) = self.sessions.get(&id) else { return };
+        frames.push(commit_frame(self.watermark, Some(xid), &head.with_shapes(&session.shapes_part)));
+        self.enqueue(id, Batch { frames, waits });
+    }
+
+    /// Queues frames for a session, behind those that still wait.
+    pub(super) fn enqueue(&mut self, id: SessionId, batch: Batch) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.batches.push_back(batch);
+        self.flush_batches(id);
+    }
+
+    /// An acknowledgement is released when the mutation's COMMIT has returned, or a snapshot sees it: not before
+    /// a synchronous standby has it, since the client forgets the mutation then.
+    fn is_released(&self, xid: Xid) -> bool {
+        self.released.contains(&xid) || self.last_poll.sees(xid)
+    }
+
+    fn flush_batches(&mut self, id: SessionId) {
+        loop {
+            let Some(batch) = self.sessions.get(&id).and_then(|s| s.batches.front()) else { break };
+            if batch.waits.iter().any(|xid| !self.is_released(*xid)) {
+                self.holding.insert(id);
+                self.poll_soon();
+                return;
+            }
+            let batch = self.sessions.get_mut(&id).and_then(|s| s.batches.pop_front());
+            for frame in batch.into_iter().flat_map(|b| b.frames) {
+                self.outputs.push_back(Output::Send(id, frame));
+            }
+        }
+        self.holding.remove(&id);
+    }
+
+    /// After a poll or a COMMIT's return: what waited may go.
+    pub(super) fn release_seen(&mut self) {
+        let holding: Vec<_> = self.holding.iter().copied().collect();
+        for id in holding {
+            self.flush_batches(id);
+        }
+        let last_poll = &self.last_poll;
+        self.released.retain(|xid| !last_poll.sees(*xid));
+    }
+}
+
+impl super::Session {
+    /// Whether the session is in step for this shape.
+    pub(super) fn is_live(&self, index: ShapeIndex) -> bool {
+        self.subs.values().any(|s| s.shape == index && s.state == SubState::Live)
+    }
+}

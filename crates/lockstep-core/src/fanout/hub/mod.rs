@@ -1,0 +1,313 @@
+//! The hub: a node's whole state as one machine without I/O.
+//!
+//! Everything that a client is ever told is decided here. Events come in through `handle_*`, outputs leave by
+//! [`Hub::poll_output`]; time is an argument. All collections are ordered, so that a run can be replayed.
+//!
+//! Two ways to be fed:
+//!
+//! * *streaming*: transactions arrive in commit order; W is the watermark up to which all were delivered.
+//! * *polling*: no stream (yet, or not allowed). Sessions are caught up again and again; several commits
+//!   collapse into one state. "Settled" then means that PostgreSQL has flushed up to F.
+//!
+//! The one mechanism beneath both, joins, resumes, broken streams, and rows the stream cannot supply: a shape of
+//! a session is *wanted* from some position, *read* in a catch-up, and *live* once the catch-up is settled and
+//! merged with the ring.
+
+mod catch_up;
+mod deliver;
+mod sessions;
+mod stream;
+mod types;
+
+pub use types::*;
+
+use crate::catalog::Catalog;
+use crate::change::{Assembler, Text};
+use crate::fanout::match_index::ShapeIndex;
+use crate::fanout::{MatchIndex, Ring};
+use crate::limits;
+use crate::position::{CursorHead, Lsn, Snapshot, Xid};
+use crate::protocol::Frame;
+use crate::shape::{Shape, ShapeId};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
+
+/// How the hub is fed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// Nothing is known of the database yet.
+    Starting,
+    /// By repeated catch-ups.
+    Polling,
+    /// By the stream.
+    Streaming,
+}
+
+/// A shape with its subscribers.
+#[derive(Debug)]
+struct Held {
+    shape: Arc<Shape>,
+    subscribers: BTreeSet<SessionId>,
+}
+
+/// What a subscription waits for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum SubState {
+    /// To be read.
+    Wanted(ReadFrom),
+    /// Being read; where from, should it have to be read again.
+    Reading(CatchUpId, ReadFrom),
+    /// In step with all other live shapes of the session.
+    Live,
+}
+
+#[derive(Debug)]
+struct Sub {
+    shape: ShapeIndex,
+    state: SubState,
+    /// The session was told its columns.
+    announced: bool,
+}
+
+/// Frames up to a commit, held until the transactions they acknowledge are visible.
+#[derive(Debug)]
+struct Batch {
+    frames: Vec<Frame>,
+    waits: Vec<Xid>,
+}
+
+#[derive(Debug, Default)]
+struct Session {
+    join_ref: Option<String>,
+    joined: bool,
+    subject: String,
+    client: String,
+    subs: BTreeMap<String, Sub>,
+    /// The session's own position while it does not follow the stream.
+    base: Option<Arc<CursorHead>>,
+    /// Its first catch-up has settled; acknowledgements may follow from the stream.
+    established: bool,
+    /// The catch-up that will establish it, if it runs.
+    establishing: Option<CatchUpId>,
+    shapes_part: String,
+    batches: VecDeque<Batch>,
+}
+
+#[derive(Debug)]
+struct Running {
+    started_at_poll: u64,
+    members: BTreeSet<SessionId>,
+    request: CatchUpRequest,
+    answer: Option<CatchUpAnswer>,
+}
+
+/// A node's state. See the module's text.
+#[derive(Debug)]
+pub struct Hub {
+    mode: Mode,
+    now: Millis,
+    identity: Option<Identity>,
+    catalog: Arc<Catalog>,
+
+    // The stream.
+    assembler: Assembler,
+    reference: Xid,
+    /// W: everything that ends at or before it was delivered.
+    watermark: Lsn,
+    ring: Ring,
+    /// P: the state that the stream has brought live sessions to. None until the first poll of a stream.
+    position: Option<Snapshot>,
+    /// The newest settled poll, for cursors whose `xip` would be too long.
+    settled_poll: Snapshot,
+    /// In no snapshot at the start of this stream, and not delivered by it since.
+    unsure: BTreeSet<Xid>,
+    gap_asked: bool,
+
+    // Polls.
+    polls_asked: u64,
+    polls_answered: u64,
+    poll_in_flight: bool,
+    next_poll: Millis,
+    /// Answers that wait for W to reach their F.
+    unsettled: VecDeque<PollAnswer>,
+    last_poll: Snapshot,
+    flushed: Lsn,
+    /// Polls up to this number were asked before the stream started, and say nothing of it.
+    stream_since_poll: u64,
+
+    // Shapes and sessions.
+    shapes: BTreeMap<ShapeIndex, Held>,
+    by_id: BTreeMap<ShapeId, ShapeIndex>,
+    next_shape: ShapeIndex,
+    index: MatchIndex,
+    sessions: BTreeMap<SessionId, Session>,
+    by_client: BTreeMap<(Text, Text), BTreeSet<SessionId>>,
+    /// Transactions whose COMMIT has returned; kept until a poll sees them.
+    released: BTreeSet<Xid>,
+    /// Sessions with a batch that waits for a release.
+    holding: BTreeSet<SessionId>,
+
+    // Catch-ups.
+    needy: BTreeSet<SessionId>,
+    running: BTreeMap<CatchUpId, Running>,
+    next_catch_up: CatchUpId,
+    retry_at: Millis,
+    retries: u32,
+    push_in_flight: bool,
+    /// The highest fence that a push was sent for; its commit ends beyond it.
+    push_covers: Lsn,
+    push_again: Millis,
+
+    outputs: VecDeque<Output>,
+}
+
+impl Default for Hub {
+    fn default() -> Self {
+        Self {
+            mode: Mode::Starting,
+            now: 0,
+            identity: None,
+            catalog: Arc::default(),
+            assembler: Assembler::default(),
+            reference: 0,
+            watermark: Lsn(0),
+            ring: Ring::default(),
+            position: None,
+            settled_poll: Snapshot::default(),
+            unsure: BTreeSet::new(),
+            gap_asked: false,
+            polls_asked: 0,
+            polls_answered: 0,
+            poll_in_flight: false,
+            next_poll: 0,
+            unsettled: VecDeque::new(),
+            last_poll: Snapshot::default(),
+            flushed: Lsn(0),
+            stream_since_poll: 0,
+            shapes: BTreeMap::new(),
+            by_id: BTreeMap::new(),
+            next_shape: 0,
+            index: MatchIndex::default(),
+            sessions: BTreeMap::new(),
+            by_client: BTreeMap::new(),
+            released: BTreeSet::new(),
+            holding: BTreeSet::new(),
+            needy: BTreeSet::new(),
+            running: BTreeMap::new(),
+            next_catch_up: 0,
+            retry_at: 0,
+            retries: 0,
+            push_in_flight: false,
+            push_covers: Lsn(0),
+            push_again: 0,
+            outputs: VecDeque::new(),
+        }
+    }
+}
+
+impl Hub {
+    /// The next thing to do; None when all is done for now.
+    pub fn poll_output(&mut self) -> Option<Output> {
+        if self.outputs.is_empty() {
+            self.start_catch_ups();
+            self.ask_for_push();
+            self.ask_for_poll();
+        }
+        self.outputs.pop_front()
+    }
+
+    /// Time passes. Nothing else moves the hub's clock.
+    pub fn handle_timeout(&mut self, now: Millis) {
+        self.now = self.now.max(now);
+    }
+
+    /// When [`Self::handle_timeout`] is wanted next, if nothing else happens.
+    pub fn next_timeout(&self) -> Option<Millis> {
+        if self.mode == Mode::Starting {
+            return None;
+        }
+        let poll = (!self.poll_in_flight).then_some(self.next_poll);
+        let retry = (!self.needy.is_empty() && self.retry_at > self.now).then_some(self.retry_at);
+        let push = self.waits_for_fence().map(|_| self.push_again);
+        [poll, retry, push].into_iter().flatten().min()
+    }
+
+    /// How the hub is fed just now.
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Whether clients can be served.
+    pub fn is_ready(&self) -> bool {
+        self.mode != Mode::Starting
+    }
+
+    /// Connected sessions.
+    pub fn sessions(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// W.
+    pub fn watermark(&self) -> Lsn {
+        self.watermark
+    }
+
+    /// The catalog in use.
+    pub fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    /// How far everything is settled: delivered while streaming, flushed while polling.
+    fn reached(&self) -> Lsn {
+        if self.mode == Mode::Streaming { self.watermark } else { self.flushed }
+    }
+
+    /// The highest fence that somebody waits for.
+    fn waits_for_fence(&self) -> Option<Lsn> {
+        let reached = self.reached();
+        let catch_ups = self.running.values().filter_map(|r| r.answer.as_ref()).map(|a| a.facts.insert_lsn);
+        let polls_matter = self.position.is_none() || !self.unsure.is_empty();
+        let polls = self.unsettled.iter().filter(|_| polls_matter).map(|p| p.fence);
+        catch_ups.chain(polls).filter(|f| *f > reached).max()
+    }
+
+    /// Waiting alone may not help: on an idle database W stays, and F may point past a page header.
+    fn ask_for_push(&mut self) {
+        let Some(fence) = self.waits_for_fence() else { return };
+        let late = self.now >= self.push_again;
+        if (fence > self.push_covers && !self.push_in_flight) || late {
+            self.push_in_flight = true;
+            self.push_covers = self.push_covers.max(fence);
+            self.push_again = self.now + limits::PUSH_AGAIN_MS;
+            self.outputs.push_back(Output::PushFence);
+        }
+    }
+
+    /// The push was committed, or failed.
+    pub fn handle_pushed(&mut self) {
+        self.push_in_flight = false;
+        if self.mode == Mode::Polling {
+            self.next_poll = self.now;
+        }
+    }
+
+    /// The head of a cursor for a session that follows the stream.
+    fn stream_head(&self) -> Option<CursorHead> {
+        let identity = self.identity.as_ref()?;
+        let position = self.position.as_ref()?;
+        let snapshot =
+            if position.xip().len() > limits::CURSOR_XIP { &self.settled_poll } else { position }.clone();
+        Some(CursorHead {
+            system: identity.system,
+            timeline: identity.timeline,
+            database: identity.database,
+            incarnation: identity.incarnation,
+            fence: self.watermark,
+            snapshot,
+        })
+    }
+
+    fn send(&mut self, session: SessionId, frame: Frame) {
+        self.outputs.push_back(Output::Send(session, frame));
+    }
+}

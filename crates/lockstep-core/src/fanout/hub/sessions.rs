@@ -1,0 +1,387 @@
+//! Sessions: what clients say, and the shapes they hold.
+
+use super::{
+    Held, Hub, MutateRequest, MutateResult, Output, ReadFrom, ReplyTo, Session, SessionId, Sub, SubState,
+};
+use crate::catalog::Catalog;
+use crate::change::Text;
+use crate::limits;
+use crate::position::{Cursor, CursorHead, ResetReason, Xid};
+use crate::protocol::{Envelope, Join, MutateFrame, Reply, TOPIC, Up, UpError, VERSION, parse, phx_close};
+use crate::shape::{Fingerprint, Shape, ShapeError, ShapeRequest};
+use serde_json::{Value as Json, json};
+use std::sync::Arc;
+
+impl Hub {
+    /// A socket was opened. Its first message decides the rest.
+    pub fn handle_open(&mut self, id: SessionId) {
+        if self.sessions.len() >= limits::SESSIONS {
+            self.outputs.push_back(Output::Close(id, 1013, "this node is full; try another"));
+            return;
+        }
+        self.sessions.insert(id, Session::default());
+    }
+
+    /// A socket is gone.
+    pub fn handle_closed(&mut self, id: SessionId) {
+        self.end_join(id);
+        self.sessions.remove(&id);
+        self.needy.remove(&id);
+        self.holding.remove(&id);
+    }
+
+    /// A text message of a client. `fresh_client` is a random id, used if the client has none.
+    pub fn handle_text(&mut self, id: SessionId, text: &str, fresh_client: &str) {
+        if !self.sessions.contains_key(&id) {
+            return;
+        }
+        let (envelope, up) = match parse(text) {
+            Ok(parsed) => parsed,
+            Err(UpError::Frame(_)) => {
+                self.outputs.push_back(Output::Close(id, 1007, "not a Phoenix V2 text frame"));
+                return;
+            }
+            Err(UpError::Payload(envelope, why)) => {
+                self.reply(id, &envelope, &Reply::error("malformed", why));
+                return;
+            }
+        };
+        let joined = self.sessions.get(&id).is_some_and(|s| s.joined);
+        let reply = match up {
+            Up::Heartbeat => Some(Reply::ok(json!({"cursor": self.heartbeat_cursor(id)}))),
+            _ if envelope.topic != TOPIC => {
+                Some(Reply { ok: false, response: json!({"reason": "unmatched topic", "code": "malformed",
+                    "message": format!("the one topic is {TOPIC:?}")}) })
+            }
+            Up::Join(join) => {
+                self.join(id, &envelope, &join, fresh_client);
+                None
+            }
+            Up::Leave => {
+                self.reply(id, &envelope, &Reply::ok(json!({})));
+                self.send(id, phx_close(envelope.join_ref.as_deref()));
+                self.end_join(id);
+                None
+            }
+            _ if !joined => Some(Reply::error("not_joined", "join the topic first")),
+            Up::Subscribe(subscribe) => {
+                let shapes = self.subscribe(id, &subscribe.shapes, None);
+                // While polling, all shapes of a session must be read in one snapshot.
+                let polled = self.sessions.get(&id).is_some_and(|s| s.established && s.base.is_some());
+                if polled {
+                    self.want_again_one(id);
+                }
+                self.needy.insert(id);
+                Some(Reply::ok(json!({"shapes": shapes})))
+            }
+            Up::Unsubscribe(unsubscribe) => {
+                unsubscribe.refs.iter().for_each(|r| self.unsubscribe(id, r));
+                Some(Reply::ok(json!({})))
+            }
+            Up::Mutate(mutate) => self.mutate(id, &envelope, mutate),
+            Up::Unknown(event) => Some(Reply::error("malformed", format!("unknown event {event:?}"))),
+        };
+        if let Some(reply) = reply {
+            self.reply(id, &envelope, &reply);
+        }
+    }
+
+    fn reply(&mut self, id: SessionId, to: &Envelope, reply: &Reply) {
+        let frame = reply.frame(to.join_ref.as_deref(), to.reference.as_deref(), &to.topic);
+        self.send(id, frame);
+    }
+
+    /// The cursor as of all frames sent so far; None while something is on its way.
+    fn heartbeat_cursor(&self, id: SessionId) -> Option<String> {
+        let session = self.sessions.get(&id)?;
+        let live = session.subs.values().all(|s| s.state == SubState::Live);
+        if !session.established || !live || !session.batches.is_empty() {
+            return None;
+        }
+        let head = match &session.base {
+            Some(base) => CursorHead::clone(base),
+            None => self.stream_head()?,
+        };
+        Some(head.with_shapes(&session.shapes_part))
+    }
+
+    fn join(&mut self, id: SessionId, envelope: &Envelope, join: &Join, fresh_client: &str) {
+        if let Err(refusal) = self.admit(join) {
+            self.reply(id, envelope, &refusal);
+            return;
+        }
+        let Some(session) = self.sessions.get(&id) else { return };
+        if session.joined {
+            let close = phx_close(session.join_ref.as_deref());
+            self.send(id, close);
+            self.end_join(id);
+        }
+        let client = join.client.clone().filter(|c| !c.is_empty()).unwrap_or_else(|| fresh_client.to_owned());
+        let key = (Text::from(join.subject.as_str()), Text::from(client.as_str()));
+        self.by_client.entry(key).or_default().insert(id);
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.joined = true;
+        session.join_ref = envelope.join_ref.clone();
+        session.subject = join.subject.clone();
+        session.client = client.clone();
+        let cursor = join.cursor.as_deref().map(|c| c.parse::<Cursor>().map_err(|_| ResetReason::BadCursor));
+        let cursor = cursor.unwrap_or(Err(ResetReason::NoCursor));
+        let shapes = self.subscribe(id, &join.shapes, Some(&cursor));
+        self.needy.insert(id);
+        let reply = Reply::ok(json!({
+            "protocol": VERSION, "capabilities": [], "database": self.catalog.installation,
+            "subject": join.subject, "client": client, "shapes": shapes,
+        }));
+        self.reply(id, envelope, &reply);
+    }
+
+    fn admit(&self, join: &Join) -> Result<(), Reply> {
+        if !self.is_ready() {
+            return Err(Reply::error("not_ready", "the node is starting; try again"));
+        }
+        if join.protocol != VERSION {
+            let message = format!("this node speaks version {VERSION}, the client {}", join.protocol);
+            return Err(Reply::error("protocol_unsupported", message));
+        }
+        if let Some(name) = join.required.first() {
+            return Err(Reply::error("capability_unsupported", format!("this node does not know {name:?}")));
+        }
+        if join.client.as_ref().is_some_and(|c| !c.is_empty() && !is_id(c)) {
+            return Err(Reply::error("malformed", ID_RULE));
+        }
+        if !join.subject.is_empty() {
+            return Err(Reply::error("malformed", "a subject needs a token, and this node has none to check"));
+        }
+        Ok(())
+    }
+
+    /// Adds shapes to a session. `cursor` is the join's; shapes added later begin from scratch.
+    fn subscribe(
+        &mut self,
+        id: SessionId,
+        requests: &[ShapeRequest],
+        cursor: Option<&Result<Cursor, ResetReason>>,
+    ) -> Vec<Json> {
+        let mut answers = Vec::with_capacity(requests.len());
+        for request in requests {
+            answers.push(match self.subscribe_one(id, request, cursor) {
+                Ok(()) => json!({"ref": request.reference, "ok": true}),
+                Err(error) => json!({"ref": request.reference, "error": Json::from(error)}),
+            });
+        }
+        answers
+    }
+
+    fn subscribe_one(
+        &mut self,
+        id: SessionId,
+        request: &ShapeRequest,
+        cursor: Option<&Result<Cursor, ResetReason>>,
+    ) -> Result<(), ShapeError> {
+        let shape = Shape::resolve(request, &self.catalog)?;
+        let session = self.sessions.get(&id);
+        let subs = session.map(|s| &s.subs).into_iter().flatten();
+        let mut held = 0;
+        for (reference, sub) in subs {
+            held += 1;
+            let same = self.shapes.get(&sub.shape).is_some_and(|h| h.shape.id == shape.id);
+            if *reference == request.reference || same {
+                let message = format!("the session has this shape or this ref already, as {reference:?}");
+                return Err(ShapeError { code: "duplicate_ref", message });
+            }
+        }
+        if held >= limits::SESSION_SHAPES {
+            let message = format!("a session may have {} shapes", limits::SESSION_SHAPES);
+            return Err(ShapeError { code: "too_many_shapes", message });
+        }
+        let from = match cursor {
+            None => ReadFrom::Scratch(ResetReason::First),
+            Some(cursor) => read_from(request, &shape, cursor),
+        };
+        let index = self.hold(shape, id);
+        let sub = Sub { shape: index, state: SubState::Wanted(from), announced: false };
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.subs.insert(request.reference.clone(), sub);
+        }
+        Ok(())
+    }
+
+    fn hold(&mut self, shape: Shape, session: SessionId) -> u32 {
+        let next = self.next_shape;
+        let index = *self.by_id.entry(shape.id).or_insert(next);
+        if index == next {
+            self.next_shape += 1;
+            let shape = Arc::new(shape);
+            self.index.insert(index, shape.clone());
+            self.shapes.insert(index, Held { shape, subscribers: [session].into() });
+        } else if let Some(held) = self.shapes.get_mut(&index) {
+            held.subscribers.insert(session);
+        }
+        index
+    }
+
+    fn unsubscribe(&mut self, id: SessionId, reference: &str) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let Some(sub) = session.subs.remove(reference) else { return };
+        let shapes = &self.shapes;
+        let live = session.subs.values().filter(|s| s.state == SubState::Live);
+        session.shapes_part = CursorHead::shapes_part(
+            live.filter_map(|s| shapes.get(&s.shape)).map(|h| (h.shape.id, h.shape.fingerprint)),
+        );
+        self.release_shape(id, sub.shape);
+    }
+
+    fn release_shape(&mut self, id: SessionId, index: u32) {
+        let Some(held) = self.shapes.get_mut(&index) else { return };
+        held.subscribers.remove(&id);
+        if held.subscribers.is_empty() {
+            self.index.remove(index, &held.shape);
+            self.by_id.remove(&held.shape.id);
+            self.shapes.remove(&index);
+        }
+    }
+
+    /// Everything of a join but the socket.
+    fn end_join(&mut self, id: SessionId) {
+        let Some(session) = self.sessions.insert(id, Session::default()) else { return };
+        let key = (Text::from(session.subject), Text::from(session.client));
+        if let Some(sessions) = self.by_client.get_mut(&key) {
+            sessions.remove(&id);
+            if sessions.is_empty() {
+                self.by_client.remove(&key);
+            }
+        }
+        for sub in session.subs.into_values() {
+            self.release_shape(id, sub.shape);
+        }
+        self.needy.remove(&id);
+        self.holding.remove(&id);
+    }
+
+    fn mutate(&mut self, id: SessionId, envelope: &Envelope, frame: MutateFrame) -> Option<Reply> {
+        let most = limits::MUTATIONS_PER_FRAME;
+        if frame.mutations.len() > most {
+            return Some(Reply::error("malformed", format!("more than {most} mutations in one message")));
+        }
+        if frame.mutations.iter().any(|m| m.n == 0 || i64::try_from(m.n).is_err()) {
+            return Some(Reply::error("malformed", "mutations are numbered from 1"));
+        }
+        if !frame.mutations.iter().all(|m| is_id(&m.id)) {
+            return Some(Reply::error("malformed", ID_RULE));
+        }
+        let session = self.sessions.get(&id)?;
+        let request = MutateRequest {
+            session: id,
+            reply: ReplyTo {
+                join_ref: envelope.join_ref.clone(),
+                reference: envelope.reference.clone(),
+                topic: envelope.topic.clone(),
+            },
+            subject: session.subject.clone(),
+            client: session.client.clone(),
+            confirmed: frame.confirmed,
+            mutations: frame.mutations,
+        };
+        self.outputs.push_back(Output::Mutate(request));
+        None
+    }
+
+    /// What became of a mutate message. `committed` are transactions whose COMMIT returned, whatever came after.
+    pub fn handle_mutated(
+        &mut self,
+        session: SessionId,
+        reply: &ReplyTo,
+        committed: &[Xid],
+        result: MutateResult,
+        fresh_client: &str,
+    ) {
+        self.released.extend(committed.iter().filter(|x| !self.last_poll.sees(**x)));
+        self.poll_soon();
+        let mut answer = match result {
+            MutateResult::Decided => Reply::ok(json!({})),
+            MutateResult::Renumber => Reply::error("renumber", "this number is taken: the profile was copied or restored"),
+            MutateResult::Gap { .. } => Reply::error("gap", "an earlier mutation is missing"),
+            MutateResult::UnknownClient => {
+                Reply::error("unknown_client", "this client is not known here; what became of its mutations is unknown")
+            }
+            MutateResult::Busy => Reply::error("busy", "a passing failure; send again"),
+        };
+        match result {
+            MutateResult::Gap { last } => answer.response["last"] = last.to_string().into(),
+            MutateResult::Renumber | MutateResult::UnknownClient => answer.response["client"] = fresh_client.into(),
+            MutateResult::Decided | MutateResult::Busy => {}
+        }
+        if self.sessions.contains_key(&session) {
+            let frame = answer.frame(reply.join_ref.as_deref(), reply.reference.as_deref(), &reply.topic);
+            self.send(session, frame);
+        }
+        self.release_seen();
+    }
+
+    /// Takes over a catalog. Shapes whose schema changed are loaded anew; those of tables gone are withdrawn.
+    pub(super) fn adopt(&mut self, catalog: Arc<Catalog>) {
+        self.catalog = catalog;
+        let indices: Vec<u32> = self.shapes.keys().copied().collect();
+        for index in indices {
+            let Some(held) = self.shapes.get_mut(&index) else { continue };
+            let old = held.shape.clone();
+            let subscribers: Vec<_> = held.subscribers.iter().copied().collect();
+            match old.again(&self.catalog) {
+                Ok(new) if new.fingerprint == old.fingerprint => held.shape = Arc::new(new),
+                Ok(new) => {
+                    held.shape = Arc::new(new);
+                    subscribers.iter().for_each(|s| self.reload(*s, index));
+                }
+                Err(_) => subscribers.iter().for_each(|s| self.withdraw(*s, index)),
+            }
+            if let Some(held) = self.shapes.get(&index) {
+                self.index.remove(index, &old);
+                self.index.insert(index, held.shape.clone());
+            }
+        }
+    }
+
+    fn reload(&mut self, id: SessionId, index: u32) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        for sub in session.subs.values_mut().filter(|s| s.shape == index) {
+            sub.state = SubState::Wanted(ReadFrom::Scratch(ResetReason::SchemaChanged));
+            sub.announced = false;
+        }
+        self.needy.insert(id);
+    }
+
+    fn withdraw(&mut self, id: SessionId, index: u32) {
+        let Some(session) = self.sessions.get(&id) else { return };
+        let references: Vec<_> = session.subs.iter().filter(|(_, s)| s.shape == index).map(|(r, _)| r.clone()).collect();
+        let Some(held) = self.shapes.get(&index) else { return };
+        let frame = json!([null, null, TOPIC, "withdraw", {"shape": held.shape.id.to_string()}]).to_string();
+        self.enqueue(id, super::Batch { frames: vec![frame.into()], waits: vec![] });
+        references.iter().for_each(|r| self.unsubscribe(id, r));
+    }
+}
+
+const ID_RULE: &str = "an id has 1 to 100 characters, none of them a control character";
+
+/// Ids are stored before anything can be refused under them, so they must be storable.
+fn is_id(text: &str) -> bool {
+    (1..=100).contains(&text.chars().count()) && !text.chars().any(char::is_control)
+}
+
+/// Resumed only if the cursor names the shape, the client has it, and its fingerprint is still right.
+fn read_from(request: &ShapeRequest, shape: &Shape, cursor: &Result<Cursor, ResetReason>) -> ReadFrom {
+    if !request.have {
+        return ReadFrom::Scratch(ResetReason::First);
+    }
+    let cursor = match cursor {
+        Ok(cursor) => cursor,
+        Err(reason) => return ReadFrom::Scratch(*reason),
+    };
+    let Some((_, named)) = cursor.shapes.iter().find(|(id, _)| *id == shape.id) else {
+        return ReadFrom::Scratch(ResetReason::NotInCursor);
+    };
+    let held = request.fingerprint.as_deref().map(str::parse::<Fingerprint>);
+    if *named != shape.fingerprint || held != Some(Ok(shape.fingerprint)) {
+        return ReadFrom::Scratch(ResetReason::SchemaChanged);
+    }
+    ReadFrom::Since(Arc::new(cursor.head.clone()))
+}

@@ -1,0 +1,288 @@
+//! The stream and the polls: watermark, position, fences, feedback, the start and end of a stream.
+
+use super::{CatchUpId, Hub, Identity, Mode, Output, PollAnswer, ReadFrom, SubState};
+use crate::catalog::Catalog;
+use crate::change::Assembler;
+use crate::limits;
+use crate::pgoutput::{StreamFrame, decode};
+use crate::position::{Lsn, Snapshot, Xid};
+use std::sync::Arc;
+
+impl Hub {
+    /// The database is known: clients can be served by polling until a stream starts.
+    pub fn handle_database(&mut self, identity: Identity, catalog: Catalog) {
+        self.lose_stream();
+        self.discard_catch_ups();
+        self.want_again(|_| true);
+        self.identity = Some(identity);
+        self.adopt(Arc::new(catalog));
+        self.mode = Mode::Polling;
+        self.next_poll = self.now;
+    }
+
+    /// A stream was started, after [`Self::handle_database`]. `reference` is a recent 64-bit xid.
+    ///
+    /// ```text
+    ///  START ──► Z (first poll asked after START) ──► S of the first catch-up
+    ///              every xid that Z does not see is unsure until this stream delivers it: its commit record
+    ///              may lie before the stream's start although no snapshot sees it yet
+    /// ```
+    pub fn handle_stream_started(&mut self, reference: Xid) {
+        self.discard_catch_ups();
+        self.mode = Mode::Streaming;
+        self.assembler = Assembler::default();
+        self.reference = reference;
+        self.watermark = Lsn(0);
+        self.ring.clear();
+        self.position = None;
+        self.unsure.clear();
+        self.gap_asked = false;
+        self.unsettled.clear();
+        self.stream_since_poll = self.polls_asked;
+        self.poll_in_flight = false;
+        self.next_poll = self.now;
+        self.want_again(|_| true);
+    }
+
+    /// The stream broke. Sessions stay, and catch up from where it had brought them.
+    pub fn handle_stream_lost(&mut self) {
+        self.lose_stream();
+    }
+
+    fn lose_stream(&mut self) {
+        if self.mode == Mode::Streaming {
+            self.discard_catch_ups();
+            self.rest_on_position(|_| true);
+            self.mode = Mode::Polling;
+            self.next_poll = self.now;
+        }
+        self.ring.clear();
+        self.position = None;
+        self.unsure.clear();
+        self.unsettled.clear();
+    }
+
+    pub(super) fn restart(&mut self, reason: String) {
+        self.lose_stream();
+        self.outputs.push_back(Output::RestartStream(reason));
+    }
+
+    /// Bytes of one CopyData message.
+    pub fn handle_stream(&mut self, bytes: &[u8]) {
+        if self.mode != Mode::Streaming {
+            return;
+        }
+        match StreamFrame::parse(bytes) {
+            Ok(StreamFrame::Keepalive { wal_end, reply }) => {
+                self.advance(wal_end);
+                if reply {
+                    self.feedback(false);
+                }
+            }
+            Ok(StreamFrame::Data(message)) => {
+                let catalog = self.catalog.clone();
+                let step = decode(message)
+                    .map_err(|e| e.to_string())
+                    .and_then(|m| self.assembler.handle(m, self.reference, &catalog).map_err(|e| e.to_string()));
+                match step {
+                    Ok(None) => {}
+                    Ok(Some(delivered)) => {
+                        self.deliver(Arc::new(delivered));
+                        self.settle_polls();
+                        self.settle_catch_ups();
+                    }
+                    Err(reason) => self.restart(reason),
+                }
+            }
+            Err(error) => self.restart(error.to_string()),
+        }
+    }
+
+    /// W moves: polls first, since a session's cursor must not trail what its catch-up saw by more than it must.
+    fn advance(&mut self, watermark: Lsn) {
+        if watermark <= self.watermark {
+            return;
+        }
+        self.watermark = watermark;
+        self.settle_polls();
+        self.settle_catch_ups();
+    }
+
+    pub(super) fn ask_for_poll(&mut self) {
+        if self.mode == Mode::Starting || self.poll_in_flight || self.now < self.next_poll {
+            return;
+        }
+        self.poll_in_flight = true;
+        self.polls_asked += 1;
+        self.outputs.push_back(Output::Poll(self.polls_asked));
+    }
+
+    fn schedule_poll(&mut self) {
+        let busy = self.mode == Mode::Polling
+            || self.position.is_none()
+            || self.ring.waits_for_poll()
+            || !self.unsure.is_empty()
+            || !self.holding.is_empty();
+        self.next_poll = self.now + if busy { limits::POLL_BUSY_MS } else { limits::POLL_IDLE_MS };
+    }
+
+    /// Something happened that a poll should soon see.
+    pub(super) fn poll_soon(&mut self) {
+        self.next_poll = self.next_poll.min(self.now + limits::POLL_BUSY_MS);
+    }
+
+    /// A poll could not be taken.
+    pub fn handle_poll_failed(&mut self, number: u64) {
+        if number == self.polls_asked {
+            self.poll_in_flight = false;
+            self.next_poll = self.now + limits::POLL_IDLE_MS;
+        }
+    }
+
+    /// A poll's answer.
+    pub fn handle_poll(&mut self, answer: PollAnswer) {
+        if answer.number != self.polls_asked || self.mode == Mode::Starting {
+            return;
+        }
+        self.poll_in_flight = false;
+        self.polls_answered = answer.number;
+        self.flushed = self.flushed.max(answer.flushed);
+        self.last_poll = answer.snapshot.clone();
+        self.ring.polled(answer.number, &answer.snapshot);
+        self.retire_ring();
+        self.release_seen();
+        if self.mode == Mode::Polling {
+            self.poll_sessions(&answer.snapshot);
+            self.settle_catch_ups();
+        } else if answer.number > self.stream_since_poll {
+            self.reference = self.reference.max(answer.snapshot.xmax());
+            // Any one settled poll will do: the next to settle and the newest are enough.
+            self.unsettled.truncate(1);
+            self.unsettled.push_back(answer);
+            self.settle_polls();
+            self.feedback(!self.unsettled.is_empty());
+        }
+        self.schedule_poll();
+    }
+
+    /// P := S plus what was delivered and S does not see, for every poll whose F the watermark has reached.
+    fn settle_polls(&mut self) {
+        while let Some(poll) = self.unsettled.front()
+            && poll.fence <= self.watermark
+            && let Some(PollAnswer { snapshot, .. }) = self.unsettled.pop_front()
+        {
+            if self.position.is_none() {
+                self.unsure = snapshot.xip().iter().copied().collect();
+                for entry in self.ring.entries() {
+                    self.unsure.remove(&entry.xid());
+                }
+            }
+            let missed: Vec<Xid> = self.unsure.iter().copied().filter(|x| snapshot.sees(*x)).collect();
+            let mut settled = snapshot;
+            for xid in &self.unsure {
+                settled.hide(*xid);
+            }
+            self.settled_poll = settled.clone();
+            for entry in self.ring.entries() {
+                settled.fold(entry.xid());
+            }
+            self.position = Some(settled);
+            if !missed.is_empty() && !self.gap_asked {
+                self.gap_asked = true;
+                self.outputs.push_back(Output::ReadGap(missed));
+            }
+        }
+    }
+
+    /// Which of the transactions asked about by [`Output::ReadGap`] wrote to a change log. They will never be in
+    /// this stream: whoever lives by it catches up past them. The others aborted or wrote elsewhere.
+    pub fn handle_gap(&mut self, wrote: &[(Xid, bool)]) {
+        self.gap_asked = false;
+        if wrote.iter().any(|(xid, wrote)| *wrote && self.unsure.contains(xid)) {
+            self.discard_catch_ups();
+            self.rest_on_position(|_| true);
+        }
+        for (xid, _) in wrote {
+            if self.unsure.remove(xid) {
+                if let Some(position) = &mut self.position {
+                    position.fold(*xid);
+                }
+                self.settled_poll.fold(*xid);
+            }
+        }
+    }
+
+    /// [`Output::ReadGap`] failed; it is asked again with the next settled poll.
+    pub fn handle_gap_failed(&mut self) {
+        self.gap_asked = false;
+        self.poll_soon();
+    }
+
+    fn feedback(&mut self, reply: bool) {
+        let flush = self.ring.flush_limit().unwrap_or(self.watermark);
+        self.outputs.push_back(Output::Feedback { flush, reply });
+    }
+
+    pub(super) fn retire_ring(&mut self) {
+        let oldest = self.running.values().map(|r| r.started_at_poll).min();
+        self.ring.retire(oldest);
+    }
+
+    /// Sessions that fail the test no longer follow the stream; all their live shapes are wanted again from P.
+    pub(super) fn rest_on_position(&mut self, concerned: impl Fn(&super::Session) -> bool) {
+        let Some(head) = self.stream_head().map(Arc::new) else {
+            self.want_again(concerned);
+            return;
+        };
+        for session in self.sessions.values_mut().filter(|s| s.joined && concerned(s)) {
+            if session.base.is_none() && session.established {
+                session.base = Some(head.clone());
+            }
+        }
+        self.want_again(concerned);
+    }
+
+    /// Live shapes of sessions with a position of their own are wanted from there.
+    pub(super) fn want_again(&mut self, concerned: impl Fn(&super::Session) -> bool) {
+        let ids: Vec<_> = self.sessions.iter().filter(|(_, s)| s.joined && concerned(s)).map(|(id, _)| *id).collect();
+        for id in ids {
+            self.want_again_one(id);
+        }
+    }
+
+    /// All of a session's shapes are wanted, so that they become live together, in one state.
+    pub(super) fn want_again_one(&mut self, id: super::SessionId) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.establishing = None;
+        for sub in session.subs.values_mut() {
+            sub.state = match (&sub.state, &session.base) {
+                (SubState::Live, Some(base)) => SubState::Wanted(ReadFrom::Since(base.clone())),
+                (SubState::Reading(_, from), _) => SubState::Wanted(from.clone()),
+                (state, _) => state.clone(),
+            };
+        }
+        session.established &= session.base.is_none();
+        self.needy.insert(id);
+    }
+
+    /// Throws running catch-ups away; what they read is wanted again.
+    pub(super) fn discard_catch_ups(&mut self) {
+        let ids: Vec<CatchUpId> = self.running.keys().copied().collect();
+        for id in ids {
+            self.discard_catch_up(id);
+        }
+    }
+
+    /// In polling mode: whoever stands before what the poll saw is caught up again.
+    fn poll_sessions(&mut self, snapshot: &Snapshot) {
+        let behind: Vec<_> = self
+            .sessions
+            .iter()
+            .filter(|(_, s)| s.established && s.base.as_ref().is_some_and(|b| b.snapshot != *snapshot))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in behind {
+            self.want_again_one(id);
+        }
+    }
+}

@@ -1,0 +1,56 @@
+//! Every bound of a node, in one place, each with its reason.
+//!
+//! Reaching one is a stated outcome, never growth.
+
+/// Rows of recently delivered transactions kept in the ring, in bytes. Past it the rows are dropped, the xids
+/// kept, and catch-ups that would have needed them wait until their snapshot sees them. 64 MiB holds minutes of
+/// ordinary traffic.
+pub const RING_BYTES: usize = 64 << 20;
+
+/// One transaction held in memory, in bytes. A larger one is not held: its tables are caught up past it.
+pub const TRANSACTION_BYTES: usize = 32 << 20;
+
+/// Numbers in a cursor's `xip`. Past it the last polled snapshot is handed out: older, so rows may be sent
+/// again, but short enough for a heartbeat. 256 numbers are about 2.5 kB.
+pub const CURSOR_XIP: usize = 256;
+
+/// Shapes of one session. Each costs a lookup at catch-up and a few hundred bytes.
+pub const SESSION_SHAPES: usize = 200;
+
+/// Bytes waiting for one socket. A session that does not read is closed and resumes by its cursor; the bound
+/// must hold the largest first load, which is queued whole.
+pub const QUEUE_BYTES: usize = 256 << 20;
+
+/// Bytes of one message from a client.
+pub const CLIENT_FRAME_BYTES: usize = 1 << 20;
+
+/// Mutations in one message, and operations in one mutation.
+pub const MUTATIONS_PER_FRAME: usize = 100;
+
+/// Operations of one mutation, all in one transaction.
+pub const OPERATIONS_PER_MUTATION: usize = 1000;
+
+/// Bytes of one `rows` frame of a first load or catch-up, about. Small enough not to stall a phone's parser.
+pub const ROWS_FRAME_BYTES: usize = 64 << 10;
+
+/// Catch-up transactions at a time; each holds a connection and a snapshot.
+pub const CATCH_UPS_IN_FLIGHT: usize = 4;
+
+/// Shapes read in one catch-up transaction; more wait for the next one.
+pub const READS_PER_CATCH_UP: usize = 500;
+
+/// Sessions of one node.
+pub const SESSIONS: usize = 50_000;
+
+/// Milliseconds between two tries of a failed catch-up, first and longest.
+pub const RETRY_FIRST_MS: u64 = 50;
+/// See [`RETRY_FIRST_MS`].
+pub const RETRY_MOST_MS: u64 = 5_000;
+
+/// Milliseconds between two polls of the snapshot while something waits for one.
+pub const POLL_BUSY_MS: u64 = 100;
+/// Milliseconds between two polls on an idle database.
+pub const POLL_IDLE_MS: u64 = 1_000;
+
+/// Milliseconds after which an unanswered push of the fence is repeated.
+pub const PUSH_AGAIN_MS: u64 = 1_000;

@@ -1,0 +1,152 @@
+//! Mutations: what a client may write, and how it learns what became of it.
+
+use crate::change::{Text, Value};
+use crate::limits;
+use serde::Deserialize;
+use serde_json::Value as Json;
+use std::collections::BTreeMap;
+
+/// The column order of `lockstep.clients`, as installed: subject, client, last, id, outcome, code, message.
+const CLIENT_COLUMNS: usize = 7;
+
+/// A numbered write as it comes from a client.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+pub struct Mutation {
+    /// Number in the client's outbox, from 1, without gaps.
+    #[serde(deserialize_with = "crate::protocol::number")]
+    pub n: u64,
+    /// Random; tells two mutations of one number apart.
+    pub id: String,
+    /// How `ops` or `name` and `args` are to be understood.
+    pub kind: String,
+    /// Reserved: a named mutation.
+    #[serde(default)]
+    pub name: Option<String>,
+    /// Reserved: its arguments.
+    #[serde(default)]
+    pub args: Option<Json>,
+    /// The operations of kind `ops`, still to be read.
+    #[serde(default)]
+    pub ops: Vec<Json>,
+}
+
+/// One operation.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(tag = "op", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Operation {
+    /// A new row.
+    Insert {
+        /// Table as in a shape.
+        table: String,
+        /// Columns and values; others take their defaults.
+        values: BTreeMap<String, Json>,
+    },
+    /// New values for named columns of one row.
+    Update {
+        /// Table as in a shape.
+        table: String,
+        /// Primary key.
+        key: BTreeMap<String, Json>,
+        /// Columns and values.
+        set: BTreeMap<String, Json>,
+    },
+    /// Deletes one row.
+    Delete {
+        /// Table as in a shape.
+        table: String,
+        /// Primary key.
+        key: BTreeMap<String, Json>,
+    },
+}
+
+/// Why a mutation was not applied; kept in its place in the queue, so that it never blocks the next.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// SQLSTATE or a word of docs/protocol.md.
+    pub code: String,
+    /// A sentence.
+    pub message: String,
+}
+
+impl Refusal {
+    /// A refusal.
+    pub fn new(code: impl Into<String>, message: impl Into<String>) -> Self {
+        Self { code: code.into(), message: message.into() }
+    }
+}
+
+impl Mutation {
+    /// Its operations, or why they cannot be run.
+    pub fn operations(&self) -> Result<Vec<Operation>, Refusal> {
+        if self.kind != "ops" {
+            return Err(Refusal::new("unknown_kind", format!("this node knows no mutations of kind {:?}", self.kind)));
+        }
+        if self.ops.len() > limits::OPERATIONS_PER_MUTATION {
+            let most = limits::OPERATIONS_PER_MUTATION;
+            return Err(Refusal::new("malformed", format!("more than {most} operations in one mutation")));
+        }
+        let read = |(i, op): (usize, &Json)| {
+            Operation::deserialize(op).map_err(|e| Refusal::new("malformed", format!("operation {i}: {e}")))
+        };
+        self.ops.iter().enumerate().map(read).collect()
+    }
+}
+
+/// What became of a mutation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Its number.
+    pub n: u64,
+    /// Its id.
+    pub id: Text,
+    /// None if it was applied.
+    pub refusal: Option<Refusal>,
+}
+
+/// A new row of `lockstep.clients`, seen in the stream: this client's mutation was decided in this transaction.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acknowledged {
+    /// Subject, empty until there are tokens.
+    pub subject: Text,
+    /// Client id.
+    pub client: Text,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+impl Acknowledged {
+    /// From a tuple of `lockstep.clients`; None where no mutation was decided yet.
+    pub fn from_tuple(row: &[Value]) -> Option<Self> {
+        let [subject, client, last, id, outcome, code, message] = row.get(..CLIENT_COLUMNS)? else { return None };
+        let text = |v: &Value| match v {
+            Value::Text(t) => Some(t.clone()),
+            Value::Null | Value::Unchanged => None,
+        };
+        let refusal = (outcome.text()? == "refused").then(|| {
+            Refusal::new(code.text().unwrap_or_default(), message.text().unwrap_or_default())
+        });
+        let outcome = Outcome { n: last.text()?.parse().ok()?, id: text(id)?, refusal };
+        Some(Self { subject: text(subject)?, client: text(client)?, outcome })
+    }
+}
+
+/// Whether an SQLSTATE is a rule's refusal, which is final. Everything else passes and is retried under the
+/// same number: deadlocks, serialization failures, time-outs, full disks, lost connections.
+pub fn is_refusal(sqlstate: &str) -> bool {
+    sqlstate.starts_with("22") || sqlstate.starts_with("23") || matches!(sqlstate, "P0001" | "42501")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_rules_refuse() {
+        for code in ["22001", "22P02", "23505", "23503", "P0001", "42501"] {
+            assert!(is_refusal(code), "{code}");
+        }
+        for code in ["40001", "40P01", "57014", "55P03", "53100", "25006", "08006", "57P01", "42P01", "XX000"] {
+            assert!(!is_refusal(code), "{code}");
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Rows to JSON, straight from PostgreSQL's text: once per change and shape, never per client.
+
+use super::{Frame, TOPIC};
+use crate::catalog::Wire;
+use crate::change::{Key, Tuple, Value};
+use crate::position::ResetReason;
+use crate::shape::Shape;
+
+/// What one batch does to one shape.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Delta {
+    /// All rows go first.
+    pub reset: Option<ResetReason>,
+    /// Keys that are no longer in the shape.
+    pub remove: Vec<Key>,
+    /// Rows in the order of the table's columns, complete or with unchanged values.
+    pub put: Vec<Tuple>,
+}
+
+impl Delta {
+    /// Whether it does nothing.
+    pub fn is_empty(&self) -> bool {
+        self.reset.is_none() && self.remove.is_empty() && self.put.is_empty()
+    }
+}
+
+fn push_string(out: &mut String, text: &str) {
+    out.push('"');
+    let mut plain = 0;
+    for (i, byte) in text.bytes().enumerate() {
+        if byte >= 0x20 && byte != b'"' && byte != b'\\' {
+            continue;
+        }
+        out.push_str(&text[plain..i]);
+        plain = i + 1;
+        match byte {
+            b'"' => out.push_str("\\\""),
+            b'\\' => out.push_str("\\\\"),
+            b'\n' => out.push_str("\\n"),
+            b'\r' => out.push_str("\\r"),
+            b'\t' => out.push_str("\\t"),
+            other => {
+                const HEX: &[u8; 16] = b"0123456789abcdef";
+                out.push_str("\\u00");
+                out.push(HEX[usize::from(other >> 4)] as char);
+                out.push(HEX[usize::from(other & 15)] as char);
+            }
+        }
+    }
+    out.push_str(&text[plain..]);
+    out.push('"');
+}
+
+fn push_text(out: &mut String, wire: Wire, text: &str) {
+    match wire {
+        Wire::Bool => out.push_str(if text == "t" { "true" } else { "false" }),
+        Wire::Int => out.push_str(text),
+        // PostgreSQL prints finite floats as JSON numbers: `-0`, `1e+20`, `1e-05`.
+        Wire::Float if !text.ends_with(['N', 'y']) => out.push_str(text),
+        Wire::Float | Wire::Json | Wire::Text => push_string(out, text),
+    }
+}
+
+/// Appends a value's JSON. An unchanged one is written as null; the caller lists its place.
+pub fn encode_value(out: &mut String, wire: Wire, value: &Value) {
+    match value.text() {
+        None => out.push_str("null"),
+        Some(text) => push_text(out, wire, text),
+    }
+}
+
+fn push_row(out: &mut String, shape: &Shape, row: &Tuple) {
+    out.push('[');
+    for (i, column) in shape.columns.iter().enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        encode_value(out, shape.table.columns[*column].wire(), &row[*column]);
+    }
+    out.push(']');
+}
+
+fn push_key(out: &mut String, shape: &Shape, key: &Key) {
+    out.push('[');
+    for (i, (column, text)) in shape.table.key.iter().zip(key).enumerate() {
+        if i > 0 {
+            out.push(',');
+        }
+        push_text(out, shape.table.columns[*column].wire(), text);
+    }
+    out.push(']');
+}
+
+/// Writes `rows` frames, a new one whenever the present one is large enough.
+struct Writer<'a> {
+    shape: &'a Shape,
+    most: usize,
+    out: String,
+    section: &'static str,
+    frames: Vec<Frame>,
+}
+
+impl Writer<'_> {
+    fn open(&mut self, reset: Option<ResetReason>) {
+        self.out = format!(r#"[null,null,"{TOPIC}","rows",{{"shape":"{}""#, self.shape.id);
+        if let Some(reason) = reset {
+            self.out.push_str(r#","reset":""#);
+            self.out.push_str(reason.as_str());
+            self.out.push('"');
+        }
+        self.section = "";
+    }
+
+    fn item(&mut self, section: &'static str, write: impl FnOnce(&mut String)) {
+        if self.out.len() >= self.most {
+            self.close();
+            self.open(None);
+        }
+        if self.section == section {
+            self.out.push(',');
+        } else {
+            if !self.section.is_empty() {
+                self.out.push(']');
+            }
+            self.out.push_str(",\"");
+            self.out.push_str(section);
+            self.out.push_str("\":[");
+            self.section = section;
+        }
+        write(&mut self.out);
+    }
+
+    fn close(&mut self) {
+        if !self.section.is_empty() {
+            self.out.push(']');
+        }
+        self.out.push_str("}]");
+        self.frames.push(std::mem::take(&mut self.out).into());
+    }
+}
+
+/// The frames of a delta, each of about `most` bytes. The first carries the reset; removes come before puts.
+pub fn rows_frames(shape: &Shape, delta: &Delta, most: usize) -> Vec<Frame> {
+    if delta.is_empty() {
+        return Vec::new();
+    }
+    let mut w = Writer { shape, most, out: String::new(), section: "", frames: Vec::new() };
+    w.open(delta.reset);
+    for key in &delta.remove {
+        w.item("remove", |out| push_key(out, shape, key));
+    }
+    let partial = |row: &Tuple| shape.columns.iter().any(|c| row[*c] == Value::Unchanged);
+    for row in delta.put.iter().filter(|row| !partial(row)) {
+        w.item("put", |out| push_row(out, shape, row));
+    }
+    for row in delta.put.iter().filter(|row| partial(row)) {
+        w.item("patch", |out| {
+            out.push('[');
+            push_row(out, shape, row);
+            out.push_str(",[");
+            let unchanged = shape.columns.iter().enumerate().filter(|(_, c)| row[**c] == Value::Unchanged);
+            for (nth, (i, _)) in unchanged.enumerate() {
+                if nth > 0 {
+                    out.push(',');
+                }
+                out.push_str(&i.to_string());
+            }
+            out.push_str("]]");
+        });
+    }
+    w.close();
+    w.frames
+}
+
+/// The one frame of a live change; None if it does nothing.
+pub fn rows_frame(shape: &Shape, delta: &Delta) -> Option<Frame> {
+    rows_frames(shape, delta, usize::MAX).pop()
+}

@@ -1,0 +1,90 @@
+//! Messages to clients, other than rows.
+
+use super::{Frame, TOPIC};
+use crate::mutation::Outcome;
+use crate::position::{Lsn, Xid};
+use crate::shape::{Shape, ShapeError};
+use serde_json::{Value as Json, json};
+
+/// A reply to one message.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Reply {
+    /// Whether the status is `ok`.
+    pub ok: bool,
+    /// The response.
+    pub response: Json,
+}
+
+impl Reply {
+    /// Status `ok`.
+    pub fn ok(response: Json) -> Self {
+        Self { ok: true, response }
+    }
+
+    /// Status `error` with a code and a sentence.
+    pub fn error(code: &str, message: impl Into<String>) -> Self {
+        Self { ok: false, response: json!({"code": code, "message": message.into()}) }
+    }
+
+    /// As a frame.
+    pub fn frame(&self, join_ref: Option<&str>, reference: Option<&str>, topic: &str) -> Frame {
+        let status = if self.ok { "ok" } else { "error" };
+        let payload = json!({"status": status, "response": self.response});
+        json!([join_ref, reference, topic, "phx_reply", payload]).to_string().into()
+    }
+}
+
+impl From<ShapeError> for Json {
+    fn from(error: ShapeError) -> Self {
+        json!({"code": error.code, "message": error.message})
+    }
+}
+
+/// Ends a join.
+pub fn phx_close(join_ref: Option<&str>) -> Frame {
+    json!([join_ref, join_ref, TOPIC, "phx_close", {}]).to_string().into()
+}
+
+/// Describes a shape to one session.
+pub fn shape_frame(reference: &str, shape: &Shape) -> Frame {
+    let table = &shape.table;
+    let columns: Vec<_> = shape
+        .columns
+        .iter()
+        .map(|i| &table.columns[*i])
+        .map(|c| json!({"name": c.name, "type": c.type_name, "wire": c.wire().as_str()}))
+        .collect();
+    let key: Vec<_> = table.key.iter().map(|i| &table.columns[*i].name).collect();
+    let payload = json!({
+        "ref": reference,
+        "shape": shape.id.to_string(),
+        "fingerprint": shape.fingerprint.to_string(),
+        "table": [table.schema, table.name],
+        "key": key,
+        "columns": columns,
+    });
+    json!([null, null, TOPIC, "shape", payload]).to_string().into()
+}
+
+/// One mutation's outcome.
+pub type AckFrame = Outcome;
+
+/// Tells a session what became of its mutations.
+pub fn ack_frame(outcomes: &[Outcome]) -> Frame {
+    let mutations: Vec<_> = outcomes
+        .iter()
+        .map(|o| match &o.refusal {
+            None => json!({"n": o.n.to_string(), "id": &*o.id, "outcome": "applied"}),
+            Some(r) => json!({
+                "n": o.n.to_string(), "id": &*o.id, "outcome": "refused", "code": r.code, "message": r.message,
+            }),
+        })
+        .collect();
+    json!([null, null, TOPIC, "ack", {"mutations": mutations}]).to_string().into()
+}
+
+/// Closes a batch: from here on it is visible.
+pub fn commit_frame(lsn: Lsn, xid: Option<Xid>, cursor: &str) -> Frame {
+    let payload = json!({"lsn": lsn.to_string(), "xid": xid.map(|x| x.to_string()), "cursor": cursor});
+    json!([null, null, TOPIC, "commit", payload]).to_string().into()
+}

@@ -1,0 +1,141 @@
+//! Messages from clients.
+
+use crate::mutation::Mutation;
+use crate::shape::ShapeRequest;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+
+/// The frame around a message.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Envelope {
+    /// The join it belongs to.
+    pub join_ref: Option<String>,
+    /// To be repeated in the reply.
+    pub reference: Option<String>,
+    /// Topic.
+    pub topic: String,
+}
+
+/// A client's first message.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Join {
+    /// Protocol version.
+    pub protocol: u64,
+    /// Features the client cannot do without.
+    #[serde(default)]
+    pub required: Vec<String>,
+    /// Reserved.
+    #[serde(default)]
+    pub subject: String,
+    /// Client id, if it has one.
+    #[serde(default)]
+    pub client: Option<String>,
+    /// Cursor, if it has one.
+    #[serde(default)]
+    pub cursor: Option<String>,
+    /// Shapes wanted.
+    #[serde(default)]
+    pub shapes: Vec<ShapeRequest>,
+}
+
+/// More shapes.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Subscribe {
+    /// Shapes wanted.
+    pub shapes: Vec<ShapeRequest>,
+}
+
+/// Fewer shapes.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Unsubscribe {
+    /// The client's names of them.
+    pub refs: Vec<String>,
+}
+
+/// Writes.
+#[derive(Debug, Clone, Deserialize)]
+pub struct MutateFrame {
+    /// Outcomes up to here are stored by the client.
+    #[serde(default = "zero", deserialize_with = "super::number")]
+    pub confirmed: u64,
+    /// In the order of their numbers.
+    pub mutations: Vec<Mutation>,
+}
+
+fn zero() -> u64 {
+    0
+}
+
+/// A message, understood.
+#[derive(Debug, Clone)]
+pub enum Up {
+    /// `phoenix` / `heartbeat`.
+    Heartbeat,
+    /// `phx_join`.
+    Join(Box<Join>),
+    /// `phx_leave`.
+    Leave,
+    /// `subscribe`.
+    Subscribe(Subscribe),
+    /// `unsubscribe`.
+    Unsubscribe(Unsubscribe),
+    /// `mutate`.
+    Mutate(MutateFrame),
+    /// Another event: answered with an error, otherwise ignored.
+    Unknown(String),
+}
+
+/// A message that cannot be understood.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UpError {
+    /// Not even a frame: the connection is closed.
+    Frame(String),
+    /// A frame with a bad payload: answered with `malformed`.
+    Payload(Envelope, String),
+}
+
+/// Reads one text frame. Never panics; depth is bounded by serde_json's recursion limit of 128.
+pub fn parse(text: &str) -> Result<(Envelope, Up), UpError> {
+    type Raw<'a> = (Option<String>, Option<String>, String, String, &'a RawValue);
+    let (join_ref, reference, topic, event, payload): Raw<'_> =
+        serde_json::from_str(text).map_err(|e| UpError::Frame(e.to_string()))?;
+    let envelope = Envelope { join_ref, reference, topic };
+    let up = match event.as_str() {
+        "heartbeat" if envelope.topic == "phoenix" => Ok(Up::Heartbeat),
+        "phx_join" => serde_json::from_str(payload.get()).map(|j| Up::Join(Box::new(j))),
+        "phx_leave" => Ok(Up::Leave),
+        "subscribe" => serde_json::from_str(payload.get()).map(Up::Subscribe),
+        "unsubscribe" => serde_json::from_str(payload.get()).map(Up::Unsubscribe),
+        "mutate" => serde_json::from_str(payload.get()).map(Up::Mutate),
+        _ => Ok(Up::Unknown(event)),
+    };
+    match up {
+        Ok(up) => Ok((envelope, up)),
+        Err(error) => Err(UpError::Payload(envelope, error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_join_as_the_phoenix_client_sends_it() {
+        let text = r#"["3","3","sync","phx_join",{"protocol":1,"capabilities":["x"],"shapes":[{"ref":"a","table":"t"}]}]"#;
+        let (envelope, up) = parse(text).unwrap();
+        assert_eq!(envelope.reference.as_deref(), Some("3"));
+        let Up::Join(join) = up else { panic!("{up:?}") };
+        assert_eq!((join.protocol, join.shapes.len(), join.cursor), (1, 1, None));
+        assert!(matches!(parse("{}"), Err(UpError::Frame(_))));
+        assert!(matches!(parse(r#"[null,"1","sync","phx_join",{}]"#), Err(UpError::Payload(..))));
+        assert!(matches!(parse(r#"[null,"1","sync","dance",{}]"#), Ok((_, Up::Unknown(_)))));
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics(text in ".{0,200}") {
+            let _ = parse(&text);
+        }
+    }
+}

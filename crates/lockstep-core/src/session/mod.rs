@@ -1,0 +1,5 @@
+//! What waits for one socket.
+
+mod queue;
+
+pub use queue::{Full, SendQueue};

@@ -1,0 +1,61 @@
+//! Frames that wait for one socket, bounded in bytes.
+
+use crate::protocol::Frame;
+use std::collections::VecDeque;
+
+/// The queue's bound is reached: the session does not read. It is closed and resumes by its cursor.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Full;
+
+/// A queue of shared frames. Counts every frame in full: a slow reader may be the last to hold it.
+#[derive(Debug)]
+pub struct SendQueue {
+    frames: VecDeque<Frame>,
+    bytes: usize,
+    most: usize,
+}
+
+impl SendQueue {
+    /// Empty, with room for `most` bytes.
+    pub fn new(most: usize) -> Self {
+        Self { frames: VecDeque::new(), bytes: 0, most }
+    }
+
+    /// Adds a frame, unless there is no room. One larger than the whole bound is taken when the queue is empty.
+    pub fn push(&mut self, frame: Frame) -> Result<(), Full> {
+        if !self.frames.is_empty() && self.bytes + frame.len() > self.most {
+            return Err(Full);
+        }
+        self.bytes += frame.len();
+        self.frames.push_back(frame);
+        Ok(())
+    }
+
+    /// Takes the oldest.
+    pub fn pop(&mut self) -> Option<Frame> {
+        let frame = self.frames.pop_front()?;
+        self.bytes -= frame.len();
+        Some(frame)
+    }
+
+    /// Bytes waiting.
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn is_bounded_in_bytes() {
+        let mut queue = SendQueue::new(10);
+        assert_eq!(queue.push("a frame larger than all".into()), Ok(()));
+        assert_eq!(queue.push("b".into()), Err(Full));
+        assert!(queue.pop().is_some());
+        assert_eq!((queue.bytes(), queue.push("12345".into()), queue.push("67890".into())), (0, Ok(()), Ok(())));
+        assert_eq!(queue.push("x".into()), Err(Full));
+        assert_eq!(queue.bytes(), 10);
+    }
+}

@@ -1,0 +1,259 @@
+//! A shape's definition, resolved against the catalog.
+
+use crate::catalog::{Catalog, Table};
+use crate::change::{Text, Tuple, Value};
+use crate::position::ParseError;
+use serde::Deserialize;
+use serde_json::Value as Json;
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+
+macro_rules! hash_id {
+    ($(#[$doc:meta])* $name:ident, $len:literal, $what:literal) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name([u8; $len]);
+
+        impl $name {
+            /// The hash of these parts; part boundaries count.
+            pub fn of<T: AsRef<str>>(parts: &[T]) -> Self {
+                let mut hash = Sha256::new();
+                for part in parts {
+                    hash.update((part.as_ref().len() as u64).to_le_bytes());
+                    hash.update(part.as_ref().as_bytes());
+                }
+                let digest = hash.finalize();
+                let mut bytes = [0; $len];
+                bytes.copy_from_slice(&digest[..$len]);
+                Self(bytes)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                write!(f, "{self}")
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = ParseError;
+
+            fn from_str(text: &str) -> Result<Self, ParseError> {
+                let error = || ParseError::new($what, text);
+                if text.len() != 2 * $len || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+                    return Err(error());
+                }
+                let mut bytes = [0; $len];
+                for (i, byte) in bytes.iter_mut().enumerate() {
+                    *byte = u8::from_str_radix(&text[2 * i..2 * i + 2], 16).map_err(|_| error())?;
+                }
+                Ok(Self(bytes))
+            }
+        }
+    };
+}
+
+hash_id!(
+    /// Names a shape on the wire: a hash of its definition, equal on every node.
+    ShapeId, 12, "shape id"
+);
+hash_id!(
+    /// A shape's definition together with the schema its rows were sent under.
+    Fingerprint, 8, "fingerprint"
+);
+
+/// A shape as a client asks for it.
+#[derive(Debug, Clone, Deserialize)]
+pub struct ShapeRequest {
+    /// The client's name for it.
+    #[serde(rename = "ref")]
+    pub reference: String,
+    /// `table` or `schema.table`.
+    pub table: String,
+    /// Columns wanted; all if absent.
+    #[serde(default)]
+    pub columns: Option<Vec<String>>,
+    /// Scope columns and their values.
+    #[serde(default)]
+    pub scope: Option<BTreeMap<String, Json>>,
+    /// Reserved.
+    #[serde(default, rename = "where")]
+    pub predicate: Option<Json>,
+    /// The client holds the rows as of its cursor.
+    #[serde(default)]
+    pub have: bool,
+    /// The fingerprint it holds them under.
+    #[serde(default)]
+    pub fingerprint: Option<String>,
+}
+
+/// Why a shape cannot be subscribed to; code and sentence go to the client.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ShapeError {
+    /// Machine-readable, listed in docs/protocol.md.
+    pub code: &'static str,
+    /// What to do, in a sentence.
+    pub message: String,
+}
+
+impl ShapeError {
+    pub(crate) fn new(code: &'static str, message: impl Into<String>) -> Self {
+        Self { code, message: message.into() }
+    }
+}
+
+/// A resolved shape: the unit of fan-out. Frames are encoded once for it and shared by its sessions.
+#[derive(Debug, Clone)]
+pub struct Shape {
+    /// Hash of the definition.
+    pub id: ShapeId,
+    /// Hash of the definition and the table's schema id.
+    pub fingerprint: Fingerprint,
+    /// The table as of the catalog it was resolved with.
+    pub table: Arc<Table>,
+    /// Indices into `table.columns`, ascending.
+    pub columns: Vec<usize>,
+    /// Scope column (index into `table.columns`) and the value's text; empty for a table without scope.
+    pub scope: Vec<(usize, Text)>,
+    /// The columns were named by the client, not "all".
+    pub subset: bool,
+}
+
+impl Shape {
+    /// Resolves a request, or says why it cannot be.
+    pub fn resolve(request: &ShapeRequest, catalog: &Catalog) -> Result<Self, ShapeError> {
+        if request.predicate.as_ref().is_some_and(|p| !p.is_null()) {
+            return Err(ShapeError::new("where_unsupported", "this node does not filter by `where`; leave it out"));
+        }
+        let table = catalog.find(&request.table).ok_or_else(|| {
+            let name = &request.table;
+            ShapeError::new("unknown_table", format!("{name} is not tracked; run `lockstep track {name}`"))
+        })?;
+        let columns = resolve_columns(table, request.columns.as_deref())?;
+        let scope = resolve_scope(table, request.scope.as_ref())?;
+        Ok(Self::build(table.clone(), columns, scope, request.columns.is_some()))
+    }
+
+    /// The same definition over the table's present schema, or why that is impossible.
+    pub fn again(&self, catalog: &Catalog) -> Result<Self, ShapeError> {
+        let old = &self.table;
+        let names = |indices: &mut dyn Iterator<Item = usize>| {
+            indices.map(|i| old.columns[i].name.clone()).collect::<Vec<_>>()
+        };
+        let scope = names(&mut self.scope.iter().map(|(i, _)| *i))
+            .into_iter()
+            .zip(self.scope.iter().map(|(_, v)| Json::from(v.as_ref())))
+            .collect::<BTreeMap<_, _>>();
+        let request = ShapeRequest {
+            reference: String::new(),
+            table: String::new(),
+            columns: self.subset.then(|| names(&mut self.columns.iter().copied())),
+            scope: (!scope.is_empty()).then_some(scope),
+            predicate: None,
+            have: false,
+            fingerprint: None,
+        };
+        let table = catalog.table(old.oid).ok_or_else(|| {
+            ShapeError::new("unknown_table", format!("{}.{} is no longer tracked", old.schema, old.name))
+        })?;
+        let columns = resolve_columns(table, request.columns.as_deref())?;
+        let scope = resolve_scope(table, request.scope.as_ref())?;
+        Ok(Self::build(table.clone(), columns, scope, self.subset))
+    }
+
+    fn build(table: Arc<Table>, columns: Vec<usize>, scope: Vec<(usize, Text)>, subset: bool) -> Self {
+        let mut parts = vec![table.schema.clone(), table.name.clone(), if subset { "some" } else { "all" }.into()];
+        if subset {
+            parts.extend(columns.iter().map(|i| table.columns[*i].name.clone()));
+        }
+        parts.push("scope".into());
+        for (column, value) in &scope {
+            parts.push(table.columns[*column].name.clone());
+            parts.push(value.to_string());
+        }
+        let id = ShapeId::of(&parts);
+        parts.push(table.schema_id.clone());
+        let fingerprint = Fingerprint::of(&parts);
+        Self { id, fingerprint, table, columns, scope, subset }
+    }
+
+    /// Whether a whole row lies in the shape's scope.
+    pub fn covers(&self, row: &Tuple) -> bool {
+        self.scope.iter().all(|(column, wanted)| matches!(row.get(*column), Some(Value::Text(v)) if v == wanted))
+    }
+
+    /// Whether scope values, in the order of the table's scope columns, are the shape's.
+    pub fn covers_old_scope(&self, values: &[Value]) -> bool {
+        self.scope.iter().all(|(column, wanted)| {
+            let at = self.table.scope_columns.iter().position(|c| c == column);
+            matches!(at.and_then(|at| values.get(at)), Some(Value::Text(v)) if v == wanted)
+        })
+    }
+}
+
+fn resolve_columns(table: &Table, names: Option<&[String]>) -> Result<Vec<usize>, ShapeError> {
+    let Some(names) = names else { return Ok((0..table.columns.len()).collect()) };
+    let mut columns = Vec::with_capacity(names.len());
+    for name in names {
+        columns.push(table.column(name).ok_or_else(|| unknown_column(table, name))?);
+    }
+    columns.sort_unstable();
+    columns.dedup();
+    if let Some(missing) = table.key.iter().find(|k| !columns.contains(k)) {
+        let name = &table.columns[*missing].name;
+        return Err(ShapeError::new("key_missing", format!("`columns` must contain the primary key: add {name:?}")));
+    }
+    Ok(columns)
+}
+
+fn unknown_column(table: &Table, name: &str) -> ShapeError {
+    let has = table.columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ");
+    ShapeError::new("unknown_column", format!("{}.{} has no column {name:?}; it has {has}", table.schema, table.name))
+}
+
+fn resolve_scope(table: &Table, scope: Option<&BTreeMap<String, Json>>) -> Result<Vec<(usize, Text)>, ShapeError> {
+    let empty = BTreeMap::new();
+    let scope = scope.unwrap_or(&empty);
+    let mut resolved = Vec::new();
+    for (name, value) in scope {
+        let column = table.column(name).ok_or_else(|| unknown_column(table, name))?;
+        let text = table.columns[column].canonical(value).ok_or_else(|| {
+            let type_name = &table.columns[column].type_name;
+            ShapeError::new("bad_scope_value", format!("the value of scope column {name:?} is not a valid {type_name}"))
+        })?;
+        resolved.push((column, text));
+    }
+    resolved.sort();
+    let wanted: Vec<usize> = resolved.iter().map(|(c, _)| *c).collect();
+    if table.scopes.is_empty() && wanted.is_empty() {
+        return Ok(resolved);
+    }
+    let known = table.scopes.iter().any(|s| {
+        let mut s = s.clone();
+        s.sort_unstable();
+        s == wanted
+    });
+    if known {
+        return Ok(resolved);
+    }
+    let scopes = table.scopes.iter().map(|s| {
+        let names: Vec<_> = s.iter().map(|c| table.columns[*c].name.as_str()).collect();
+        format!("({})", names.join(", "))
+    });
+    let scopes = scopes.collect::<Vec<_>>().join(" or ");
+    let name = format!("{}.{}", table.schema, table.name);
+    Err(match (table.scopes.is_empty(), wanted.is_empty()) {
+        (true, _) => ShapeError::new("unknown_scope", format!("{name} is tracked without a scope; leave `scope` out")),
+        (_, true) => ShapeError::new("scope_required", format!("{name} is read by scope; name {scopes}")),
+        _ => ShapeError::new("unknown_scope", format!("these columns are no scope of {name}; name {scopes}")),
+    })
+}

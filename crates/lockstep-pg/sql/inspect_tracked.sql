@@ -1,0 +1,16 @@
+-- The log of a table ($1, its oid), if it has one, and whether everything that writes and ships it is in place.
+-- "disable trigger all; enable trigger all" leaves our triggers as ORIGIN ('O'), which is not in place.
+select
+  t.log, t.key_attnums,
+  (
+    select count(*) = 4 from pg_trigger g
+    where g.tgrelid = t.relation and g.tgenabled = 'A' and g.tgfoid = to_regproc('lockstep.log_' || t.log)
+  )
+  and to_regproc('lockstep.key_' || t.log) is not null
+  and to_regclass('lockstep.changes_' || t.log) is not null
+  and exists (
+    select from pg_publication_rel r join pg_publication p on p.oid = r.prpubid
+    where r.prrelid = to_regclass('lockstep.tombstones_' || t.log) and p.pubname = 'lockstep_tombstones'
+  ) as whole
+from lockstep.tracked t
+where t.relation = $1

@@ -1,0 +1,64 @@
+-- What `lockstep install` creates. Nothing here touches a table of the application.
+
+create schema lockstep;
+comment on schema lockstep is 'Lockstep: change logs and bookkeeping of the sync engine. Remove with: lockstep uninstall';
+
+-- One row. The id names this installation to clients; format is the version of this layout.
+create table lockstep.installation (
+  id uuid primary key default gen_random_uuid(),
+  format int not null,
+  installed_at timestamptz not null default now()
+);
+insert into lockstep.installation (format) values (1);
+
+-- One row per tracked table. "relation" is a plain oid: a regclass of a dropped table would not print or restore.
+-- scope_attnums are the columns s1…sn of the logs, key_attnums the columns k1…kn.
+-- horizon: the oldest transaction id that the table's logs still reach back to.
+create table lockstep.tracked (
+  log int primary key generated always as identity,
+  relation oid not null unique,
+  key_attnums int2[] not null,
+  scope_attnums int2[] not null,
+  horizon bigint not null,
+  tracked_at timestamptz not null default now()
+);
+
+-- One row per scope of a table. A tracked table without a row here is public.
+create table lockstep.scopes (
+  log int not null references lockstep.tracked on delete cascade,
+  scope int not null,
+  attnums int2[] not null,
+  primary key (log, scope)
+);
+
+-- How far each client's mutations got. Published: the acknowledgement travels with the rows it is about.
+create table lockstep.clients (
+  subject text not null,
+  client text not null,
+  last bigint not null,
+  id text,
+  outcome text,
+  code text,
+  message text,
+  seen_at timestamptz not null default now(),
+  primary key (subject, client)
+);
+
+-- The outcome of every mutation until its client confirms it.
+create table lockstep.mutations (
+  subject text not null,
+  client text not null,
+  n bigint not null,
+  id text not null,
+  outcome text not null,
+  code text,
+  message text,
+  at timestamptz not null default now(),
+  primary key (subject, client, n)
+);
+
+-- A random mark per node start: a mark that is missing later shows that the database was rolled back.
+create table lockstep.incarnations (
+  mark bigint primary key,
+  started_at timestamptz not null default now()
+);

@@ -1,0 +1,42 @@
+-- One JSON text for each tracked table that exists; read by catalog.rs.
+select jsonb_build_object(
+  'oid', c.oid::int8,
+  'log', t.log,
+  'tombstones', to_regclass('lockstep.tombstones_' || t.log)::oid::int8,
+  'schema', n.nspname,
+  'name', c.relname,
+  'columns', cols.columns,
+  'key', t.key_attnums,
+  'scope_columns', t.scope_attnums,
+  'scopes', coalesce((
+    select jsonb_agg(s.attnums order by s.scope) from lockstep.scopes s where s.log = t.log), '[]'),
+  'schema_id', md5(concat_ws('/',
+    n.nspname, c.relname, c.relreplident, t.log, t.key_attnums::text, t.horizon, cols.columns::text, cols.labels,
+    (select string_agg(concat_ws(':', g.tgname, g.tgenabled, g.xmin::text), ',' order by g.tgname)
+       from pg_catalog.pg_trigger g
+       where g.tgrelid = c.oid and g.tgname like 'lockstep%'),
+    (select string_agg(s.attnums::text, ',' order by s.scope) from lockstep.scopes s where s.log = t.log),
+    (select count(*) from pg_catalog.pg_publication_rel r where r.prrelid = c.oid)))
+)::text
+from lockstep.tracked t
+join pg_catalog.pg_class c on c.oid = t.relation
+join pg_catalog.pg_namespace n on n.oid = c.relnamespace
+cross join lateral (
+  select
+    jsonb_agg(jsonb_build_object(
+      'name', a.attname,
+      'attnum', a.attnum,
+      'type_oid', a.atttypid::int8,
+      'type_name', format_type(a.atttypid, a.atttypmod),
+      'type_sql', format('%I.%I', tn.nspname, ty.typname),
+      'is_enum', ty.typtype = 'e'
+    ) order by a.attnum) as columns,
+    (select string_agg(e.enumtypid || e.enumlabel, ',' order by e.enumtypid, e.enumsortorder)
+       from pg_catalog.pg_enum e
+       where e.enumtypid in (select x.atttypid from pg_catalog.pg_attribute x where x.attrelid = c.oid)) as labels
+  from pg_catalog.pg_attribute a
+  join pg_catalog.pg_type ty on ty.oid = a.atttypid
+  join pg_catalog.pg_namespace tn on tn.oid = ty.typnamespace
+  where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
+) cols
+order by c.oid

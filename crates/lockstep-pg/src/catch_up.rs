@@ -1,0 +1,323 @@
+//! Catch-up: one repeatable-read transaction that reads shapes from the change logs, or in full (rule 1).
+
+use crate::catalog::{literal, qualified, quote, tables, texts};
+use crate::error::PgError;
+use futures_util::{StreamExt, pin_mut};
+use lockstep_core::catalog::Table;
+use lockstep_core::change::{Key, Text, Tuple, Value};
+use lockstep_core::fanout::hub::{CatchUpAnswer, CatchUpRequest, ReadAnswer, ReadFrom, ReadRequest};
+use lockstep_core::limits;
+use lockstep_core::mutation::{Outcome, Refusal};
+use lockstep_core::position::{Facts, Lsn, ResetReason, Snapshot, Xid};
+use lockstep_core::protocol::{Delta, rows_frames};
+use lockstep_core::shape::Shape;
+use std::collections::{BTreeMap, BTreeSet};
+use tokio_postgres::types::Type;
+use tokio_postgres::Client;
+
+/// SQLSTATE of a table that does not exist.
+const UNDEFINED_TABLE: &str = "42P01";
+
+/// Reads everything asked for in one snapshot. `history` is of the stream's server.
+///
+/// On an error the transaction is left to the caller's pool, which rolls it back when the client is recycled; here
+/// it is rolled back at once.
+pub async fn read(client: &Client, request: &CatchUpRequest, history: &[(u32, Lsn)]) -> Result<CatchUpAnswer, PgError> {
+    let result = read_in_transaction(client, request, history).await;
+    if result.is_err() {
+        // The first error is the one that matters; a dead connection cannot be rolled back.
+        let _ = client.batch_execute("rollback").await;
+    }
+    let mut answer = result?;
+    // F, after S: no commit that S sees ends later.
+    let fence = texts(client, "select pg_current_wal_insert_lsn()::text").await?;
+    answer.facts.insert_lsn = fence.first().ok_or(PgError::Protocol("no insert LSN"))?.parse()?;
+    Ok(answer)
+}
+
+async fn read_in_transaction(
+    client: &Client,
+    request: &CatchUpRequest,
+    history: &[(u32, Lsn)],
+) -> Result<CatchUpAnswer, PgError> {
+    begin_and_lock(client, request).await?;
+    // From here on S stands: a snapshot taken before the LOCK could be older than a rewrite and read nothing.
+    let facts = facts(client, request, history).await?;
+    let horizons = check_schema(client, request).await?;
+    let mut reads = Vec::with_capacity(request.reads.len());
+    for read in &request.reads {
+        let delta = read_shape(client, read, &facts, &horizons).await?;
+        reads.push(ReadAnswer { frames: rows_frames(&read.shape, &delta, limits::ROWS_FRAME_BYTES) });
+    }
+    let mut clients = Vec::with_capacity(request.clients.len());
+    for (subject, id) in &request.clients {
+        clients.push(outcomes(client, subject, id).await?);
+    }
+    client.batch_execute("commit").await?;
+    Ok(CatchUpAnswer { facts, reads, clients })
+}
+
+/// The LOCK is a message of its own and nothing else is sent before its reply.
+async fn begin_and_lock(client: &Client, request: &CatchUpRequest) -> Result<(), PgError> {
+    client.batch_execute("begin isolation level repeatable read, read only").await?;
+    // Below deadlock_timeout, so that in any deadlock this side gives way; an ALTER TABLE that waits behind this
+    // transaction makes the whole application wait.
+    client
+        .batch_execute(
+            "set local lock_timeout = '200ms'; set local statement_timeout = '10min'; \
+             set local idle_in_transaction_session_timeout = '30s'",
+        )
+        .await?;
+    let mut names = BTreeSet::from(["lockstep.tracked".to_owned()]);
+    for read in &request.reads {
+        let table = &read.shape.table;
+        names.insert(qualified(table));
+        names.insert(format!("lockstep.changes_{}", table.log));
+        names.insert(format!("lockstep.tombstones_{}", table.log));
+    }
+    let names = names.into_iter().collect::<Vec<_>>().join(", ");
+    client.batch_execute(&format!("lock table {names} in access share mode")).await.map_err(|error| {
+        let gone = error.code().is_some_and(|c| c.code() == UNDEFINED_TABLE);
+        if gone { PgError::SchemaChanged } else { error.into() }
+    })
+}
+
+async fn facts(client: &Client, request: &CatchUpRequest, history: &[(u32, Lsn)]) -> Result<Facts, PgError> {
+    let snapshot: Snapshot =
+        texts(client, "select pg_current_snapshot()::text").await?.first().ok_or(PgError::Protocol("S"))?.parse()?;
+    let (system, timeline, database) = crate::poll::identify(client).await?;
+    let marks: BTreeSet<i64> = request
+        .reads
+        .iter()
+        .filter_map(|r| match &r.from {
+            ReadFrom::Since(head) => Some(head.incarnation),
+            ReadFrom::Scratch(_) => None,
+        })
+        .collect();
+    let list = marks.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
+    let known =
+        texts(client, &format!("select mark::text from lockstep.incarnations where mark = any('{{{list}}}')")).await?;
+    let insert_lsn = texts(client, "select pg_current_wal_insert_lsn()::text").await?;
+    Ok(Facts {
+        system,
+        timeline,
+        history: history.to_vec(),
+        database,
+        snapshot,
+        insert_lsn: insert_lsn.first().ok_or(PgError::Protocol("no insert LSN"))?.parse()?,
+        incarnations: known.iter().filter_map(|m| m.parse().ok()).collect(),
+    })
+}
+
+/// The tables must still be what the shapes were resolved with. Returns each log's horizon.
+async fn check_schema(client: &Client, request: &CatchUpRequest) -> Result<BTreeMap<i32, Xid>, PgError> {
+    if request.reads.is_empty() {
+        return Ok(BTreeMap::new());
+    }
+    let now = tables(client).await?;
+    for read in &request.reads {
+        let table = &read.shape.table;
+        if !now.iter().any(|t| t.oid == table.oid && t.schema_id == table.schema_id) {
+            return Err(PgError::SchemaChanged);
+        }
+    }
+    let rows = texts(client, "select log || ' ' || horizon from lockstep.tracked").await?;
+    Ok(rows.iter().filter_map(|r| r.split_once(' ')).filter_map(|(l, h)| Some((l.parse().ok()?, h.parse().ok()?))).collect())
+}
+
+async fn read_shape(
+    client: &Client,
+    read: &ReadRequest,
+    facts: &Facts,
+    horizons: &BTreeMap<i32, Xid>,
+) -> Result<Delta, PgError> {
+    let shape = &read.shape;
+    let reset = match &read.from {
+        ReadFrom::Scratch(reason) => *reason,
+        ReadFrom::Since(head) => {
+            let horizon = horizons.get(&shape.table.log).copied().unwrap_or(Xid::MAX);
+            match facts.accept(head, horizon) {
+                Err(reason) => reason,
+                Ok(()) if truncated(client, &shape.table, &head.snapshot).await? => ResetReason::Truncated,
+                Ok(()) => return changed_rows(client, shape, &head.snapshot).await,
+            }
+        }
+    };
+    let mut delta = Delta { reset: Some(reset), ..Delta::default() };
+    let table = &shape.table;
+    let sql = format!("select {} from only {} t where {}", columns(shape), qualified(table), in_scope(shape, "t"));
+    copy(client, &sql, |fields| {
+        delta.put.push(widen(shape, fields));
+        Ok(())
+    })
+    .await?;
+    Ok(delta)
+}
+
+/// A state does not include what a log entry's transaction did: the exact set, whatever the isolation levels,
+/// savepoints or length of the transactions.
+fn unseen(snapshot: &Snapshot) -> String {
+    let xip = snapshot.xip().iter().map(u64::to_string).collect::<Vec<_>>().join(",");
+    format!("(xid >= {} or xid = any('{{{xip}}}'::bigint[]))", snapshot.xmax())
+}
+
+async fn truncated(client: &Client, table: &Table, snapshot: &Snapshot) -> Result<bool, PgError> {
+    let sql = format!(
+        "select exists (select from lockstep.tombstones_{} where kind = 't' and {})::text",
+        table.log,
+        unseen(snapshot)
+    );
+    Ok(texts(client, &sql).await?.first().is_some_and(|t| t == "true"))
+}
+
+/// Keys that the logs name for the scope, with the current row where it exists and lies in the scope.
+async fn changed_rows(client: &Client, shape: &Shape, snapshot: &Snapshot) -> Result<Delta, PgError> {
+    let table = &shape.table;
+    let keys: Vec<String> = (1..=table.key.len()).map(|i| format!("k{i}")).collect();
+    let list = keys.join(", ");
+    let mut place = unseen(snapshot);
+    for (column, value) in &shape.scope {
+        let at = table.scope_columns.iter().position(|c| c == column).map_or(0, |i| i + 1);
+        place += &format!(" and s{at} = {}", typed(table, *column, value));
+    }
+    let log = table.log;
+    let join = table.key.iter().zip(&keys).map(|(c, k)| format!("t.{} = k.{k}", quote(&table.columns[*c].name)));
+    let join = join.collect::<Vec<_>>().join(" and ");
+    let first_key = quote(&table.columns[table.key[0]].name);
+    let sql = format!(
+        "with k as (select {list} from lockstep.changes_{log} where {place} \
+         union select {list} from lockstep.tombstones_{log} where kind <> 't' and {place}) \
+         select t.{first_key} is not null, {}, {} from k left join only {} t on {join} and {}",
+        keys.iter().map(|k| format!("k.{k}")).collect::<Vec<_>>().join(", "),
+        columns(shape),
+        qualified(table),
+        in_scope(shape, "t"),
+    );
+    let mut delta = Delta::default();
+    copy(client, &sql, |mut fields| {
+        let row = fields.split_off(1 + table.key.len());
+        if fields[0].text() == Some("t") {
+            delta.put.push(widen(shape, row));
+        } else {
+            let key: Option<Key> = fields[1..].iter().map(|v| v.text().map(Text::from)).collect();
+            delta.remove.push(key.ok_or(PgError::Protocol("a log entry without a key"))?);
+        }
+        Ok(())
+    })
+    .await?;
+    Ok(delta)
+}
+
+fn columns(shape: &Shape) -> String {
+    let names = shape.columns.iter().map(|c| format!("t.{}", quote(&shape.table.columns[*c].name)));
+    names.collect::<Vec<_>>().join(", ")
+}
+
+fn typed(table: &Table, column: usize, value: &str) -> String {
+    format!("{}::{}", literal(value), table.columns[column].type_sql)
+}
+
+fn in_scope(shape: &Shape, alias: &str) -> String {
+    let table = &shape.table;
+    let parts = shape.scope.iter().map(|(c, v)| format!("{alias}.{} = {}", quote(&table.columns[*c].name), typed(table, *c, v)));
+    let parts: Vec<String> = parts.collect();
+    if parts.is_empty() { "true".into() } else { parts.join(" and ") }
+}
+
+/// A row of the shape's columns as a row of all the table's.
+fn widen(shape: &Shape, fields: Vec<Value>) -> Tuple {
+    let mut row = vec![Value::Null; shape.table.columns.len()];
+    for (column, value) in shape.columns.iter().zip(fields) {
+        row[*column] = value;
+    }
+    row
+}
+
+/// Runs a query through COPY: the output functions print the text that the stream prints.
+async fn copy(
+    client: &Client,
+    sql: &str,
+    mut each: impl FnMut(Vec<Value>) -> Result<(), PgError>,
+) -> Result<(), PgError> {
+    let stream = client.copy_out(&format!("copy ({sql}) to stdout")).await?;
+    pin_mut!(stream);
+    let mut carried: Vec<u8> = Vec::new();
+    while let Some(chunk) = stream.next().await {
+        let chunk = chunk?;
+        carried.extend_from_slice(&chunk);
+        let mut start = 0;
+        while let Some(end) = carried[start..].iter().position(|b| *b == b'\n').map(|n| start + n) {
+            each(fields(&carried[start..end])?)?;
+            start = end + 1;
+        }
+        carried.drain(..start);
+    }
+    if carried.is_empty() { Ok(()) } else { Err(PgError::Protocol("a row cut short")) }
+}
+
+/// One line of COPY's text format (manual, COPY, File Formats).
+fn fields(line: &[u8]) -> Result<Vec<Value>, PgError> {
+    line.split(|b| *b == b'\t').map(field).collect()
+}
+
+fn field(raw: &[u8]) -> Result<Value, PgError> {
+    if raw == b"\\N" {
+        return Ok(Value::Null);
+    }
+    let utf8 = |bytes: &[u8]| -> Result<Value, PgError> {
+        let text = std::str::from_utf8(bytes).map_err(|_| PgError::Protocol("text that is not UTF-8"))?;
+        Ok(Value::Text(text.into()))
+    };
+    if !raw.contains(&b'\\') {
+        return utf8(raw);
+    }
+    let mut out = Vec::with_capacity(raw.len());
+    let mut bytes = raw.iter().copied();
+    while let Some(byte) = bytes.next() {
+        out.push(if byte != b'\\' {
+            byte
+        } else {
+            match bytes.next() {
+                Some(b'b') => 8,
+                Some(b'f') => 12,
+                Some(b'n') => b'\n',
+                Some(b'r') => b'\r',
+                Some(b't') => b'\t',
+                Some(b'v') => 11,
+                Some(other) => other,
+                None => return Err(PgError::Protocol("a lone backslash in COPY")),
+            }
+        });
+    }
+    utf8(&out)
+}
+
+/// What is stored of a client's mutations, as of S.
+async fn outcomes(client: &Client, subject: &str, id: &str) -> Result<Vec<Outcome>, PgError> {
+    let sql = "select n::text, id, outcome, code, message from lockstep.mutations \
+               where subject = $1 and client = $2 order by n";
+    let rows = client.query_typed(sql, &[(&subject, Type::TEXT), (&id, Type::TEXT)]).await?;
+    let read = |row: &tokio_postgres::Row| -> Result<Outcome, PgError> {
+        let n: String = row.get(0);
+        let n = n.parse().map_err(|_| PgError::Protocol("a mutation's number"))?;
+        let (id, outcome): (String, String) = (row.get(1), row.get(2));
+        let text = |at: usize| row.get::<_, Option<String>>(at).unwrap_or_default();
+        Ok(Outcome { n, id: id.into(), refusal: (outcome == "refused").then(|| Refusal::new(text(3), text(4))) })
+    };
+    rows.iter().map(read).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_copy_text() {
+        let line = b"a\\tb\t\\N\t\t\\\\N\t\xc3\xa9\\n";
+        let text = |t: &str| Value::Text(t.into());
+        let expected = [text("a\tb"), Value::Null, text(""), text("\\N"), text("é\n")];
+        assert_eq!(fields(line).unwrap(), expected);
+        assert!(fields(b"a\\").is_err());
+        assert!(fields(b"\xff").is_err());
+    }
+}

@@ -1,0 +1,262 @@
+//! Putting Lockstep into a database and taking it out again: `install`, `track`, `untrack`, `uninstall`.
+//!
+//! Each command is one transaction (`uninstall`: one per table and one for the rest) and may be repeated: what is
+//! already as asked for is reported as [`Outcome::Unchanged`]. Everything lives in schema `lockstep`; an application's
+//! table gets four statement triggers and nothing else. The `*_sql` functions give the statements that would run.
+//!
+//! The SQL is in `sql/*.sql`. Names are quoted by PostgreSQL, which alone knows its reserved words, and pasted into
+//! these templates here; so what is installed can be read as SQL, and printed exactly as it runs.
+
+mod error;
+mod patience;
+mod plan;
+mod script;
+mod table;
+
+use tokio_postgres::{Client, IsolationLevel, Transaction};
+
+pub use error::{Blocker, InstallError, Refusal};
+pub use patience::Patience;
+use patience::{Attempts, Wanted};
+use plan::{Locks, Step, plan, touched_tables};
+
+/// The layout this release writes and reads.
+const FORMAT: i32 = 1;
+
+/// Concurrent installs wait for each other: two CREATE SCHEMA at once end in a unique violation.
+const INSTALL_LOCK: &str = "select pg_advisory_xact_lock(7811887294821);\n";
+
+const SCHEMA: &str = include_str!("../sql/install.sql");
+
+const PUBLICATIONS: [(&str, &str); 2] = [
+    ("lockstep_tables", include_str!("../sql/publication_tables.sql")),
+    ("lockstep_tombstones", include_str!("../sql/publication_tombstones.sql")),
+];
+
+/// How to install.
+#[derive(Debug, Default, Clone)]
+pub struct InstallOptions {
+    /// Install although a publication FOR ALL TABLES ships the change logs to its subscribers as well.
+    pub allow_foreign_publications: bool,
+}
+
+/// A table to track.
+#[derive(Debug, Default, Clone)]
+pub struct TrackRequest {
+    /// Its name as SQL writes it: `items`, `app.items`, `"Weird name"`.
+    pub table: String,
+    /// The columns of each scope; none: the table is public. For a table that has scopes already these are added;
+    /// a scope is taken away only by untracking, since that may show the table to more people.
+    pub scopes: Vec<Vec<String>>,
+}
+
+/// What a command did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Installed, or tracked.
+    Created,
+    /// It was there, and scopes were added or something broken was made whole. The table's horizon was raised.
+    Changed,
+    /// Everything was as asked for.
+    Unchanged,
+    /// Untracked, or uninstalled.
+    Removed,
+}
+
+/// Installs schema and publications.
+///
+/// # Errors
+/// See [`InstallError`]; nothing was changed then.
+pub async fn install(client: &mut Client, options: &InstallOptions) -> Result<Outcome, InstallError> {
+    let tx = begin(client, &Patience::default()).await?;
+    tx.batch_execute(INSTALL_LOCK).await?;
+    let version: i32 = tx.query_one("select current_setting('server_version_num')::int", &[]).await?.get(0);
+    if version < 140_000 {
+        return Err(InstallError::ServerTooOld((version / 10_000).to_string()));
+    }
+    if !options.allow_foreign_publications {
+        refuse_foreign_publications(&tx, version).await?;
+    }
+    let outcome = match installed_format(&tx).await? {
+        None => {
+            tx.batch_execute(&install_body()).await?;
+            Outcome::Created
+        }
+        Some(format) => {
+            check_format(format)?;
+            repair_publications(&tx).await?
+        }
+    };
+    tx.commit().await?;
+    Ok(outcome)
+}
+
+/// Tracks a table.
+///
+/// # Errors
+/// See [`InstallError`]; nothing was changed then.
+pub async fn track(
+    client: &mut Client,
+    request: &TrackRequest,
+    patience: &Patience,
+) -> Result<Outcome, InstallError> {
+    persist(client, &Step::Track(request), patience).await
+}
+
+/// Removes everything that `track` made. A name that leads nowhere removes the logs of dropped tables.
+///
+/// # Errors
+/// See [`InstallError`]; nothing was changed then.
+pub async fn untrack(client: &mut Client, table: &str, patience: &Patience) -> Result<Outcome, InstallError> {
+    persist(client, &Step::Untrack(table), patience).await
+}
+
+/// Untracks every table and removes the schema and the publications.
+///
+/// # Errors
+/// See [`InstallError`]; tables that were untracked before it stay so, and the command can be repeated.
+pub async fn uninstall(client: &mut Client, patience: &Patience) -> Result<Outcome, InstallError> {
+    let tx = begin(client, patience).await?;
+    if installed_format(&tx).await?.is_none() {
+        return Ok(Outcome::Unchanged);
+    }
+    let oids = touched_tables(&tx).await?;
+    tx.rollback().await?;
+    for oid in oids {
+        persist(client, &Step::UntrackOid(oid), patience).await?;
+    }
+    persist(client, &Step::Remove, patience).await
+}
+
+/// What [`install`] runs on a database that has nothing yet.
+#[must_use]
+pub fn install_sql() -> String {
+    format!("begin;\n{INSTALL_LOCK}\n{}\ncommit;\n", install_body())
+}
+
+/// What [`track`] would run now. Empty if there is nothing to do.
+///
+/// # Errors
+/// As [`track`].
+pub async fn track_sql(client: &mut Client, request: &TrackRequest) -> Result<String, InstallError> {
+    print(client, &Step::Track(request)).await
+}
+
+/// What [`untrack`] would run now. Empty if there is nothing to do.
+///
+/// # Errors
+/// As [`untrack`].
+pub async fn untrack_sql(client: &mut Client, table: &str) -> Result<String, InstallError> {
+    print(client, &Step::Untrack(table)).await
+}
+
+/// What [`uninstall`] would run now. Empty if there is nothing to do.
+///
+/// # Errors
+/// As [`uninstall`].
+pub async fn uninstall_sql(client: &mut Client) -> Result<String, InstallError> {
+    let tx = begin(client, &Patience::default()).await?;
+    if installed_format(&tx).await?.is_none() {
+        return Ok(String::new());
+    }
+    let oids = touched_tables(&tx).await?;
+    tx.rollback().await?;
+    let mut out = String::new();
+    for oid in oids {
+        out += &print(client, &Step::UntrackOid(oid)).await?;
+        out.push('\n');
+    }
+    Ok(out + &print(client, &Step::Remove).await?)
+}
+
+/// READ COMMITTED whatever the default is: what is read after a lock must be newer than the lock.
+async fn begin<'a>(client: &'a mut Client, patience: &Patience) -> Result<Transaction<'a>, InstallError> {
+    let tx = client
+        .build_transaction()
+        .isolation_level(IsolationLevel::ReadCommitted)
+        .read_only(false)
+        .start()
+        .await?;
+    let milliseconds = patience.lock_timeout.as_millis().max(1);
+    tx.batch_execute(&format!("set local lock_timeout = '{milliseconds}ms'")).await?;
+    Ok(tx)
+}
+
+fn install_body() -> String {
+    PUBLICATIONS.iter().fold(SCHEMA.to_owned(), |body, (_, sql)| body + "\n" + sql)
+}
+
+/// Attempts a step until it has its locks or patience ends.
+async fn persist(client: &mut Client, step: &Step<'_>, patience: &Patience) -> Result<Outcome, InstallError> {
+    let mut attempts = Attempts::new(patience);
+    loop {
+        let mut wanted = Wanted::default();
+        match attempt(client, step, patience, &mut wanted).await {
+            Err(error) if error.is_lock() => attempts.pause(client, &wanted).await?,
+            done => return done,
+        }
+    }
+}
+
+async fn attempt(
+    client: &mut Client,
+    step: &Step<'_>,
+    patience: &Patience,
+    wanted: &mut Wanted,
+) -> Result<Outcome, InstallError> {
+    let tx = begin(client, patience).await?;
+    let plan = plan(&tx, step, Locks::Take(wanted)).await?;
+    tx.batch_execute(&plan.body).await?;
+    tx.commit().await?;
+    Ok(plan.outcome)
+}
+
+async fn print(client: &mut Client, step: &Step<'_>) -> Result<String, InstallError> {
+    let tx = begin(client, &Patience::default()).await?;
+    let plan = plan(&tx, step, Locks::None).await?;
+    tx.rollback().await?;
+    Ok(if plan.body.is_empty() { plan.body } else { script::transaction(&plan.body) })
+}
+
+/// The format of the installation, if there is one.
+async fn installed_format(tx: &Transaction<'_>) -> Result<Option<i32>, InstallError> {
+    let sql =
+        "select to_regnamespace('lockstep') is not null, to_regclass('lockstep.installation') is not null";
+    let row = tx.query_one(sql, &[]).await?;
+    match (row.get(0), row.get(1)) {
+        (false, _) => Ok(None),
+        (true, false) => Err(InstallError::SchemaTaken),
+        (true, true) => {
+            let row = tx.query_opt("select format from lockstep.installation", &[]).await?;
+            row.map(|row| row.get(0)).map(Some).ok_or(InstallError::SchemaTaken)
+        }
+    }
+}
+
+fn check_format(found: i32) -> Result<(), InstallError> {
+    if found > FORMAT { Err(InstallError::FormatNewer { found, known: FORMAT }) } else { Ok(()) }
+}
+
+async fn refuse_foreign_publications(tx: &Transaction<'_>, version: i32) -> Result<(), InstallError> {
+    // Publications of whole schemas exist since 15.
+    let by_schema = "union all select p.pubname from pg_publication p \
+                     join pg_publication_namespace n on n.pnpubid = p.oid and n.pnnspid = to_regnamespace('lockstep')";
+    let by_schema = if version >= 150_000 { by_schema } else { "" };
+    let sql = format!("select quote_ident(pubname) from pg_publication where puballtables {by_schema}");
+    match tx.query(&sql, &[]).await?.first() {
+        Some(row) => Err(InstallError::ForeignPublication(row.get(0))),
+        None => Ok(()),
+    }
+}
+
+/// Creates those of our publications that somebody dropped. Their tables come back with `track`.
+async fn repair_publications(tx: &Transaction<'_>) -> Result<Outcome, InstallError> {
+    let mut outcome = Outcome::Unchanged;
+    for (name, sql) in PUBLICATIONS {
+        if tx.query_opt("select from pg_publication where pubname = $1::text", &[&name]).await?.is_none() {
+            tx.batch_execute(sql).await?;
+            outcome = Outcome::Changed;
+        }
+    }
+    Ok(outcome)
+}

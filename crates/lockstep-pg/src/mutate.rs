@@ -1,0 +1,293 @@
+//! Clients' mutations: each in one transaction, exactly once, in order (rule 5).
+
+use crate::catalog::{qualified, quote};
+use crate::error::PgError;
+use lockstep_core::catalog::{Catalog, Table, Wire};
+use lockstep_core::fanout::hub::{MutateRequest, MutateResult};
+use lockstep_core::mutation::{Mutation, Operation, Refusal, is_refusal};
+use lockstep_core::position::Xid;
+use serde_json::Value as Json;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio_postgres::Client;
+use tokio_postgres::types::{ToSql, Type};
+
+/// Tries of a mutation that fails in passing, before the client is told to come back later.
+const TRIES: u32 = 6;
+
+/// A statement with its parameters, all as text.
+#[derive(Debug, PartialEq)]
+struct Statement {
+    sql: String,
+    values: Vec<Option<String>>,
+}
+
+/// What one try of one mutation came to.
+enum Step {
+    /// Committed; the id of the transaction that did it.
+    Committed(Xid),
+    /// Decided before.
+    Already,
+    /// The request ends here.
+    Stop(MutateResult),
+}
+
+/// Why a try failed.
+enum Failure {
+    Refused(Refusal),
+    Passing(PgError),
+}
+
+impl From<PgError> for Failure {
+    fn from(error: PgError) -> Self {
+        match &error {
+            PgError::Query(query) if query.code().is_some_and(|c| is_refusal(c.code())) => {
+                let db = query.as_db_error();
+                let code = query.code().map_or("", |c| c.code());
+                Self::Refused(Refusal::new(code, db.map_or("refused", |d| d.message())))
+            }
+            _ => Self::Passing(error),
+        }
+    }
+}
+
+impl From<tokio_postgres::Error> for Failure {
+    fn from(error: tokio_postgres::Error) -> Self {
+        PgError::from(error).into()
+    }
+}
+
+/// Runs a request's mutations one after another. Returns the transactions whose COMMIT returned, whatever came
+/// after them, and what is to be replied.
+pub async fn run(client: &Client, request: &MutateRequest, catalog: &Catalog) -> (Vec<Xid>, MutateResult) {
+    let mut committed = Vec::new();
+    for mutation in &request.mutations {
+        match with_patience(client, request, mutation, catalog).await {
+            Step::Committed(xid) => committed.push(xid),
+            Step::Already => {}
+            Step::Stop(result) => return (committed, result),
+        }
+    }
+    (committed, MutateResult::Decided)
+}
+
+/// Passing failures (deadlock, serialization, time-outs) are retried under the same number, never refused.
+async fn with_patience(client: &Client, request: &MutateRequest, mutation: &Mutation, catalog: &Catalog) -> Step {
+    for attempt in 0..TRIES {
+        match once(client, request, mutation, catalog).await {
+            Ok(step) => return step,
+            Err(error) => {
+                tracing::info!(%error, attempt, "a mutation failed in passing and is tried again");
+                if client.is_closed() {
+                    break;
+                }
+                let jitter = rand::random::<u64>() % 10;
+                tokio::time::sleep(Duration::from_millis((5 << attempt) + jitter)).await;
+            }
+        }
+    }
+    Step::Stop(MutateResult::Busy)
+}
+
+async fn once(client: &Client, request: &MutateRequest, mutation: &Mutation, catalog: &Catalog) -> Result<Step, PgError> {
+    match attempt(client, request, mutation, catalog, None).await {
+        Ok(step) => return Ok(step),
+        Err(failure) => {
+            // A dead connection has rolled back already.
+            let _ = client.batch_execute("rollback").await;
+            match failure {
+                Failure::Passing(error) => return Err(error),
+                // The refusal is decided in a transaction of its own under the same compare-and-set: if somebody
+                // else decided the number meanwhile, what they stored stands.
+                Failure::Refused(refusal) => match attempt(client, request, mutation, catalog, Some(&refusal)).await {
+                    Ok(step) => return Ok(step),
+                    Err(Failure::Passing(error)) => {
+                        let _ = client.batch_execute("rollback").await;
+                        return Err(error);
+                    }
+                    Err(Failure::Refused(again)) => {
+                        let _ = client.batch_execute("rollback").await;
+                        return Err(PgError::Server { code: again.code, message: again.message });
+                    }
+                },
+            }
+        }
+    }
+}
+
+async fn attempt(
+    client: &Client,
+    request: &MutateRequest,
+    mutation: &Mutation,
+    catalog: &Catalog,
+    refusal: Option<&Refusal>,
+) -> Result<Step, Failure> {
+    client.batch_execute("begin; set local statement_timeout = '30s'; set local lock_timeout = '10s'").await?;
+    if !claim(client, request, mutation, refusal).await? {
+        let step = stored(client, request, mutation).await?;
+        client.batch_execute("rollback").await?;
+        return Ok(step);
+    }
+    if refusal.is_none() {
+        for operation in mutation.operations().map_err(Failure::Refused)? {
+            let statement = compile(&operation, catalog).map_err(Failure::Refused)?;
+            execute(client, &statement.sql, &statement.values).await?;
+        }
+    }
+    let xid = client.query_typed("select pg_catalog.pg_current_xact_id()::text", &[]).await?;
+    let xid = xid.first().and_then(|r| r.get::<_, String>(0).parse().ok());
+    // Deferred constraints fail here.
+    client.batch_execute("commit").await?;
+    xid.map(Step::Committed).ok_or(Failure::Passing(PgError::Protocol("no transaction id")))
+}
+
+async fn execute(client: &Client, sql: &str, values: &[Option<String>]) -> Result<u64, tokio_postgres::Error> {
+    let typed: Vec<(&(dyn ToSql + Sync), Type)> = values.iter().map(|v| (v as &(dyn ToSql + Sync), Type::TEXT)).collect();
+    client.execute_typed(sql, &typed).await
+}
+
+/// The compare-and-set: takes the number if it is the next one. The client's row is published, so that the
+/// acknowledgement travels in the stream with the rows.
+async fn claim(
+    client: &Client,
+    request: &MutateRequest,
+    mutation: &Mutation,
+    refusal: Option<&Refusal>,
+) -> Result<bool, Failure> {
+    let text = |t: &str| Some(t.to_owned());
+    let outcome = if refusal.is_some() { "refused" } else { "applied" };
+    let values = vec![
+        text(&request.subject),
+        text(&request.client),
+        Some(mutation.n.to_string()),
+        text(&mutation.id),
+        text(outcome),
+        refusal.map(|r| r.code.clone()),
+        refusal.map(|r| r.message.clone()),
+    ];
+    let next = "update lockstep.clients set last = $3::bigint, id = $4, outcome = $5, code = $6, message = $7, \
+                seen_at = pg_catalog.now() where subject = $1 and client = $2 and last = $3::bigint - 1";
+    let mut claimed = execute(client, next, &values).await?;
+    if claimed == 0 && mutation.n == 1 {
+        let first = "insert into lockstep.clients (subject, client, last, id, outcome, code, message) \
+                     values ($1, $2, $3::bigint, $4, $5, $6, $7) on conflict do nothing";
+        claimed = execute(client, first, &values).await?;
+    }
+    if claimed == 0 {
+        return Ok(false);
+    }
+    let store = "insert into lockstep.mutations (subject, client, n, id, outcome, code, message) \
+                 values ($1, $2, $3::bigint, $4, $5, $6, $7)";
+    execute(client, store, &values).await?;
+    let confirmed = [text(&request.subject), text(&request.client), Some(request.confirmed.to_string())];
+    let forget = "delete from lockstep.mutations where subject = $1 and client = $2 and n <= $3::bigint";
+    execute(client, forget, &confirmed).await?;
+    Ok(true)
+}
+
+/// The number was not the next one: what is known of it.
+async fn stored(client: &Client, request: &MutateRequest, mutation: &Mutation) -> Result<Step, PgError> {
+    let n = mutation.n.to_string();
+    let sql = "select c.last::text, c.id, m.id from lockstep.clients c left join lockstep.mutations m \
+               on m.subject = c.subject and m.client = c.client and m.n = $3::bigint \
+               where c.subject = $1 and c.client = $2";
+    let parameters: [(&(dyn ToSql + Sync), Type); 3] =
+        [(&request.subject, Type::TEXT), (&request.client, Type::TEXT), (&n, Type::TEXT)];
+    let rows = client.query_typed(sql, &parameters).await?;
+    let Some(row) = rows.first() else { return Ok(Step::Stop(MutateResult::UnknownClient)) };
+    let last: u64 = row.get::<_, String>(0).parse().map_err(|_| PgError::Protocol("a client's last number"))?;
+    if last < mutation.n {
+        return Ok(Step::Stop(MutateResult::Gap { last }));
+    }
+    let newest = row.get::<_, Option<String>>(1).filter(|_| last == mutation.n);
+    let id = row.get::<_, Option<String>>(2).or(newest);
+    // A number whose outcome was confirmed and forgotten is not sent again by the client that confirmed it.
+    Ok(if id.as_deref() == Some(mutation.id.as_str()) { Step::Already } else { Step::Stop(MutateResult::Renumber) })
+}
+
+fn compile(operation: &Operation, catalog: &Catalog) -> Result<Statement, Refusal> {
+    let mut values = Vec::new();
+    let sql = match operation {
+        Operation::Insert { table, values: given } => {
+            let table = find(catalog, table)?;
+            let mut names = Vec::new();
+            let mut places = Vec::new();
+            for (name, value) in given {
+                let (name, place) = bind(table, name, value, &mut values)?;
+                names.push(name);
+                places.push(place);
+            }
+            if names.is_empty() {
+                format!("insert into {} default values", qualified(table))
+            } else {
+                format!("insert into {} ({}) values ({})", qualified(table), names.join(", "), places.join(", "))
+            }
+        }
+        Operation::Update { table, key, set } => {
+            let table = find(catalog, table)?;
+            let mut changes = Vec::new();
+            for (name, value) in set {
+                let (name, place) = bind(table, name, value, &mut values)?;
+                changes.push(format!("{name} = {place}"));
+            }
+            if changes.is_empty() {
+                return Err(Refusal::new("malformed", "an update that sets nothing"));
+            }
+            let key = key_condition(table, key, &mut values)?;
+            format!("update {} set {} where {key}", qualified(table), changes.join(", "))
+        }
+        Operation::Delete { table, key } => {
+            let table = find(catalog, table)?;
+            let key = key_condition(table, key, &mut values)?;
+            format!("delete from {} where {key}", qualified(table))
+        }
+    };
+    Ok(Statement { sql, values })
+}
+
+fn find<'a>(catalog: &'a Catalog, name: &str) -> Result<&'a Table, Refusal> {
+    let table = catalog.find(name).map(AsRef::as_ref);
+    table.ok_or_else(|| Refusal::new("unknown_table", format!("{name} is not tracked")))
+}
+
+fn key_condition(
+    table: &Table,
+    key: &BTreeMap<String, Json>,
+    values: &mut Vec<Option<String>>,
+) -> Result<String, Refusal> {
+    let wanted: Vec<&str> = table.key.iter().map(|k| table.columns[*k].name.as_str()).collect();
+    if key.len() != wanted.len() || !wanted.iter().all(|w| key.contains_key(*w)) {
+        return Err(Refusal::new("malformed", format!("`key` must name the primary key: {}", wanted.join(", "))));
+    }
+    let mut parts = Vec::new();
+    for (name, value) in key {
+        let (name, place) = bind(table, name, value, values)?;
+        parts.push(format!("{name} = {place}"));
+    }
+    Ok(parts.join(" and "))
+}
+
+/// A column and the place of its value. Parameters are text and cast to the column's type without its length, so
+/// that a value that is too long is refused and not cut.
+fn bind(
+    table: &Table,
+    name: &str,
+    value: &Json,
+    values: &mut Vec<Option<String>>,
+) -> Result<(String, String), Refusal> {
+    let column = table.column(name).map(|i| &table.columns[i]).ok_or_else(|| {
+        Refusal::new("unknown_column", format!("{}.{} has no column {name:?}", table.schema, table.name))
+    })?;
+    let text = match value {
+        Json::Null => None,
+        _ if column.wire() == Wire::Json => Some(value.to_string()),
+        Json::String(text) => Some(text.clone()),
+        Json::Number(number) => Some(number.to_string()),
+        Json::Bool(bool) => Some(bool.to_string()),
+        Json::Array(_) | Json::Object(_) => {
+            return Err(Refusal::new("malformed", format!("column {name:?} takes no JSON array or object")));
+        }
+    };
+    values.push(text);
+    Ok((quote(&column.name), format!("${}::{}", values.len(), column.type_sql)))
+}

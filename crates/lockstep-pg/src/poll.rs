@@ -1,0 +1,80 @@
+//! Small questions to the primary: snapshots, fences, who it is, what became of a transaction.
+
+use crate::catalog::texts;
+use crate::error::PgError;
+use lockstep_core::fanout::hub::PollAnswer;
+use lockstep_core::position::Xid;
+use tokio_postgres::{GenericClient, SimpleQueryMessage};
+
+/// Takes S, then F, then the flush position: three statements of one message, in this order.
+pub async fn poll<C: GenericClient>(client: &C, number: u64) -> Result<PollAnswer, PgError> {
+    let answers = texts(
+        client,
+        "select pg_current_snapshot()::text; select pg_current_wal_insert_lsn()::text; \
+         select pg_current_wal_flush_lsn()::text",
+    )
+    .await?;
+    let [snapshot, fence, flushed] = &answers[..] else { return Err(PgError::Protocol("a poll's answer")) };
+    Ok(PollAnswer { number, snapshot: snapshot.parse()?, fence: fence.parse()?, flushed: flushed.parse()? })
+}
+
+/// Commits a logical message, so that the watermark passes every fence read before.
+///
+/// `local`: a synchronous standby that does not answer must not hold up fences. Anyone may execute it on 14 to 18.
+pub async fn push_fence<C: GenericClient>(client: &C) -> Result<(), PgError> {
+    client
+        .batch_execute(
+            "begin; set local synchronous_commit = 'local'; \
+             select pg_logical_emit_message(true, 'lockstep.fence', ''); commit",
+        )
+        .await?;
+    Ok(())
+}
+
+/// Which of these transactions, all ended, may have written to a change log.
+///
+/// A committed one may; so may one that is too old for PostgreSQL to say. An answer of "may" costs a catch-up.
+pub async fn wrote<C: GenericClient>(client: &C, xids: &[Xid]) -> Result<Vec<(Xid, bool)>, PgError> {
+    let list = xids.iter().map(u64::to_string).collect::<Vec<_>>().join(",");
+    let sql = format!(
+        "select coalesce(pg_xact_status(x::text::xid8), 'committed') from unnest('{{{list}}}'::bigint[]) with \
+         ordinality u(x, n) order by n"
+    );
+    let status = texts(client, &sql).await?;
+    Ok(xids.iter().copied().zip(status.iter().map(|s| s != "aborted")).collect())
+}
+
+/// System identifier, timeline and database, without replication rights.
+pub async fn identify<C: GenericClient>(client: &C) -> Result<(u64, u32, u32), PgError> {
+    // A WAL file's name begins with the insertion timeline in hexadecimal; pg_control_checkpoint() lags after a
+    // promotion.
+    let sql = "select system_identifier::text, left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), \
+               (select oid::text from pg_database where datname = current_database()) from pg_control_system()";
+    let messages = client.simple_query(sql).await?;
+    let row = messages.iter().find_map(|m| match m {
+        SimpleQueryMessage::Row(row) => Some(row),
+        _ => None,
+    });
+    let row = row.ok_or(PgError::Protocol("no answer to who the server is"))?;
+    let field = |at: usize| row.get(at).unwrap_or_default();
+    let parsed = (field(0).parse().ok(), u32::from_str_radix(field(1), 16).ok(), field(2).parse().ok());
+    match parsed {
+        (Some(system), Some(timeline), Some(database)) => Ok((system, timeline, database)),
+        _ => Err(PgError::Protocol("who the server is")),
+    }
+}
+
+/// Leaves this node's mark, and returns it. A database that does not know it later was rolled back.
+pub async fn mark<C: GenericClient>(client: &C) -> Result<i64, PgError> {
+    let mark: i64 = rand::random();
+    client.batch_execute(&format!("insert into lockstep.incarnations (mark) values ({mark})")).await?;
+    Ok(mark)
+}
+
+/// A slot of another node that streams from this database, to be copied.
+pub async fn sibling_slot<C: GenericClient>(client: &C) -> Result<Option<String>, PgError> {
+    let sql = "select slot_name::text from pg_replication_slots where slot_name ~ '^lockstep_[0-9a-f]+$' \
+               and temporary and plugin = 'pgoutput' and database = current_database() \
+               and confirmed_flush_lsn is not null order by confirmed_flush_lsn desc limit 1";
+    Ok(texts(client, sql).await?.pop())
+}

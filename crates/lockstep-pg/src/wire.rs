@@ -1,0 +1,223 @@
+//! A PostgreSQL connection for replication, over any byte stream.
+//!
+//! Ordinary clients do not speak CopyBoth. Framing, start-up and authentication use `postgres-protocol`; the rest
+//! of the frontend/backend protocol that a walsender needs is here (manual, 55.2 and 55.4).
+
+use crate::error::PgError;
+use bytes::{Buf, Bytes, BytesMut};
+use fallible_iterator::FallibleIterator;
+use postgres_protocol::authentication::{md5_hash, sasl};
+use postgres_protocol::message::{backend, frontend};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+
+/// Longest message accepted: PostgreSQL's own limit of a field is 1 GB.
+const MESSAGE_BYTES: usize = 1 << 30;
+
+/// One connection. `S` is a socket, or anything a test or simulation makes.
+#[derive(Debug)]
+pub struct Wire<S> {
+    stream: S,
+    buffer: BytesMut,
+}
+
+/// Who connects, and how the session is set.
+#[derive(Debug, Clone)]
+pub struct Startup {
+    /// Role.
+    pub user: String,
+    /// Its password, if the server asks.
+    pub password: Option<Vec<u8>>,
+    /// Database and session settings, as in the startup packet.
+    pub parameters: Vec<(String, String)>,
+}
+
+/// A row of a simple query: text or NULL.
+pub type TextRow = Vec<Option<String>>;
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
+    /// Starts a session and authenticates.
+    pub async fn start(stream: S, startup: &Startup) -> Result<Self, PgError> {
+        let mut wire = Self { stream, buffer: BytesMut::with_capacity(64 << 10) };
+        let user = ("user", startup.user.as_str());
+        let parameters = startup.parameters.iter().map(|(k, v)| (k.as_str(), v.as_str()));
+        let mut out = BytesMut::new();
+        frontend::startup_message(std::iter::once(user).chain(parameters), &mut out)?;
+        wire.stream.write_all(&out).await?;
+        wire.authenticate(startup).await?;
+        loop {
+            match wire.read().await?.0 {
+                b'Z' => return Ok(wire),
+                b'S' | b'K' | b'N' => {}
+                _ => return Err(PgError::Protocol("after authentication")),
+            }
+        }
+    }
+
+    async fn authenticate(&mut self, startup: &Startup) -> Result<(), PgError> {
+        let password = || startup.password.as_deref().ok_or(PgError::Protocol("a password is asked for, none is given"));
+        loop {
+            let message = self.parse().await?;
+            let mut out = BytesMut::new();
+            match message {
+                backend::Message::AuthenticationOk => return Ok(()),
+                backend::Message::AuthenticationCleartextPassword => {
+                    frontend::password_message(password()?, &mut out)?;
+                }
+                backend::Message::AuthenticationMd5Password(body) => {
+                    let hash = md5_hash(startup.user.as_bytes(), password()?, body.salt());
+                    frontend::password_message(hash.as_bytes(), &mut out)?;
+                }
+                backend::Message::AuthenticationSasl(body) => {
+                    let mechanisms: Vec<String> = body.mechanisms().map(|m| Ok(m.to_owned())).collect()?;
+                    if !mechanisms.iter().any(|m| m == sasl::SCRAM_SHA_256) {
+                        return Err(PgError::Protocol("no authentication mechanism in common"));
+                    }
+                    self.scram(password()?).await?;
+                    continue;
+                }
+                _ => return Err(PgError::Protocol("an authentication method that is not supported")),
+            }
+            self.stream.write_all(&out).await?;
+        }
+    }
+
+    async fn scram(&mut self, password: &[u8]) -> Result<(), PgError> {
+        let mut scram = sasl::ScramSha256::new(password, sasl::ChannelBinding::unsupported());
+        let mut out = BytesMut::new();
+        frontend::sasl_initial_response(sasl::SCRAM_SHA_256, scram.message(), &mut out)?;
+        self.stream.write_all(&out).await?;
+        let backend::Message::AuthenticationSaslContinue(body) = self.parse().await? else {
+            return Err(PgError::Protocol("during SCRAM"));
+        };
+        scram.update(body.data())?;
+        out.clear();
+        frontend::sasl_response(scram.message(), &mut out)?;
+        self.stream.write_all(&out).await?;
+        let backend::Message::AuthenticationSaslFinal(body) = self.parse().await? else {
+            return Err(PgError::Protocol("at the end of SCRAM"));
+        };
+        scram.finish(body.data())?;
+        Ok(())
+    }
+
+    /// Reads one message: its tag and its body. An ErrorResponse is an error.
+    pub async fn read(&mut self) -> Result<(u8, Bytes), PgError> {
+        let whole = self.read_whole().await?;
+        if whole[0] == b'E' {
+            return Err(server_error(&whole));
+        }
+        Ok((whole[0], whole.slice(5..)))
+    }
+
+    async fn parse(&mut self) -> Result<backend::Message, PgError> {
+        let whole = self.read_whole().await?;
+        if whole[0] == b'E' {
+            return Err(server_error(&whole));
+        }
+        let parsed = backend::Message::parse(&mut BytesMut::from(&whole[..]))?;
+        parsed.ok_or(PgError::Protocol("a message cut short"))
+    }
+
+    /// Cancellation-safe: what was read stays in the buffer.
+    async fn read_whole(&mut self) -> Result<Bytes, PgError> {
+        loop {
+            if self.buffer.len() >= 5 {
+                let length = (&self.buffer[1..5]).get_i32();
+                let total = usize::try_from(length).ok().filter(|l| (4..MESSAGE_BYTES).contains(l)).map(|l| l + 1);
+                let total = total.ok_or(PgError::Protocol("an impossible length"))?;
+                if self.buffer.len() >= total {
+                    return Ok(self.buffer.split_to(total).freeze());
+                }
+                self.buffer.reserve(total - self.buffer.len());
+            }
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+            }
+        }
+    }
+
+    /// Runs one simple query and collects its rows.
+    pub async fn query(&mut self, sql: &str) -> Result<Vec<TextRow>, PgError> {
+        let mut out = BytesMut::new();
+        frontend::query(sql, &mut out)?;
+        self.stream.write_all(&out).await?;
+        let mut rows = Vec::new();
+        let mut failed = None;
+        loop {
+            let whole = self.read_whole().await?;
+            match whole[0] {
+                b'D' => rows.push(data_row(&whole)?),
+                b'E' => failed = Some(server_error(&whole)),
+                b'Z' => return failed.map_or(Ok(rows), Err),
+                _ => {}
+            }
+        }
+    }
+
+    /// Sends START_REPLICATION and waits until both directions carry CopyData.
+    pub async fn start_copy_both(&mut self, sql: &str) -> Result<(), PgError> {
+        let mut out = BytesMut::new();
+        frontend::query(sql, &mut out)?;
+        self.stream.write_all(&out).await?;
+        loop {
+            match self.read().await?.0 {
+                b'W' => return Ok(()),
+                b'N' | b'S' => {}
+                _ => return Err(PgError::Protocol("instead of CopyBothResponse")),
+            }
+        }
+    }
+
+    /// Sends one CopyData message.
+    pub async fn send_copy_data(&mut self, data: &[u8]) -> Result<(), PgError> {
+        let mut out = BytesMut::new();
+        frontend::CopyData::new(data)?.write(&mut out);
+        self.stream.write_all(&out).await?;
+        Ok(())
+    }
+
+    /// Says goodbye, so that the server ends the session and its temporary slot at once.
+    pub async fn terminate(mut self) {
+        let mut out = BytesMut::new();
+        frontend::terminate(&mut out);
+        // The peer may be gone already; then there is nobody to tell.
+        let _ = self.stream.write_all(&out).await;
+        let _ = self.stream.shutdown().await;
+    }
+}
+
+fn data_row(whole: &[u8]) -> Result<TextRow, PgError> {
+    let mut rest = whole.get(5..).ok_or(PgError::Protocol("a short row"))?;
+    let short = || PgError::Protocol("a short row");
+    if rest.len() < 2 {
+        return Err(short());
+    }
+    let count = rest.get_u16();
+    let mut row = Vec::with_capacity(usize::from(count));
+    for _ in 0..count {
+        if rest.len() < 4 {
+            return Err(short());
+        }
+        let Ok(length) = usize::try_from(rest.get_i32()) else {
+            row.push(None);
+            continue;
+        };
+        let value = rest.get(..length).ok_or_else(short)?;
+        row.push(Some(String::from_utf8_lossy(value).into_owned()));
+        rest.advance(length);
+    }
+    Ok(row)
+}
+
+fn server_error(whole: &[u8]) -> PgError {
+    let (mut code, mut message) = (String::new(), String::new());
+    for field in whole.get(5..).unwrap_or_default().split(|b| *b == 0) {
+        let Some((kind, text)) = field.split_first() else { continue };
+        match kind {
+            b'C' => code = String::from_utf8_lossy(text).into_owned(),
+            b'M' => message = String::from_utf8_lossy(text).into_owned(),
+            _ => {}
+        }
+    }
+    PgError::Server { code, message }
+}

@@ -1,0 +1,157 @@
+//! What cannot be tracked is refused by name, and nothing is left behind.
+
+use lockstep_pg::install::{self, InstallError, InstallOptions, Outcome, Patience};
+
+use crate::harness::{catalog, empty, installed, request, track};
+
+const TABLES: &str = r#"
+    create table good (id int primary key, list int, amount numeric, made int generated always as (id + 1) stored);
+    create view a_view as select * from good;
+    create materialized view a_matview as select * from good;
+    create sequence a_sequence;
+    create table parts (id int primary key) partition by range (id);
+    create table part_1 partition of parts for values from (0) to (9);
+    create table parent (id int primary key);
+    create table child () inherits (parent);
+    create unlogged table unlogged (id int primary key);
+    create temporary table temporary (id int primary key);
+    create foreign data wrapper nowhere; create server nowhere foreign data wrapper nowhere;
+    create foreign table elsewhere (id int) server nowhere;
+    create table keyless (id int unique not null);
+    create table deferred (id int primary key deferrable);
+    create table identity_nothing (id int primary key); alter table identity_nothing replica identity nothing;
+    create table identity_index (id int primary key, other int not null unique);
+    alter table identity_index replica identity using index identity_index_other_key;
+    create table identity_full (id int primary key, made int generated always as (id + 1) stored);
+    alter table identity_full replica identity full;
+    create table numeric_key (id numeric primary key);
+    create table char_key (id char(3) primary key);
+    create table time_key (id timestamptz primary key);
+    create domain amount as numeric; create table domain_key (id amount primary key);
+    create table generated_key (id int, made int generated always as (id + 1) stored primary key);
+    create collation folded (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
+    create table folded_key (id text collate folded primary key);
+    create function nothing() returns trigger language plpgsql as 'begin return null; end';
+    create table taken (id int primary key);
+    create trigger lockstep_delete after delete on taken for each statement execute function nothing();
+    create index an_index on good (list);
+"#;
+
+#[tokio::test]
+async fn each_by_its_own_code() {
+    let mut client = installed("refuse_each", TABLES).await;
+    let before = catalog(&client).await;
+    let cases: &[(&str, &[&str], &str)] = &[
+        ("nowhere.to_be_found", &[], "no_such_table"),
+        ("missing", &[], "no_such_table"),
+        ("Good", &["nope"], "unknown_column"),
+        ("\"Good\"", &[], "no_such_table"),
+        ("good bad", &[], "bad_name"),
+        ("\"open", &[], "bad_name"),
+        ("", &[], "bad_name"),
+        ("a_view", &[], "not_a_table"),
+        ("a_matview", &[], "not_a_table"),
+        ("a_sequence", &[], "not_a_table"),
+        ("an_index", &[], "not_a_table"),
+        ("elsewhere", &[], "not_a_table"),
+        ("parts", &[], "partitioned"),
+        ("part_1", &[], "partitioned"),
+        ("parent", &[], "inherits"),
+        ("child", &[], "inherits"),
+        ("unlogged", &[], "unlogged"),
+        ("temporary", &[], "temporary"),
+        ("lockstep.clients", &[], "system_table"),
+        ("pg_catalog.pg_class", &[], "system_table"),
+        ("keyless", &[], "no_primary_key"),
+        ("deferred", &[], "deferrable_key"),
+        ("identity_nothing", &[], "replica_identity"),
+        ("identity_index", &[], "replica_identity"),
+        ("identity_full", &[], "replica_identity"),
+        ("numeric_key", &[], "column_type"),
+        ("char_key", &[], "column_type"),
+        ("time_key", &[], "column_type"),
+        ("domain_key", &[], "column_type"),
+        ("generated_key", &[], "generated_column"),
+        ("folded_key", &[], "collation"),
+        ("taken", &[], "trigger_taken"),
+        ("good", &["amount"], "column_type"),
+        ("good", &["made"], "generated_column"),
+        ("good", &["list", "list,ctid"], "unknown_column"),
+        ("good", &["list,"], "unknown_column"),
+    ];
+    for (table, scopes, code) in cases {
+        assert_eq!(track(&mut client, table, scopes).await, Err(*code), "{table} {scopes:?}");
+    }
+    let mut no_columns = request("good", &[]);
+    no_columns.scopes.push(Vec::new());
+    let refused =
+        install::track(&mut client, &no_columns, &Patience::default()).await.expect_err("an empty scope");
+    assert_eq!(refused.code(), "empty_scope");
+    assert_eq!(catalog(&client).await, before);
+}
+
+#[tokio::test]
+async fn the_sentence_names_table_and_column_and_says_what_to_do() {
+    let sql = "create table \"Bills\" (\"No.\" numeric(9,2) primary key)";
+    let mut client = installed("refuse_sentence", sql).await;
+    let refused = install::track(&mut client, &request("\"Bills\"", &[]), &Patience::default()).await;
+    let sentence = refused.expect_err("a numeric key").to_string();
+    assert_eq!(
+        sentence,
+        "table public.\"Bills\" cannot be tracked: column \"No.\" of its primary key has type numeric(9,2); only \
+         smallint, integer, bigint, uuid, boolean, date, enums, text and varchar can be compared safely: change the \
+         type, or use another column"
+    );
+}
+
+#[tokio::test]
+async fn nothing_works_before_install() {
+    let mut client = empty("refuse_not_installed").await;
+    client.batch_execute("create table items (id int primary key)").await.expect("a table");
+    let patience = Patience::default();
+    assert_eq!(track(&mut client, "items", &[]).await, Err("not_installed"));
+    let untracked = install::untrack(&mut client, "items", &patience).await;
+    assert!(matches!(untracked, Err(InstallError::NotInstalled)), "{untracked:?}");
+    assert_eq!(install::uninstall(&mut client, &patience).await.expect("nothing to do"), Outcome::Unchanged);
+}
+
+#[tokio::test]
+async fn a_schema_of_our_name_is_not_touched() {
+    let mut client = empty("refuse_schema").await;
+    client
+        .batch_execute("create schema lockstep; create table lockstep.mine (id int)")
+        .await
+        .expect("theirs");
+    let options = InstallOptions::default();
+    assert_eq!(install::install(&mut client, &options).await.expect_err("taken").code(), "schema_taken");
+    let uninstalled = install::uninstall(&mut client, &Patience::default()).await;
+    assert_eq!(uninstalled.expect_err("not ours").code(), "schema_taken");
+}
+
+#[tokio::test]
+async fn a_newer_format_is_left_alone() {
+    let mut client = installed("refuse_format", "update lockstep.installation set format = 2").await;
+    let options = InstallOptions::default();
+    assert_eq!(install::install(&mut client, &options).await.expect_err("newer").code(), "format_newer");
+    assert_eq!(track(&mut client, "items", &[]).await, Err("format_newer"));
+}
+
+#[tokio::test]
+async fn publications_that_would_ship_the_logs() {
+    let mut client = empty("refuse_publications").await;
+    client.batch_execute("create publication \"All of it\" for all tables").await.expect("theirs");
+    let options = InstallOptions::default();
+    let refused = install::install(&mut client, &options).await.expect_err("it ships the logs");
+    assert_eq!(refused.code(), "foreign_publication");
+    assert!(refused.to_string().starts_with("publication \"All of it\" covers all tables"), "{refused}");
+    let allowed = InstallOptions { allow_foreign_publications: true };
+    assert_eq!(install::install(&mut client, &allowed).await.expect("allowed"), Outcome::Created);
+    // Under it our housekeeping must still be able to delete: that takes a primary key on every table.
+    let delete = "create table items (id int primary key)";
+    client.batch_execute(delete).await.expect("a table");
+    assert_eq!(track(&mut client, "items", &[]).await, Ok(Outcome::Created));
+    let all = "insert into items values (1); delete from items; delete from lockstep.changes_1;
+        delete from lockstep.tombstones_1; update lockstep.tracked set horizon = horizon;
+        insert into lockstep.incarnations values (1); delete from lockstep.incarnations";
+    client.batch_execute(all).await.expect("published deletes");
+}
