@@ -60,6 +60,8 @@ export class Outbox {
   refused: readonly RefusedMutation[] = []
   /** What the server may be told: the highest decided number that is known to be in the store. */
   confirmed = EMPTY_META.confirmed
+  /** never given twice in one run, or what was sent in this session could not be told from what was not */
+  private lastSeq = 0
 
   /** Takes over what a store holds; drafts stay. */
   load(contents: StoreContents): void {
@@ -67,6 +69,7 @@ export class Outbox {
     this.confirmed = contents.meta.confirmed
     this.entries = contents.outbox
     this.refused = contents.refused
+    this.lastSeq = Math.max(this.lastSeq, contents.outbox.at(-1)?.seq ?? 0)
   }
 
   /** Everything undecided, in order. */
@@ -87,7 +90,7 @@ export class Outbox {
   /** Numbers for the drafts there are now, to be written; `settle` with the result once they are. */
   numberDrafts(): StoredMutation[] {
     let n = lastNumber(this.meta, this.entries)
-    let seq = this.entries[this.entries.length - 1]?.seq ?? 0
+    let seq = this.lastSeq
     return this.drafts.map(({ id, name, args, ops }) => {
       n = numberAfter(n)
       seq += 1
@@ -98,6 +101,7 @@ export class Outbox {
   /** Drafts have become entries. */
   settle(numbered: readonly StoredMutation[]): void {
     const ids = new Set(numbered.map(({ id }) => id))
+    this.lastSeq = numbered.at(-1)?.seq ?? this.lastSeq
     this.drafts = this.drafts.filter(({ id }) => !ids.has(id))
     this.entries = [...this.entries, ...numbered]
   }

@@ -1,7 +1,7 @@
 /** Subscriptions: shared, made and given up at any time, resumed, and never kept as current when they are not. */
 import { describe, expect, it } from 'vitest'
 import { memoryStore } from '../src/store_memory'
-import { answerJoin, commit, join, load, openWorld, type Todo, todo, todosShape, untilStatus } from './support/world'
+import { answerJoin, commit, join, load, openWorld, type Todo, todo, todosShape, turn, untilStatus } from './support/world'
 
 const A = { table: 'todos', scope: { list_id: 'A' } }
 const B = { table: 'todos', scope: { list_id: 'B' } }
@@ -72,7 +72,7 @@ describe('subscriptions', () => {
     server.open()
     const request = await server.next('phx_join')
     a.unsubscribe()
-    await new Promise((resolve) => setTimeout(resolve, 0))
+    await turn()
     server.reply(request, { database: 'db1', client: 'c1', subject: '', shapes: [{ ref: a.ref, ok: true }] })
     expect((await server.next('unsubscribe')).payload).toEqual({ refs: [a.ref] })
   })

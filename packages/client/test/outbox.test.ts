@@ -38,6 +38,15 @@ describe('numbers', () => {
     expect(queued.numberDrafts().map(({ n, seq }) => [n, seq])).toEqual([['5', 8]])
   })
 
+  it('come with an order that is never given twice, not even after everything was decided', () => {
+    const box = outboxOf({})
+    box.add(draft('a'))
+    box.settle(box.numberDrafts())
+    box.carryOut(box.decide([{ n: '1', id: 'a', outcome: 'applied' }]), 'k', true)
+    box.add(draft('b'))
+    expect(box.numberDrafts().map(({ n, seq }) => [n, seq])).toEqual([['2', 2]])
+  })
+
   it('are given to drafts, which stay in order behind the entries', () => {
     const box = outboxOf({}, entry(1, 1))
     box.add(draft('a'))

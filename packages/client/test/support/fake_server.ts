@@ -53,7 +53,9 @@ export class FakeServer {
     this.events.opened()
   }
 
+  /** The connection is gone, and with it what was sent and not read. */
   drop(): void {
+    this.read = this.sent.length
     this.events.closed(true)
   }
 

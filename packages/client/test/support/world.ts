@@ -96,3 +96,8 @@ export function untilStatus(client: LockstepClient, holds: (status: ReturnType<L
     look()
   })
 }
+
+/** One turn of the event loop: what could happen by itself has happened. */
+export function turn(): Promise<void> {
+  return new Promise((resolve) => setTimeout(resolve, 0))
+}
