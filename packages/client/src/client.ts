@@ -382,7 +382,8 @@ export class LockstepClient implements Client {
       refusedPut: decided.refused,
     })
     const touched = carryOut(this.base, plan)
-    if (batch) session.isEstablished = true
+    const isFirst = batch !== undefined && !session.isEstablished
+    if (isFirst) session.isEstablished = true
     this.outbox.carryOut(decided, plan.cursor, failure === null)
     const notice = batch && {
       lsn: batch.commit.lsn,
@@ -394,7 +395,9 @@ export class LockstepClient implements Client {
       for (const { id, outcome, code, message } of decided.decisions) this.waits.decide(id, outcomeOf(outcome, code, message))
       if (notice) this.commits.call(notice)
     })
-    if (this.session === session) this.sender.pump()
+    if (this.session !== session) return
+    if (isFirst) this.sender.established()
+    this.sender.pump()
   }
 
   private async saveDrafts(): Promise<void> {
@@ -424,6 +427,7 @@ export class LockstepClient implements Client {
     const shapes = contents.shapes.map((shape) => [shape.id, { ...shape, rows: contents.rows.get(shape.id) ?? new Map() }] as const)
     this.base = { cursor: contents.meta.cursor, shapes: new Map(shapes) }
     this.outbox.load(contents)
+    this.sender.forget()
     for (const [table, keys] of keysOf(this.base, active())) {
       touched.set(table, new Set([...(touched.get(table) ?? []), ...keys]))
     }

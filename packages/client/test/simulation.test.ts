@@ -2,7 +2,8 @@
  * Seeded histories against a node that behaves and a network that does not.
  *
  * Faults: the connection is cut between any two messages, in both directions; the page dies at any moment, with a store
- * write done or not, and comes back on the same store; subscriptions come and go; pauses are cut short.
+ * write done or not, and comes back on the same store; subscriptions come and go; replies overtake
+ * commits; a copy of the profile takes the next number; pauses are cut short.
  * Oracle: whatever is shown without unsent changes is the database as of the commit that was told, for every shape held;
  * commits never go back; each mutation is carried out once; in the end client and database are the same.
  * A failure names its seed: `npx vitest run simulation -t "seed 17"`.
@@ -125,7 +126,7 @@ class Run {
   async step(): Promise<void> {
     const { roll, node } = this
     const id = `r${roll(12)}`
-    switch (roll(11)) {
+    switch (roll(12)) {
       case 0:
       case 1:
         node.commit((rows) => void rows.set(id, [id, 'AB'[roll(2)] as string, `t${roll(100)}`]))
@@ -147,6 +148,10 @@ class Run {
         break
       case 7:
         for (const ms of new Set(this.timers.delays())) if (ms < 15_000) this.timers.pass(ms)
+        break
+      case 8:
+        if (roll(2)) node.heartbeat()
+        else if (roll(4) === 0) node.copyProfile()
         break
       default:
         node.open()

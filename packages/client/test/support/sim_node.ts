@@ -90,6 +90,20 @@ export class SimNode {
     this.sendCommit()
   }
 
+  /** Somebody with a copy of this client's profile writes under its next number. */
+  copyProfile(): void {
+    const account = this.joined && this.accounts.get(this.joined.client)
+    if (!account) return
+    account.last += 1n
+    account.outcomes.set(`${account.last}`, { n: `${account.last}`, id: 'of the copy', outcome: 'applied' })
+  }
+
+  /** Idle clients get cursors by heartbeats. */
+  heartbeat(): void {
+    const payload = { status: 'ok', response: { cursor: `k${this.now}` } }
+    if (this.joined !== null) this.line.push({ joinRef: null, ref: '0', topic: 'phoenix', event: 'phx_reply', payload })
+  }
+
   private forget(): void {
     this.isOpen = false
     this.joined = null
@@ -153,16 +167,22 @@ export class SimNode {
     const account = this.accounts.get(client) ?? { last: 0n, outcomes: new Map<string, object>() }
     this.accounts.set(client, account)
     for (const n of account.outcomes.keys()) if (BigInt(n) <= BigInt(body.confirmed)) account.outcomes.delete(n)
+    const before = this.line.length
+    // the reply may overtake the commits of what it answers
+    const reply = (response: unknown, status?: string) => {
+      answer(response, status)
+      this.line.splice(before, 0, this.line.pop() as Message)
+    }
     for (const { n, id, ops } of body.mutations) {
       if (BigInt(n) <= account.last) {
         if ((account.outcomes.get(n) as { id?: string } | undefined)?.id === id) continue
-        return answer({ code: 'renumber', message: 'taken', client: `c${(this.clients += 1)}` }, 'error')
+        return reply({ code: 'renumber', message: 'taken', client: `c${(this.clients += 1)}` }, 'error')
       }
-      if (BigInt(n) > account.last + 1n) return answer({ code: 'gap', message: 'gap', last: `${account.last}` }, 'error')
+      if (BigInt(n) > account.last + 1n) return reply({ code: 'gap', message: 'gap', last: `${account.last}` }, 'error')
       account.last = BigInt(n)
       this.run(client, account, n, id, ops)
     }
-    answer({})
+    reply({})
   }
 
   private run(client: string, account: Account, n: string, id: string, ops: readonly Op[]): void {
