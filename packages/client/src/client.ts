@@ -8,9 +8,9 @@ import { CONNECTION_TABLE, type ConnectionEffect, type ConnectionEvent, type Con
 import { Keeper } from './keeper'
 import { Listeners } from './listeners'
 import { type LiveQuery, LiveQueryState, type QueryDefinition } from './live_query'
-import { type Mutation, type MutationOptions, type MutationOutcome, MutationWaits, newMutation, type OpInput } from './mutation'
+import { type Mutation, type MutationOptions, MutationWaits, newMutation, type OpInput } from './mutation'
 import { Outbox, type OutboxWrite } from './outbox'
-import { FrameError, type ProtocolErrorBody, readAnswers, readError, readFrame, readJoined, type ShapeAnswer, type ShapeDefinition } from './protocol'
+import { FrameError, readAnswers, readError, readFrame, readJoined, type ShapeAnswer, type ShapeDefinition } from './protocol'
 import { Sender } from './sender'
 import { joinRequest, Session } from './session'
 import { type ClientStatus, StatusBoard } from './status'
@@ -392,7 +392,7 @@ export class LockstepClient implements Client {
       tables: [...touched.keys()],
     }
     this.refresh(touched, () => {
-      for (const { id, outcome, code, message } of decided.decisions) this.waits.decide(id, outcomeOf(outcome, code, message))
+      for (const { n: _, id, ...outcome } of decided.decisions) this.waits.decide(id, outcome)
       if (notice) this.commits.call(notice)
     })
     if (this.session !== session) return
@@ -494,9 +494,3 @@ export class LockstepClient implements Client {
     })
   }
 }
-
-function outcomeOf(outcome: 'applied' | 'refused', code?: string, message?: string): MutationOutcome {
-  return { outcome, ...(code === undefined ? {} : { code }), ...(message === undefined ? {} : { message }) }
-}
-
-export type { ProtocolErrorBody }
