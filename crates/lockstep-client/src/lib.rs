@@ -1,1 +1,10 @@
-//! Placeholder, replaced by the crate's own map.
+//! The reference client: the protocol's other side, for tests, simulation, oracle and load tools.
+//!
+//! [`Replica`] is pure: frames in, rows, cursor and outbox out; a simulation can kill it anywhere.
+//! [`Client`] connects one to a node.
+
+mod client;
+mod replica;
+
+pub use client::{Client, ClientError};
+pub use replica::{Commit, Heard, Outcome, Pending, Replica, ReplicaError, Row, Wanted};

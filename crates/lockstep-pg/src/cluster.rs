@@ -45,7 +45,7 @@ use process::Signal;
 use programs::Programs;
 
 /// The superuser of every cluster.
-const USER: &str = "lockstep";
+const USER: &str = "postgres";
 
 /// A server that recovers from a crash may take this long until it answers.
 const START_LIMIT: Duration = Duration::from_secs(120);

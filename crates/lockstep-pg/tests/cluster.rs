@@ -65,7 +65,7 @@ fn starts_answers_and_leaves_nothing() {
     assert_eq!(ask(&cluster.url(), "show wal_level").expect("it answers"), "logical");
     assert_eq!(ask(&cluster.url(), "show unix_socket_directories").expect("it answers"), "");
     assert_eq!(ask(&cluster.url(), "show listen_addresses").expect("it answers"), "127.0.0.1");
-    assert_eq!(ask(&cluster.url(), "select current_user").expect("it answers"), "lockstep");
+    assert_eq!(ask(&cluster.url(), "select current_user").expect("it answers"), "postgres");
     let wrong = cluster.url().replace(cluster.password(), "wrong");
     assert!(ask(&wrong, "select 1").is_err(), "a wrong password is refused");
     let data = cluster.data_dir();

@@ -142,13 +142,12 @@ fn report(what: &str, outcome: Outcome) {
 }
 
 async fn connect(url: &str) -> Result<Client> {
-    let config = connect::config(url)?;
+    // Names on the command line are found as the role's own sessions find them.
+    let config = connect::plain_config(url)?;
     let (client, connection) = config.connect(NoTls).await.context("cannot connect to the database")?;
     tokio::spawn(async move {
         // An error here reaches whoever uses the client as a closed connection.
         let _ = connection.await;
     });
-    // Names on the command line are found as the user's own sessions find them.
-    client.batch_execute("reset search_path; set search_path to \"$user\", public").await?;
     Ok(client)
 }

@@ -14,7 +14,7 @@ use super::programs::Programs;
 use super::{USER, place, settings};
 
 /// Part of a template's name: raise it when [`initialize`] does something else than before.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Fills `home` by its own run of `initdb`.
 pub(super) fn create(home: &Home, programs: &Programs, account: Account, durable: bool) -> Result<()> {

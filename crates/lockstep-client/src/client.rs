@@ -1,0 +1,144 @@
+//! A replica on a socket.
+
+use crate::replica::{Commit, Heard, Replica, ReplicaError};
+use futures_util::{SinkExt, StreamExt};
+use serde_json::{Value as Json, json};
+use std::time::Duration;
+use tokio::net::TcpStream;
+use tokio_websockets::{ClientBuilder, MaybeTlsStream, Message, WebSocketStream};
+
+/// A bound on every wait: a failure, never a schedule.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// What can go wrong.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The address cannot be read.
+    #[error("not a WebSocket address")]
+    Address,
+    /// The socket.
+    #[error("socket: {0}")]
+    Socket(#[from] tokio_websockets::Error),
+    /// The node closed the connection.
+    #[error("the node closed the connection: {0:?}")]
+    Closed(Option<String>),
+    /// Nothing came in time.
+    #[error("nothing came in time while waiting for {0}")]
+    Late(&'static str),
+    /// The node answered with an error.
+    #[error("refused: {0}")]
+    Refused(Json),
+    /// A frame against the protocol.
+    #[error(transparent)]
+    Protocol(#[from] ReplicaError),
+}
+
+/// A connected replica.
+#[derive(Debug)]
+pub struct Client {
+    /// Its state; clone it to resume later or elsewhere.
+    pub replica: Replica,
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    next_ref: u64,
+    /// Commits that were received while waiting for something else, oldest first.
+    commits: std::collections::VecDeque<Commit>,
+}
+
+impl Client {
+    /// Connects and joins. `url` is `ws://HOST:PORT/socket`.
+    pub async fn join(url: &str, mut replica: Replica) -> Result<Self, ClientError> {
+        replica.disconnected();
+        let address = format!("{url}/websocket?vsn=2.0.0").parse().map_err(|_| ClientError::Address)?;
+        let builder = ClientBuilder::from_uri(address);
+        let (socket, _) = tokio::time::timeout(PATIENCE, builder.connect()).await.map_err(|_| ClientError::Late("a socket"))??;
+        let mut client = Self { replica, socket, next_ref: 0, commits: Default::default() };
+        let join = client.replica.join();
+        let joined = client.call("phx_join", join).await?;
+        client.replica.client = joined["client"].as_str().map(str::to_owned);
+        Ok(client)
+    }
+
+    /// Sends an event and waits for its reply.
+    pub async fn call(&mut self, event: &str, payload: Json) -> Result<Json, ClientError> {
+        let reference = self.send(event, payload).await?;
+        loop {
+            match self.hear("a reply").await? {
+                Heard::Reply(to, true, response) if to == reference => return Ok(response),
+                Heard::Reply(to, false, response) if to == reference => return Err(ClientError::Refused(response)),
+                Heard::Commit(commit) => self.commits.push_back(commit),
+                Heard::Reply(..) | Heard::Nothing => {}
+            }
+        }
+    }
+
+    /// Sends an event; its reply is left to come. Returns its ref.
+    pub async fn send(&mut self, event: &str, payload: Json) -> Result<String, ClientError> {
+        self.next_ref += 1;
+        let topic = if event == "heartbeat" { "phoenix" } else { "sync" };
+        let frame = json!(["1", self.next_ref.to_string(), topic, event, payload]).to_string();
+        self.send_text(frame).await?;
+        Ok(self.next_ref.to_string())
+    }
+
+    /// Sends any text.
+    pub async fn send_text(&mut self, text: String) -> Result<(), ClientError> {
+        Ok(self.socket.send(Message::text(text)).await?)
+    }
+
+    /// The next thing the node says.
+    pub async fn hear(&mut self, what: &'static str) -> Result<Heard, ClientError> {
+        loop {
+            let next = tokio::time::timeout(PATIENCE, self.socket.next()).await;
+            match next.map_err(|_| ClientError::Late(what))? {
+                Some(Ok(message)) => {
+                    if let Some(text) = message.as_text() {
+                        return Ok(self.replica.handle(text)?);
+                    }
+                    if let Some((code, reason)) = message.as_close() {
+                        return Err(ClientError::Closed(Some(format!("{} {reason}", u16::from(code)))));
+                    }
+                }
+                Some(Err(error)) => return Err(error.into()),
+                None => return Err(ClientError::Closed(None)),
+            }
+        }
+    }
+
+    /// The next commit.
+    pub async fn commit(&mut self) -> Result<Commit, ClientError> {
+        if let Some(commit) = self.commits.pop_front() {
+            return Ok(commit);
+        }
+        loop {
+            if let Heard::Commit(commit) = self.hear("a commit").await? {
+                return Ok(commit);
+            }
+        }
+    }
+
+    /// Reads commits until the state is as wanted; looks at every state on the way.
+    pub async fn until(&mut self, mut wanted: impl FnMut(&Replica) -> bool) -> Result<Vec<Commit>, ClientError> {
+        let mut commits: Vec<Commit> = std::mem::take(&mut self.commits).into();
+        while !wanted(&self.replica) {
+            if let Heard::Commit(commit) = self.hear("a state").await? {
+                commits.push(commit);
+            }
+        }
+        Ok(commits)
+    }
+
+    /// Puts a mutation into the outbox and sends all of it; waits for the reply, not for the outcome.
+    pub async fn mutate(&mut self, id: &str, ops: Vec<Json>) -> Result<u64, ClientError> {
+        let n = self.replica.push(id, ops);
+        if let Some(payload) = self.replica.mutate() {
+            self.call("mutate", payload).await?;
+        }
+        Ok(n)
+    }
+
+    /// Leaves as a crash would: without a word. Returns what a store would hold.
+    pub fn crash(mut self) -> Replica {
+        self.replica.disconnected();
+        self.replica
+    }
+}

@@ -1,0 +1,349 @@
+//! A client's state and what frames do to it.
+
+use serde_json::{Value as Json, json};
+use std::collections::BTreeMap;
+
+/// A row by column name.
+pub type Row = BTreeMap<String, Json>;
+
+/// A shape the client wants.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Wanted {
+    /// Its name in the session.
+    pub reference: String,
+    /// `table`, `columns`, `scope` as in docs/protocol.md.
+    pub definition: Json,
+}
+
+/// A shape as the node described it, with its rows by the text of their key.
+#[derive(Debug, Clone, Default, PartialEq)]
+struct Held {
+    reference: String,
+    fingerprint: String,
+    columns: Vec<String>,
+    key: Vec<usize>,
+    rows: BTreeMap<String, Vec<Json>>,
+}
+
+/// A mutation that is not acknowledged yet.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Pending {
+    /// Number.
+    pub n: u64,
+    /// Random id.
+    pub id: String,
+    /// Operations.
+    pub ops: Vec<Json>,
+}
+
+/// What became of a mutation.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Number.
+    pub n: u64,
+    /// Id.
+    pub id: String,
+    /// Code and sentence, if refused.
+    pub refusal: Option<(String, String)>,
+}
+
+/// A batch that became visible.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Commit {
+    /// Position.
+    pub lsn: String,
+    /// The transaction, if the batch is exactly one.
+    pub xid: Option<String>,
+    /// References of shapes that were loaded in full, and why.
+    pub resets: Vec<(String, String)>,
+    /// Rows put, patched and removed.
+    pub rows: usize,
+    /// Mutations decided; each is told once.
+    pub outcomes: Vec<Outcome>,
+}
+
+/// What a frame meant to the caller.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Heard {
+    /// Part of a batch, or nothing of interest.
+    Nothing,
+    /// A batch became visible.
+    Commit(Commit),
+    /// A reply: its ref, whether it is ok, and the response.
+    Reply(String, bool, Json),
+}
+
+/// A frame that docs/protocol.md does not allow.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("a frame against the protocol: {0}")]
+pub struct ReplicaError(pub String);
+
+fn bad(what: &str) -> ReplicaError {
+    ReplicaError(what.into())
+}
+
+/// All that a client keeps. Clone it to keep what a store would keep across a restart.
+#[derive(Debug, Clone, Default)]
+pub struct Replica {
+    /// What is subscribed to.
+    pub wanted: Vec<Wanted>,
+    /// The newest cursor.
+    pub cursor: Option<String>,
+    /// Client id, once the node has given one.
+    pub client: Option<String>,
+    /// Mutations not acknowledged.
+    pub outbox: Vec<Pending>,
+    /// Number of the last mutation made.
+    pub last: u64,
+    /// Outcomes up to here are stored.
+    pub confirmed: u64,
+    /// Frames of unknown kinds.
+    pub unknown: u64,
+    shapes: BTreeMap<String, Held>,
+    batch: Vec<(String, Json)>,
+}
+
+impl Replica {
+    /// A client that wants these shapes, each under its number as reference.
+    pub fn new(definitions: impl IntoIterator<Item = Json>) -> Self {
+        let wanted = definitions
+            .into_iter()
+            .enumerate()
+            .map(|(i, definition)| Wanted { reference: i.to_string(), definition })
+            .collect();
+        Self { wanted, ..Self::default() }
+    }
+
+    /// The connection is gone: a batch without its commit never happened.
+    pub fn disconnected(&mut self) {
+        self.batch.clear();
+    }
+
+    /// The payload of `phx_join`.
+    pub fn join(&self) -> Json {
+        let shapes: Vec<Json> = self.wanted.iter().map(|w| self.shape_request(w)).collect();
+        json!({"protocol": 1, "capabilities": [], "required": [], "token": null, "subject": "",
+            "client": self.client, "cursor": self.cursor, "shapes": shapes})
+    }
+
+    fn shape_request(&self, wanted: &Wanted) -> Json {
+        let held = self.shapes.values().find(|h| h.reference == wanted.reference);
+        let mut request = wanted.definition.clone();
+        request["ref"] = wanted.reference.clone().into();
+        request["have"] = held.is_some().into();
+        request["fingerprint"] = held.map(|h| h.fingerprint.clone()).into();
+        request
+    }
+
+    /// The payload of `mutate` for all that is not acknowledged; None if there is nothing.
+    pub fn mutate(&self) -> Option<Json> {
+        let mutations: Vec<Json> = self
+            .outbox
+            .iter()
+            .map(|m| json!({"n": m.n.to_string(), "id": m.id, "kind": "ops", "name": null, "args": null, "ops": m.ops}))
+            .collect();
+        (!mutations.is_empty())
+            .then(|| json!({"confirmed": self.confirmed.to_string(), "mutations": mutations}))
+    }
+
+    /// Puts a mutation into the outbox; returns its number.
+    pub fn push(&mut self, id: impl Into<String>, ops: Vec<Json>) -> u64 {
+        self.last += 1;
+        self.outbox.push(Pending { n: self.last, id: id.into(), ops });
+        self.last
+    }
+
+    /// The node answered `renumber` or, told to go on, `unknown_client`: a new client id and numbers from 1.
+    pub fn renumber(&mut self, client: &str) {
+        self.client = Some(client.into());
+        self.confirmed = 0;
+        self.last = 0;
+        for pending in &mut self.outbox {
+            self.last += 1;
+            pending.n = self.last;
+        }
+    }
+
+    /// The node answered `gap`: what it has not seen and the outbox no longer holds is lost; numbers go on from its
+    /// last.
+    pub fn renumber_after(&mut self, last: u64) {
+        if self.outbox.iter().any(|p| p.n == last + 1) {
+            return;
+        }
+        self.last = last;
+        for pending in &mut self.outbox {
+            self.last += 1;
+            pending.n = self.last;
+        }
+    }
+
+    /// Takes one text frame.
+    pub fn handle(&mut self, text: &str) -> Result<Heard, ReplicaError> {
+        let frame: (Option<String>, Option<String>, String, String, Json) =
+            serde_json::from_str(text).map_err(|_| bad("not a Phoenix V2 frame"))?;
+        let (_, reference, topic, event, payload) = frame;
+        if event == "phx_reply" {
+            let ok = payload["status"] == "ok";
+            return Ok(Heard::Reply(reference.unwrap_or_default(), ok, payload["response"].clone()));
+        }
+        if topic != "sync" {
+            return Err(bad("a topic that was not joined"));
+        }
+        match event.as_str() {
+            "shape" | "rows" | "withdraw" | "ack" => self.batch.push((event, payload)),
+            "commit" => return self.commit(&payload).map(Heard::Commit),
+            "phx_close" => self.batch.clear(),
+            _ => self.unknown += 1,
+        }
+        Ok(Heard::Nothing)
+    }
+
+    /// Nothing before this call is visible; everything after it is, at once.
+    fn commit(&mut self, payload: &Json) -> Result<Commit, ReplicaError> {
+        let mut commit = Commit {
+            lsn: payload["lsn"].as_str().ok_or_else(|| bad("a commit without lsn"))?.into(),
+            xid: payload["xid"].as_str().map(str::to_owned),
+            resets: Vec::new(),
+            rows: 0,
+            outcomes: Vec::new(),
+        };
+        for (event, payload) in std::mem::take(&mut self.batch) {
+            match event.as_str() {
+                "shape" => self.shape(&payload)?,
+                "rows" => self.rows(&payload, &mut commit)?,
+                "withdraw" => drop(self.shapes.remove(payload["shape"].as_str().unwrap_or_default())),
+                _ => self.acknowledge(&payload, &mut commit)?,
+            }
+        }
+        let cursor = payload["cursor"].as_str().ok_or_else(|| bad("a commit without cursor"))?;
+        self.cursor = Some(cursor.into());
+        Ok(commit)
+    }
+
+    fn shape(&mut self, payload: &Json) -> Result<(), ReplicaError> {
+        let text = |name: &str| payload[name].as_str().map(str::to_owned).ok_or_else(|| bad("a shape's fields"));
+        let columns = payload["columns"].as_array().ok_or_else(|| bad("a shape's columns"))?;
+        let columns: Vec<String> = columns.iter().filter_map(|c| c["name"].as_str().map(str::to_owned)).collect();
+        let key = payload["key"].as_array().ok_or_else(|| bad("a shape's key"))?;
+        let at = |k: &Json| columns.iter().position(|c| k.as_str() == Some(c));
+        let key: Option<Vec<usize>> = key.iter().map(at).collect();
+        let (id, reference) = (text("shape")?, text("ref")?);
+        self.shapes.retain(|other, held| *other == id || held.reference != reference);
+        let held = self.shapes.entry(id).or_default();
+        held.reference = reference;
+        held.fingerprint = text("fingerprint")?;
+        held.columns = columns;
+        held.key = key.ok_or_else(|| bad("a key of columns that the shape lacks"))?;
+        Ok(())
+    }
+
+    fn rows(&mut self, payload: &Json, commit: &mut Commit) -> Result<(), ReplicaError> {
+        let id = payload["shape"].as_str().unwrap_or_default();
+        let held = self.shapes.get_mut(id).ok_or_else(|| bad("rows of a shape that was not described"))?;
+        if let Some(reason) = payload["reset"].as_str() {
+            held.rows.clear();
+            commit.resets.push((held.reference.clone(), reason.into()));
+        }
+        let list = |name: &str| payload[name].as_array().cloned().unwrap_or_default();
+        for key in list("remove") {
+            held.rows.remove(&key.to_string());
+            commit.rows += 1;
+        }
+        for row in list("put") {
+            let Json::Array(row) = row else { return Err(bad("a row that is no array")) };
+            if row.len() != held.columns.len() {
+                return Err(bad("a row with another number of columns than its shape"));
+            }
+            held.rows.insert(key_text(&held.key, &row), row);
+            commit.rows += 1;
+        }
+        for patch in list("patch") {
+            let (Some(row), Some(unchanged)) = (patch[0].as_array(), patch[1].as_array()) else {
+                return Err(bad("a patch"));
+            };
+            let mut row = row.clone();
+            let before = held.rows.get(&key_text(&held.key, &row)).ok_or_else(|| bad("a patch of a row not held"))?;
+            for at in unchanged.iter().filter_map(Json::as_u64).filter_map(|at| usize::try_from(at).ok()) {
+                *row.get_mut(at).ok_or_else(|| bad("a patch's index"))? = before[at].clone();
+            }
+            held.rows.insert(key_text(&held.key, &row), row);
+            commit.rows += 1;
+        }
+        Ok(())
+    }
+
+    fn acknowledge(&mut self, payload: &Json, commit: &mut Commit) -> Result<(), ReplicaError> {
+        for told in payload["mutations"].as_array().into_iter().flatten() {
+            let n = told["n"].as_str().and_then(|n| n.parse().ok()).ok_or_else(|| bad("an ack without a number"))?;
+            let id = told["id"].as_str().unwrap_or_default();
+            let before = self.outbox.len();
+            self.outbox.retain(|p| p.n != n || p.id != id);
+            if self.outbox.len() == before {
+                continue;
+            }
+            self.confirmed = self.confirmed.max(n);
+            let text = |name: &str| told[name].as_str().unwrap_or_default().to_owned();
+            let refusal = (told["outcome"] == "refused").then(|| (text("code"), text("message")));
+            commit.outcomes.push(Outcome { n, id: id.into(), refusal });
+        }
+        Ok(())
+    }
+
+    /// The rows of a subscription, by the text of their key; None before its first commit.
+    pub fn rows_of(&self, reference: &str) -> Option<BTreeMap<String, Row>> {
+        let held = self.shapes.values().find(|h| h.reference == reference)?;
+        let named = |row: &Vec<Json>| held.columns.iter().cloned().zip(row.iter().cloned()).collect::<Row>();
+        Some(held.rows.iter().map(|(k, row)| (k.clone(), named(row))).collect())
+    }
+
+    /// One column of a subscription's rows, sorted.
+    pub fn column(&self, reference: &str, column: &str) -> Vec<String> {
+        let text = |v: &Json| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
+        let rows = self.rows_of(reference).unwrap_or_default();
+        let mut values: Vec<String> = rows.values().filter_map(|r| r.get(column)).map(text).collect();
+        values.sort();
+        values
+    }
+
+    /// Frames of a batch that is not committed yet.
+    pub fn waiting(&self) -> usize {
+        self.batch.len()
+    }
+}
+
+fn key_text(key: &[usize], row: &[Json]) -> String {
+    Json::Array(key.iter().map(|at| row[*at].clone()).collect()).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn described() -> Replica {
+        let mut replica = Replica::new([json!({"table": "t"})]);
+        let shape = json!([null, null, "sync", "shape", {"ref": "0", "shape": "s", "fingerprint": "f",
+            "table": ["public", "t"], "key": ["id"], "columns": [{"name": "id"}, {"name": "v"}]}]);
+        replica.handle(&shape.to_string()).unwrap();
+        replica
+    }
+
+    #[test]
+    fn nothing_is_visible_before_commit() {
+        let mut replica = described();
+        replica.handle(r#"[null,null,"sync","rows",{"shape":"s","reset":"first","put":[[1,"a"],[2,"b"]]}]"#).unwrap();
+        assert_eq!(replica.rows_of("0"), None);
+        replica.handle(r#"[null,null,"sync","commit",{"lsn":"0/1","xid":null,"cursor":"c"}]"#).unwrap();
+        assert_eq!(replica.column("0", "v"), ["a", "b"]);
+        replica.handle(r#"[null,null,"sync","rows",{"shape":"s","remove":[[1]],"patch":[[[2,null],[1]]]}]"#).unwrap();
+        replica.disconnected();
+        replica.handle(r#"[null,null,"sync","commit",{"lsn":"0/2","xid":null,"cursor":"d"}]"#).unwrap();
+        assert_eq!(replica.column("0", "v"), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_patch_of_an_unknown_row_is_against_the_protocol() {
+        let mut replica = described();
+        replica.handle(r#"[null,null,"sync","rows",{"shape":"s","patch":[[[2,null],[1]]]}]"#).unwrap();
+        assert!(replica.handle(r#"[null,null,"sync","commit",{"lsn":"0/1","xid":null,"cursor":"c"}]"#).is_err());
+    }
+}

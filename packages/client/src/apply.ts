@@ -1,0 +1,259 @@
+/**
+ * Nothing before `commit`: frames are collected, and a whole batch becomes one plan (what the store writes and what
+ * memory will hold), which the caller stores first and then carries out in one step.
+ */
+import {
+  type AckFrame,
+  type CommitFrame,
+  type DataFrame,
+  FrameError,
+  type RowsFrame,
+  type ShapeFrame,
+  tableNameOf,
+  type WithdrawFrame,
+} from './protocol'
+import type { ShapeWrite, StoredShape } from './store'
+import { type Json, keyText, type WireRow } from './values'
+
+/** A shape's rows in memory, as of the cursor. */
+export interface HeldShape extends StoredShape {
+  readonly rows: ReadonlyMap<string, WireRow>
+}
+
+/** What the client holds: every shape as of one cursor. */
+export interface Base {
+  cursor: string | null
+  readonly shapes: Map<string, HeldShape>
+}
+
+/** One complete batch of frames. */
+export interface Batch {
+  readonly frames: readonly (ShapeFrame | RowsFrame | WithdrawFrame | AckFrame)[]
+  readonly commit: CommitFrame
+}
+
+/** Collects the frames of one session until their commit. */
+export class BatchCollector {
+  private open: Batch['frames'][number][] = []
+
+  /** Takes a frame; gives the batch when it was the commit. */
+  take(frame: DataFrame): Batch | null {
+    if (frame.event !== 'commit') {
+      this.open.push(frame)
+      return null
+    }
+    const frames = this.open
+    this.open = []
+    return { frames, commit: frame }
+  }
+
+  /** Whether frames wait for their commit. */
+  get isOpen(): boolean {
+    return this.open.length > 0
+  }
+}
+
+/**
+ * What one session means by its names. `refs`: what was asked for, by ref (shape ids of this client). `named`: the refs
+ * that each of the server's shape names stands for. `covered`: shapes that the session's cursors cover, those that it
+ * resumed or loaded; every other shape is dropped when the cursor moves, or it would pass for current later.
+ */
+export interface SessionShapes {
+  readonly refs: Map<string, string>
+  readonly named: Map<string, Set<string>>
+  readonly described: Map<string, ShapeFrame>
+  readonly covered: Set<string>
+}
+
+/** A session that asked for nothing yet. */
+export function newSessionShapes(): SessionShapes {
+  return { refs: new Map(), named: new Map(), described: new Map(), covered: new Set() }
+}
+
+/** What a batch does to one held shape. */
+export interface ShapePlan {
+  readonly shape: StoredShape
+  /** its description is new */
+  described: boolean
+  /** its earlier rows are gone */
+  reset: boolean
+  /** rows put, or null for removed */
+  readonly rows: Map<string, WireRow | null>
+}
+
+/** What a batch does. */
+export interface Plan {
+  readonly cursor: string
+  readonly changes: ReadonlyMap<string, ShapePlan>
+  readonly drops: readonly string[]
+  readonly acks: readonly AckFrame['mutations'][number][]
+}
+
+function storedShape(id: string, frame: ShapeFrame): StoredShape {
+  const { fingerprint, table, key, columns } = frame
+  return { id, fingerprint, table, key, columns }
+}
+
+function sameDescription(a: StoredShape, b: StoredShape): boolean {
+  return JSON.stringify([a.fingerprint, a.table, a.key, a.columns]) === JSON.stringify([b.fingerprint, b.table, b.key, b.columns])
+}
+
+function keyOf(shape: StoredShape, row: WireRow): string {
+  if (row.length !== shape.columns.length) throw new FrameError('rows: a row has not as many values as its shape columns')
+  return keyText(shape.key.map((name) => row[shape.columns.findIndex((column) => column.name === name)] as Json))
+}
+
+/** Plans one batch against what is held. Pure but for `session`, whose names the batch's shape frames extend. */
+class Planner {
+  readonly changes = new Map<string, ShapePlan>()
+  readonly acks: AckFrame['mutations'][number][] = []
+
+  constructor(
+    private readonly base: Base,
+    private readonly session: SessionShapes,
+  ) {}
+
+  take(frame: Batch['frames'][number]): void {
+    switch (frame.event) {
+      case 'shape':
+        this.describe(frame)
+        return
+      case 'rows':
+        for (const id of this.idsOf(frame.shape)) this.rows(id, frame)
+        return
+      case 'withdraw':
+        for (const id of this.idsOf(frame.shape)) this.withdraw(id)
+        return
+      case 'ack':
+        this.acks.push(...frame.mutations)
+    }
+  }
+
+  private idsOf(name: string): string[] {
+    const refs = this.session.named.get(name) ?? []
+    return [...refs].flatMap((ref) => this.session.refs.get(ref) ?? [])
+  }
+
+  private describe(frame: ShapeFrame): void {
+    const id = this.session.refs.get(frame.ref)
+    // the application gave it up while the frame was on its way
+    if (id === undefined) return
+    for (const refs of this.session.named.values()) refs.delete(frame.ref)
+    const refs = this.session.named.get(frame.shape) ?? new Set()
+    this.session.named.set(frame.shape, refs.add(frame.ref))
+    this.session.described.set(id, frame)
+    const shape = storedShape(id, frame)
+    const earlier = this.changes.get(id)
+    const held = earlier?.shape ?? this.base.shapes.get(id)
+    if (held === undefined || !this.session.covered.has(id) || sameDescription(held, shape)) return
+    // described anew without a reset: the rows stay and their values move to where the columns are now
+    const rows = new Map<string, WireRow | null>()
+    for (const row of this.currentRows(id).values()) {
+      const moved = shape.columns.map(({ name }) => row[held.columns.findIndex((column) => column.name === name)] ?? null)
+      rows.set(keyOf(shape, moved), moved)
+    }
+    this.changes.set(id, { shape, described: true, reset: true, rows })
+  }
+
+  private currentRows(id: string): Map<string, WireRow> {
+    const change = this.changes.get(id)
+    const rows = new Map(change?.reset ? [] : this.base.shapes.get(id)?.rows)
+    for (const [key, row] of change?.rows ?? []) {
+      if (row === null) rows.delete(key)
+      else rows.set(key, row)
+    }
+    return rows
+  }
+
+  private changeOf(id: string, reset: boolean): ShapePlan {
+    const earlier = this.changes.get(id)
+    if (earlier !== undefined && !reset) return earlier
+    const held = this.base.shapes.get(id)
+    const frame = this.session.described.get(id)
+    const loads = reset || held === undefined || !this.session.covered.has(id)
+    const shape = loads && frame !== undefined ? storedShape(id, frame) : held
+    if (shape === undefined) throw new FrameError('rows: of a shape that was never described')
+    const change: ShapePlan = { shape, described: loads, reset: loads, rows: new Map() }
+    this.changes.set(id, change)
+    this.session.covered.add(id)
+    return change
+  }
+
+  private rows(id: string, frame: RowsFrame): void {
+    const change = this.changeOf(id, frame.reset !== null)
+    const { shape, rows } = change
+    const drop = (key: string) => (change.reset ? rows.delete(key) : rows.set(key, null))
+    for (const key of frame.remove) drop(keyText(key))
+    for (const row of frame.put) rows.set(keyOf(shape, row), row)
+    for (const [row, kept] of frame.patch) {
+      const key = keyOf(shape, row)
+      const before = rows.has(key) ? rows.get(key) : change.reset ? undefined : this.base.shapes.get(id)?.rows.get(key)
+      if (!before) throw new FrameError('rows: a patch of a row that is not held')
+      rows.set(key, row.map((value, index) => (kept.includes(index) ? (before[index] as Json) : value)))
+    }
+  }
+
+  private withdraw(id: string): void {
+    this.changes.delete(id)
+    this.session.covered.delete(id)
+  }
+}
+
+/**
+ * Plans one batch. Throws FrameError when it cannot be applied to what is held: nothing was changed then but the
+ * session's names, and the session must be ended.
+ */
+export function planBatch(base: Base, session: SessionShapes, batch: Batch): Plan {
+  const planner = new Planner(base, session)
+  for (const frame of batch.frames) planner.take(frame)
+  return { ...planCursor(base, session, batch.commit.cursor), changes: planner.changes, acks: planner.acks }
+}
+
+/** Plans that the cursor moves and nothing else: whatever the session does not cover is dropped. */
+export function planCursor(base: Base, session: SessionShapes, cursor: string): Plan {
+  const drops = [...base.shapes.keys()].filter((id) => !session.covered.has(id))
+  return { cursor, changes: new Map(), drops, acks: [] }
+}
+
+/** The plan as the store writes it. */
+export function shapeWrites(plan: Plan): ShapeWrite[] {
+  const writes: ShapeWrite[] = plan.drops.map((id) => ({ id, drop: true }))
+  for (const [id, { shape, described, reset, rows }] of plan.changes) {
+    writes.push({ id, drop: false, shape: described ? shape : null, reset, rows })
+  }
+  return writes
+}
+
+/** Rows that a plan touched, by table name, then key text. */
+export type TouchedKeys = Map<string, Set<string>>
+
+/** Carries a plan out in memory, in one step, and tells which rows it touched. */
+export function carryOut(base: Base, plan: Plan): TouchedKeys {
+  const touched: TouchedKeys = new Map()
+  const touch = (shape: StoredShape, keys: Iterable<string>) => {
+    const table = tableNameOf(shape.table)
+    const set = touched.get(table) ?? new Set()
+    for (const key of keys) set.add(key)
+    touched.set(table, set)
+  }
+  for (const id of plan.drops) {
+    const held = base.shapes.get(id)
+    if (held === undefined) continue
+    touch(held, held.rows.keys())
+    base.shapes.delete(id)
+  }
+  for (const [id, change] of plan.changes) {
+    const held = base.shapes.get(id)
+    if (change.reset && held !== undefined) touch(held, held.rows.keys())
+    touch(change.shape, change.rows.keys())
+    // the held map is this module's own; it changes only here
+    const rows = (change.reset || held === undefined ? new Map() : held.rows) as Map<string, WireRow>
+    for (const [key, row] of change.rows) {
+      if (row === null) rows.delete(key)
+      else rows.set(key, row)
+    }
+    base.shapes.set(id, { ...change.shape, rows })
+  }
+  base.cursor = plan.cursor
+  return touched
+}

@@ -1,0 +1,102 @@
+/**
+ * Joins, pushes and their replies on the one topic: which reply answers what, and when an answer is overdue.
+ */
+import { TOPIC, readHeartbeatCursor } from './protocol'
+import type { Timers } from './timers'
+import type { Message, Transport } from './transport'
+
+/** How long an answer may take, in milliseconds. */
+export const REPLY_TIMEOUT_MS = 15_000
+
+/** The answer to a push: the server's, or `timeout`. */
+export type Reply =
+  | { readonly status: 'ok'; readonly response: unknown }
+  | { readonly status: 'error'; readonly response: unknown }
+  | { readonly status: 'timeout' }
+
+/** What arrives that is not an answer. */
+export interface ChannelEvents {
+  /** A data frame, or an event nobody knows. */
+  frame(event: string, payload: unknown): void
+  /** The server ended a join: the current one by its ref, or (`isNamed` false) it did not say which. */
+  ended(isNamed: boolean): unknown
+  /** A heartbeat reply carried a cursor. */
+  heartbeat(cursor: string): void
+}
+
+interface Waiting {
+  readonly done: (reply: Reply) => void
+  readonly cancel: () => void
+}
+
+/** One topic on a transport. Replies of an earlier join never reach a later one. */
+export class Channel {
+  private joinRef: string | null = null
+  private readonly waiting = new Map<string, Waiting>()
+
+  constructor(
+    private readonly transport: Transport,
+    private readonly timers: Timers,
+    private readonly events: ChannelEvents,
+  ) {}
+
+  /** Sends a join; its ref marks everything that follows. Forgets what was waiting for an earlier join. */
+  join(payload: unknown, done: (reply: Reply) => void): void {
+    this.leave()
+    this.joinRef = this.transport.makeRef()
+    this.post(this.joinRef, 'phx_join', payload, done)
+  }
+
+  /** Sends an event of the current join; without one nothing happens. */
+  push(event: string, payload: unknown, done: (reply: Reply) => void): void {
+    if (this.joinRef !== null) this.post(this.transport.makeRef(), event, payload, done)
+  }
+
+  /** Forgets the current join and everything that waits for an answer; nobody is told. */
+  leave(): void {
+    for (const { cancel } of this.waiting.values()) cancel()
+    this.waiting.clear()
+    this.joinRef = null
+  }
+
+  /** Takes one message of the transport. */
+  receive(message: Message): void {
+    if (message.topic === 'phoenix') {
+      const cursor = message.event === 'phx_reply' ? readHeartbeatCursor(message.payload) : null
+      if (cursor !== null) this.events.heartbeat(cursor)
+      return
+    }
+    if (message.topic !== TOPIC) return
+    // a message that names an older join is of an older session; data frames name none
+    if (message.joinRef !== null && message.joinRef !== this.joinRef) return
+    switch (message.event) {
+      case 'phx_reply':
+        this.answer(message.ref, message.payload)
+        return
+      case 'phx_error':
+      case 'phx_close':
+        this.events.ended(message.joinRef !== null)
+        return
+      default:
+        this.events.frame(message.event, message.payload)
+    }
+  }
+
+  private post(ref: string, event: string, payload: unknown, done: (reply: Reply) => void): void {
+    const cancel = this.timers.after(REPLY_TIMEOUT_MS, () => {
+      this.waiting.delete(ref)
+      done({ status: 'timeout' })
+    })
+    this.waiting.set(ref, { done, cancel })
+    this.transport.send({ joinRef: this.joinRef, ref, topic: TOPIC, event, payload })
+  }
+
+  private answer(ref: string | null, payload: unknown): void {
+    const waiting = ref === null ? undefined : this.waiting.get(ref)
+    if (ref === null || waiting === undefined) return
+    this.waiting.delete(ref)
+    waiting.cancel()
+    const { status, response } = (payload ?? {}) as { status?: unknown; response?: unknown }
+    waiting.done({ status: status === 'ok' ? 'ok' : 'error', response })
+  }
+}

@@ -1,0 +1,12 @@
+/** The public surface of @lockstep/client. */
+export { type Client, type ClientOptions, type CommitNotice, createClient } from './client'
+export type { LiveQuery, QueryDefinition } from './live_query'
+export type { Mutation, MutationOptions, MutationOutcome, OpInput } from './mutation'
+export type { OrderBy } from './order'
+export type { Op, ShapeDefinition } from './protocol'
+export type { ClientStatus, StatusError } from './status'
+export type { RefusedMutation, Store } from './store'
+export { idbStore } from './store_idb'
+export { memoryStore } from './store_memory'
+export { ShapeRefusedError, type Subscription, type SubscriptionSnapshot } from './subscriptions'
+export type { Json, Row } from './values'

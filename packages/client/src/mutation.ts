@@ -1,0 +1,100 @@
+/** Mutations as an application writes them, and the promises it gets for them. */
+import type { DraftMutation } from './outbox'
+import type { Op } from './protocol'
+import { encodeRecord, encodeValue } from './values'
+
+type Values = Readonly<Record<string, unknown>>
+
+/** One operation as the application gives it; values may be bigint or Date besides JSON. */
+export type OpInput =
+  | { readonly op: 'insert'; readonly table: string; readonly values: Values }
+  | { readonly op: 'update'; readonly table: string; readonly key: Values; readonly set: Values }
+  | { readonly op: 'delete'; readonly table: string; readonly key: Values }
+
+/** A name and arguments that tell the application later what a mutation was; stored and sent along. */
+export interface MutationOptions {
+  readonly name?: string
+  readonly args?: unknown
+}
+
+/** What became of a mutation; `code` and `message` with a refusal, as in docs/protocol.md. */
+export interface MutationOutcome {
+  readonly outcome: 'applied' | 'refused'
+  readonly code?: string
+  readonly message?: string
+}
+
+/** A mutation that was accepted for sending. */
+export interface Mutation {
+  readonly id: string
+  /** Resolves when it would survive a restart of the machine; rejects when the store cannot be written. */
+  readonly saved: Promise<void>
+  /** Resolves in the commit that decides it; pending as long as there is no connection. */
+  readonly outcome: Promise<MutationOutcome>
+}
+
+/** A random (version 4) UUID; `crypto.randomUUID` is missing on pages without TLS. */
+export function randomId(): string {
+  const bytes = crypto.getRandomValues(new Uint8Array(16))
+  bytes[6] = ((bytes[6] as number) & 0x0f) | 0x40
+  bytes[8] = ((bytes[8] as number) & 0x3f) | 0x80
+  const hex = [...bytes].map((byte) => byte.toString(16).padStart(2, '0')).join('')
+  return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-')
+}
+
+function toOp(input: OpInput): Op {
+  if (typeof input.table !== 'string') throw new TypeError('an operation names no table')
+  switch (input.op) {
+    case 'insert':
+      return { op: 'insert', table: input.table, values: encodeRecord(input.values) }
+    case 'update':
+      return { op: 'update', table: input.table, key: encodeRecord(input.key), set: encodeRecord(input.set) }
+    case 'delete':
+      return { op: 'delete', table: input.table, key: encodeRecord(input.key) }
+    default:
+      throw new TypeError(`an operation is insert, update or delete, not ${String((input as { op: unknown }).op)}`)
+  }
+}
+
+/** A mutation with an id of its own. Throws a TypeError for what is no operation or no value. */
+export function newMutation(ops: readonly OpInput[], options: MutationOptions): DraftMutation {
+  if (ops.length === 0) throw new TypeError('a mutation has at least one operation')
+  return { id: randomId(), name: options.name ?? null, args: encodeValue(options.args) ?? null, ops: ops.map(toOp) }
+}
+
+interface Wait {
+  readonly saved: (failure: unknown) => void
+  readonly decided: (outcome: MutationOutcome) => void
+}
+
+/** The promises of this run's mutations. */
+export class MutationWaits {
+  private readonly waits = new Map<string, Wait>()
+
+  /** Promises for one mutation. */
+  add(id: string): { saved: Promise<void>; outcome: Promise<MutationOutcome> } {
+    let onSaved!: Wait['saved']
+    let onDecided!: Wait['decided']
+    const saved = new Promise<void>((resolve, reject) => {
+      onSaved = (failure) => (failure === null ? resolve() : reject(failure))
+    })
+    // whoever does not wait for it reads `status.error` instead
+    saved.catch(() => undefined)
+    const outcome = new Promise<MutationOutcome>((resolve) => {
+      onDecided = resolve
+    })
+    this.waits.set(id, { saved: onSaved, decided: onDecided })
+    return { saved, outcome }
+  }
+
+  /** It is in the store, or (an error) is not. */
+  save(id: string, failure: unknown): void {
+    this.waits.get(id)?.saved(failure)
+  }
+
+  /** It is decided. */
+  decide(id: string, outcome: MutationOutcome): void {
+    this.waits.get(id)?.decided(outcome)
+    this.waits.delete(id)
+  }
+}

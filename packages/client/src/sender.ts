@@ -1,0 +1,162 @@
+/**
+ * Sends the outbox: in order, one message at a time, each mutation again in every session until its `ack` came.
+ * A message is answered when it was taken; what became of it arrives as an `ack` (see `apply`).
+ */
+import type { Reply } from './channel'
+import { type Outbox, type OutboxWrite, toRequest } from './outbox'
+import { type ProtocolErrorBody, readError } from './protocol'
+import type { Timers } from './timers'
+
+/** Mutations in one message: keeps a message of a long offline time from becoming a wall. */
+export const MUTATIONS_PER_MESSAGE = 50
+
+/** The pause after `busy` and after an answer that never came, in milliseconds. */
+export const BUSY_PAUSE_MS = 1000
+
+/** What the sender needs around it. */
+export interface SenderPorts {
+  push(event: 'mutate', payload: unknown, done: (reply: Reply) => void): void
+  /** Asks the outbox for a change, stores it and carries it out; then calls `then`. */
+  store(propose: () => OutboxWrite | null, then: () => void): void
+  /** Joins again: a session speaks for the client id that it was joined with. */
+  rejoin(): void
+  /** Tells the application. */
+  report(error: ProtocolErrorBody & { readonly mutationId?: string }): void
+}
+
+/** The sending side of one client. */
+export class Sender {
+  private session = 0
+  private active = false
+  private inFlight = false
+  private halted: string | null = null
+  private sentSeq = 0
+  private perMessage = MUTATIONS_PER_MESSAGE
+  private gaps = 0
+  private cancelPause: (() => void) | null = null
+
+  constructor(
+    private readonly outbox: Outbox,
+    private readonly timers: Timers,
+    private readonly ports: SenderPorts,
+  ) {}
+
+  /** A session began: everything undecided is sent again. */
+  begin(): void {
+    this.end()
+    this.active = true
+    this.pump()
+  }
+
+  /** The session ended; answers to what is under way no longer count. */
+  end(): void {
+    this.session += 1
+    this.active = false
+    this.inFlight = false
+    this.halted = null
+    this.sentSeq = 0
+    this.perMessage = MUTATIONS_PER_MESSAGE
+    this.gaps = 0
+    this.cancelPause?.()
+    this.cancelPause = null
+  }
+
+  /** Starts over within the session, after the outbox was numbered anew. */
+  restart(): void {
+    if (this.active) this.begin()
+  }
+
+  /** The mutation that the server cannot read and that nothing can pass; null when there is none. */
+  get blockedBy(): string | null {
+    return this.halted
+  }
+
+  /** Sends what is to be sent, if it may be. */
+  pump(): void {
+    const { outbox } = this
+    const blocked = this.inFlight || this.halted !== null || this.cancelPause !== null || outbox.meta.unknown !== null
+    if (!this.active || blocked) return
+    const batch = outbox.entries.filter(({ seq }) => seq > this.sentSeq).slice(0, this.perMessage)
+    const last = batch[batch.length - 1]
+    if (last === undefined) return
+    this.inFlight = true
+    const { session } = this
+    const message = { confirmed: outbox.confirmed, mutations: batch.map(toRequest) }
+    this.ports.push('mutate', message, (reply) => {
+      if (session !== this.session) return
+      this.inFlight = false
+      if (reply.status === 'ok') this.taken(last.seq)
+      else if (reply.status === 'timeout') this.pause()
+      else this.failed(readError(reply.response), batch.map(({ id }) => id))
+    })
+  }
+
+  private taken(seq: number): void {
+    this.sentSeq = seq
+    this.gaps = 0
+    this.pump()
+  }
+
+  private failed(error: ProtocolErrorBody, sent: readonly string[]): void {
+    const { code, client, last } = error
+    if (code === 'renumber' && client !== undefined) {
+      this.change(
+        () => this.outbox.renumber(client),
+        () => this.ports.rejoin(),
+      )
+    } else if (code === 'gap' && last !== undefined && this.gaps === 0) {
+      this.closeGap(last)
+    } else if (code === 'unknown_client' && client !== undefined) {
+      this.change(() => this.outbox.holdUnknown(client))
+      this.ports.report(error)
+    } else if (code === 'malformed') {
+      this.malformed(error, sent)
+    } else {
+      // busy, and what this version does not know: nothing is lost by asking again
+      if (code !== 'busy') this.ports.report(error)
+      this.pause()
+    }
+  }
+
+  /** A second gap without anything taken in between would be a circle; `failed` pauses then. */
+  private closeGap(last: string): void {
+    const after = () => {
+      const next = this.outbox.entries.find(({ n }) => BigInt(n) > BigInt(last))
+      this.sentSeq = next === undefined ? (this.outbox.entries.at(-1)?.seq ?? 0) : next.seq - 1
+      this.gaps = 1
+    }
+    this.change(() => this.outbox.closeGap(last), after)
+  }
+
+  /** One at a time tells which it is; that one stays first in line, since its number must not be skipped. */
+  private malformed(error: ProtocolErrorBody, sent: readonly string[]): void {
+    const [id] = sent
+    if (sent.length > 1 || id === undefined) {
+      this.perMessage = 1
+      this.pump()
+      return
+    }
+    this.halted = id
+    this.ports.report({ ...error, mutationId: id })
+  }
+
+  private change(propose: () => OutboxWrite | null, after?: () => void): void {
+    const { session } = this
+    this.inFlight = true
+    this.ports.store(propose, () => {
+      if (session !== this.session) return
+      this.inFlight = false
+      this.sentSeq = 0
+      after?.()
+      this.pump()
+    })
+  }
+
+  private pause(): void {
+    this.cancelPause = this.timers.after(BUSY_PAUSE_MS, () => {
+      this.cancelPause = null
+      this.gaps = 0
+      this.pump()
+    })
+  }
+}

@@ -1,0 +1,140 @@
+/**
+ * What a store keeps and how it is written. Two stores implement it, `store_idb` and `store_memory`; one conformance
+ * suite (test/store_conformance) holds for both.
+ */
+import type { Op } from './protocol'
+import type { Column, Json, WireRow } from './values'
+
+/** A shape whose rows are held as of the stored cursor. `id` is its definition's text. */
+export interface StoredShape {
+  readonly id: string
+  readonly fingerprint: string
+  readonly table: readonly [string, string]
+  readonly key: readonly string[]
+  readonly columns: readonly Column[]
+}
+
+/**
+ * A mutation that is not decided yet. `seq` orders the outbox and never changes; `n` is its number for the current
+ * client id. Fields and kinds of later versions are kept as they are.
+ */
+export interface StoredMutation {
+  readonly seq: number
+  readonly n: string
+  readonly id: string
+  readonly kind: string
+  readonly name: string | null
+  readonly args: Json
+  readonly ops: readonly Op[]
+}
+
+/** A mutation that the server refused, kept until the application dismisses it. `code` as in docs/protocol.md. */
+export interface RefusedMutation {
+  readonly id: string
+  readonly name: string | null
+  readonly args: Json
+  readonly ops: readonly Op[]
+  readonly code: string
+  readonly message: string
+}
+
+/**
+ * - `cursor`: the newest cursor, or null before the first commit.
+ * - `client`: the id that the server gave, or null.
+ * - `confirmed`: the highest mutation number whose outcome is stored, decimal text.
+ * - `unknown`: a fresh client id that waits for the application's word on mutations of unknown outcome, or null.
+ */
+export interface StoredMeta {
+  readonly cursor: string | null
+  readonly client: string | null
+  readonly confirmed: string
+  readonly unknown: string | null
+}
+
+/** The meta record of a store that was never written. */
+export const EMPTY_META: StoredMeta = { cursor: null, client: null, confirmed: '0', unknown: null }
+
+/** The number after `n`, both decimal text of 64 bits. */
+export function numberAfter(n: string): string {
+  return (BigInt(n) + 1n).toString()
+}
+
+/** The highest number given so far. */
+export function lastNumber(meta: StoredMeta, outbox: readonly StoredMutation[]): string {
+  const last = outbox[outbox.length - 1]?.n ?? '0'
+  return BigInt(last) > BigInt(meta.confirmed) ? last : meta.confirmed
+}
+
+/**
+ * Mutations that were never sent, queued behind an outbox they do not come from: with new order and numbers, without
+ * those that are there already (a move that was cut short is done again).
+ */
+export function renumberInto(
+  meta: StoredMeta,
+  outbox: readonly StoredMutation[],
+  incoming: readonly StoredMutation[],
+): StoredMutation[] {
+  let n = lastNumber(meta, outbox)
+  let seq = outbox[outbox.length - 1]?.seq ?? 0
+  const there = new Set(outbox.map(({ id }) => id))
+  return incoming
+    .filter(({ id }) => !there.has(id))
+    .map((mutation) => {
+      n = numberAfter(n)
+      seq += 1
+      return { ...mutation, seq, n }
+    })
+}
+
+/** Everything in one store. `database` is the server's database id, null as long as no server has been met. */
+export interface StoreContents {
+  readonly database: string | null
+  readonly meta: StoredMeta
+  readonly shapes: readonly StoredShape[]
+  /** by shape id, then by key text */
+  readonly rows: ReadonlyMap<string, Map<string, WireRow>>
+  /** ordered by seq */
+  readonly outbox: readonly StoredMutation[]
+  readonly refused: readonly RefusedMutation[]
+}
+
+/** What happens to one shape: dropped with its rows, or described anew, emptied, and rows put (row) or removed (null). */
+export type ShapeWrite =
+  | { readonly id: string; readonly drop: true }
+  | {
+      readonly id: string
+      readonly drop: false
+      readonly shape: StoredShape | null
+      readonly reset: boolean
+      readonly rows: ReadonlyMap<string, WireRow | null>
+    }
+
+/** One transaction. What is absent stays. */
+export interface StoreWrite {
+  /** `strict` reaches the disk before the promise resolves; `relaxed` may be lost with the power, as a whole. */
+  readonly durability: 'strict' | 'relaxed'
+  readonly meta?: StoredMeta
+  readonly shapes?: readonly ShapeWrite[]
+  readonly outboxPut?: readonly StoredMutation[]
+  readonly outboxRemove?: readonly number[]
+  readonly refusedPut?: readonly RefusedMutation[]
+  readonly refusedRemove?: readonly string[]
+  /** Drops every shape and row, to make room. */
+  readonly forgetShapes?: true
+}
+
+/** A durable place for one (URL, subject). All promises reject with the platform's error. */
+export interface Store {
+  /** Opens what is kept for this URL and subject; works without a network. */
+  open(url: string, subject: string): Promise<StoreContents>
+  /**
+   * The server said which database it is. The same as before: null. The first answer ever: outbox and refusals move
+   * into that database's place, whose contents are returned. Another one: its own place is opened and returned, and
+   * everything of the old one stays where it is.
+   */
+  adopt(database: string): Promise<StoreContents | null>
+  /** One transaction: all of it or none. */
+  write(write: StoreWrite): Promise<void>
+  /** Releases what is held; the contents stay. */
+  close(): Promise<void>
+}

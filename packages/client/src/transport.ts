@@ -1,0 +1,95 @@
+/**
+ * The seam to the network, and the one file that names WebSocket and the package `phoenix`.
+ * Phoenix's Socket connects, reconnects, sends heartbeats and frames messages. Its Channel is not used: it rejoins by
+ * timers of its own, and a join here has to wait until every earlier commit is in the store (see `connection`).
+ */
+import { Socket } from 'phoenix'
+
+/** One message, in the fields of its JSON array. */
+export interface Message {
+  readonly joinRef: string | null
+  readonly ref: string | null
+  readonly topic: string
+  readonly event: string
+  readonly payload: unknown
+}
+
+/** What a transport reports. Messages of an older connection never arrive after `opened` of a newer one. */
+export interface TransportEvents {
+  opened(): void
+  /** `comeBack` is false when the server closed with 1000, "do not come back". */
+  closed(comeBack: boolean): void
+  message(message: Message): void
+}
+
+/** What the client needs from a network. */
+export interface Transport {
+  /** Connects, and goes on trying until `disconnect`. */
+  connect(): void
+  disconnect(): void
+  /** A ref not used before on this transport. */
+  makeRef(): string
+  /** Sends on the open connection; without one the message is dropped. */
+  send(message: Message): void
+}
+
+/** Makes a transport that reports to `events`. */
+export type TransportFactory = (events: TransportEvents) => Transport
+
+interface SocketLike {
+  close(code?: number, reason?: string): void
+}
+
+type SocketConstructor = new (url: string, protocols?: string | string[]) => SocketLike
+
+/** The close code that means "do not come back". */
+const CLOSE_NORMAL = 1000
+
+/**
+ * Wraps a WebSocket class so that closes of our own are remembered: phoenix closes with 1000 itself (heartbeat timeout,
+ * hidden page), and the echo must not be read as the server's "do not come back".
+ */
+function rememberOwnCloses(base: SocketConstructor, closedHere: WeakSet<object>): SocketConstructor {
+  function Remembering(url: string, protocols?: string | string[]): SocketLike {
+    const socket = new base(url, protocols)
+    const close = socket.close.bind(socket)
+    socket.close = (code?: number, reason?: string) => {
+      closedHere.add(socket)
+      if (code === undefined) close()
+      else close(code, reason)
+    }
+    return socket
+  }
+  return Remembering as unknown as SocketConstructor
+}
+
+/**
+ * A transport over phoenix's Socket with `vsn` 2.0.0. `url` is the socket's URL without `/websocket`; `options` are
+ * passed to phoenix (`transport` may be another WebSocket class). Throws when there is no WebSocket class at all.
+ */
+export function phoenixTransport(url: string, options: Record<string, unknown> = {}): TransportFactory {
+  return (events) => {
+    const base = (options['transport'] ?? (globalThis as { WebSocket?: unknown }).WebSocket) as SocketConstructor | undefined
+    if (base === undefined) throw new Error('there is no WebSocket here; pass one as socketOptions.transport')
+    const closedHere = new WeakSet<object>()
+    const socket = new Socket(url, { ...options, vsn: '2.0.0', transport: rememberOwnCloses(base, closedHere) })
+    socket.onOpen(() => events.opened())
+    socket.onClose((event) => {
+      const ours = typeof event.target === 'object' && event.target !== null && closedHere.has(event.target)
+      // this phoenix comes back after every close, 1000 included; the client then disconnects
+      events.closed(event.code !== CLOSE_NORMAL || ours)
+    })
+    socket.onMessage(({ join_ref, ref, topic, event, payload }) =>
+      events.message({ joinRef: join_ref, ref, topic, event, payload }),
+    )
+    return {
+      connect: () => socket.connect(),
+      disconnect: () => socket.disconnect(),
+      makeRef: () => socket.makeRef(),
+      send: ({ joinRef, ref, topic, event, payload }) => {
+        // phoenix would keep it and send it on the next connection, whose session it does not belong to
+        if (socket.isConnected()) socket.push({ join_ref: joinRef, ref, topic, event, payload })
+      },
+    }
+  }
+}

@@ -1,0 +1,97 @@
+/**
+ * Values: what travels (JSON by a column's `wire`) and what an application sees.
+ */
+
+/** Any JSON value. */
+export type Json = null | boolean | number | string | readonly Json[] | { readonly [name: string]: Json }
+
+/** A row as it travels and as it is stored: JSON values in the order of its shape's columns. */
+export type WireRow = readonly Json[]
+
+/** A row as an application sees it, by column name. Never changed in place. */
+export type Row = Readonly<Record<string, unknown>>
+
+/** One column of a shape: its name, PostgreSQL's type name, and how its values travel. */
+export interface Column {
+  readonly name: string
+  readonly type: string
+  readonly wire: string
+}
+
+/** The text that names a row within its table: its key values as JSON. */
+export function keyText(values: readonly Json[]): string {
+  return JSON.stringify(values)
+}
+
+/**
+ * Turns a travelling value into what the application sees: `json` is parsed, the three floats that JSON lacks become
+ * numbers, everything else is as it came (int8 and numeric stay strings, a number would lose digits).
+ */
+export function decodeValue(wire: string, value: Json): unknown {
+  if (value === null) return null
+  if (wire === 'json' && typeof value === 'string') return JSON.parse(value)
+  if (wire === 'float' && typeof value === 'string') return Number(value)
+  return value
+}
+
+/**
+ * Turns an application's value into JSON for an operation. bigint becomes decimal text, a Date ISO text, the floats
+ * that JSON lacks their names; `undefined` gives `undefined` and is left out by the caller.
+ * Throws a TypeError for what no column could hold.
+ */
+export function encodeValue(value: unknown): Json | undefined {
+  switch (typeof value) {
+    case 'undefined':
+      return undefined
+    case 'boolean':
+    case 'string':
+      return value
+    case 'bigint':
+      return value.toString()
+    case 'number':
+      return Number.isFinite(value) ? value : String(value)
+    case 'object':
+      break
+    default:
+      throw new TypeError(`a ${typeof value} is not a value of a column`)
+  }
+  if (value === null) return null
+  if (value instanceof Date) return value.toISOString()
+  if (Array.isArray(value)) return value.map((item) => encodeValue(item) ?? null)
+  return encodeRecord(value as Record<string, unknown>)
+}
+
+/** Encodes every value of a record; names whose value is `undefined` are left out. */
+export function encodeRecord(record: Readonly<Record<string, unknown>>): Record<string, Json> {
+  const encoded: Record<string, Json> = {}
+  for (const [name, value] of Object.entries(record)) {
+    const json = encodeValue(value)
+    if (json !== undefined) encoded[name] = json
+  }
+  return encoded
+}
+
+/**
+ * What an operation's value will look like once the server sent it back, as well as can be told without asking:
+ * a number for a `text` column (int8, numeric) becomes text, so that keys and comparisons agree with the server's rows.
+ */
+export function guessValue(column: Column | undefined, value: Json): unknown {
+  if (column === undefined || value === null) return value
+  if (column.wire === 'text' && (typeof value === 'number' || typeof value === 'boolean')) return String(value)
+  if (column.wire === 'float' && typeof value === 'string') return Number(value)
+  return value
+}
+
+/** Whether two application values are the same: by identity, or by content for parsed JSON. */
+export function sameValue(a: unknown, b: unknown): boolean {
+  if (Object.is(a, b)) return true
+  if (typeof a !== 'object' || typeof b !== 'object' || a === null || b === null) return false
+  return JSON.stringify(a) === JSON.stringify(b)
+}
+
+/** Whether two rows have the same columns with the same values. */
+export function sameRow(a: Row, b: Row): boolean {
+  const names = Object.keys(a)
+  if (names.length !== Object.keys(b).length) return false
+  return names.every((name) => name in b && sameValue(a[name], b[name]))
+}

@@ -1,0 +1,94 @@
+import { describe, expect, it } from 'vitest'
+import { definitionId, FrameError, readError, readFrame, readHeartbeatCursor, readJoined, tableName, tableNameOf } from '../src/protocol'
+
+const SHAPE = { ref: 's1', shape: 'S', fingerprint: 'f', table: ['public', 't'], key: ['id'], columns: [{ name: 'id', type: 'int8', wire: 'text' }] }
+
+describe('data frames', () => {
+  it('are read as docs/protocol.md writes them', () => {
+    expect(readFrame('shape', SHAPE)).toEqual({ event: 'shape', ...SHAPE })
+    expect(readFrame('rows', { shape: 'S' })).toEqual({ event: 'rows', shape: 'S', reset: null, remove: [], put: [], patch: [] })
+    expect(readFrame('rows', { shape: 'S', reset: 'first', remove: [['1']], put: [['2']], patch: [[['3'], [0]]] })).toEqual({
+      event: 'rows',
+      shape: 'S',
+      reset: 'first',
+      remove: [['1']],
+      put: [['2']],
+      patch: [[['3'], [0]]],
+    })
+    expect(readFrame('withdraw', { shape: 'S' })).toEqual({ event: 'withdraw', shape: 'S' })
+    expect(readFrame('ack', { mutations: [{ n: '1', id: 'a', outcome: 'refused', code: '23505', message: 'm' }] })).toEqual({
+      event: 'ack',
+      mutations: [{ n: '1', id: 'a', outcome: 'refused', code: '23505', message: 'm' }],
+    })
+    expect(readFrame('commit', { lsn: '0/1', xid: null, cursor: '1~x' })).toEqual({ event: 'commit', lsn: '0/1', xid: null, cursor: '1~x' })
+  })
+
+  it('of events that are reserved or unknown are not read', () => {
+    for (const event of ['progress', 'provisional', 'remove_digest', 'tomorrow']) expect(readFrame(event, null)).toBeNull()
+  })
+
+  it.each([
+    ['shape', null],
+    ['shape', { ...SHAPE, key: [] }],
+    ['shape', { ...SHAPE, key: ['other'] }],
+    ['shape', { ...SHAPE, table: ['t'] }],
+    ['shape', { ...SHAPE, columns: [{ name: 'id' }] }],
+    ['rows', {}],
+    ['rows', { shape: 'S', put: [{}] }],
+    ['rows', { shape: 'S', reset: 1 }],
+    ['rows', { shape: 'S', patch: [[['1'], ['id']]] }],
+    ['withdraw', {}],
+    ['ack', { mutations: [{ n: '1', id: 'a', outcome: 'perhaps' }] }],
+    ['ack', { mutations: [{ n: 1, id: 'a', outcome: 'applied' }] }],
+    ['commit', { lsn: '0/1', xid: 7, cursor: 'k' }],
+    ['commit', { lsn: '0/1', xid: null }],
+  ])('that are not what they should be are refused: %s %j', (event, payload) => {
+    expect(() => readFrame(event, payload)).toThrow(FrameError)
+  })
+})
+
+describe('answers', () => {
+  it('JOINED', () => {
+    const shapes = [{ ref: 's1', ok: true }, { ref: 's2', error: { code: 'unknown_table', message: 'no' } }]
+    expect(readJoined({ protocol: 1, capabilities: [], database: 'd', subject: '', client: 'c', shapes })).toEqual({
+      database: 'd',
+      subject: '',
+      client: 'c',
+      shapes: [
+        { ref: 's1', error: null },
+        { ref: 's2', error: { code: 'unknown_table', message: 'no' } },
+      ],
+    })
+    expect(() => readJoined({ client: 'c' })).toThrow(FrameError)
+  })
+
+  it('an error without a reason is still one', () => {
+    expect(readError(undefined).code).toBe('unknown_error')
+    expect(readError({ code: 'gap', message: 'm', last: '4', client: 'c' })).toEqual({ code: 'gap', message: 'm', last: '4', client: 'c' })
+  })
+
+  it('a heartbeat may carry a cursor', () => {
+    expect(readHeartbeatCursor({ status: 'ok', response: { cursor: '1~x' } })).toBe('1~x')
+    expect(readHeartbeatCursor({ status: 'ok', response: { cursor: null } })).toBeNull()
+    expect(readHeartbeatCursor(null)).toBeNull()
+  })
+})
+
+describe('names', () => {
+  it('public is left out', () => {
+    expect([tableName('public.todos'), tableName('todos'), tableName('crm.todos')]).toEqual(['todos', 'todos', 'crm.todos'])
+    expect([tableNameOf(['public', 'todos']), tableNameOf(['crm', 'todos'])]).toEqual(['todos', 'crm.todos'])
+  })
+
+  it('definitions are the same in any order, and differ by table, columns, scope and the type of a scope value', () => {
+    const id = definitionId({ table: 'todos', columns: ['id', 'title'], scope: { a: 1, b: 'x' } })
+    expect(definitionId({ table: 'public.todos', columns: ['title', 'id', 'id'], scope: { b: 'x', a: 1 } })).toBe(id)
+    const others = [
+      { table: 'lists', columns: ['id', 'title'], scope: { a: 1, b: 'x' } },
+      { table: 'todos', scope: { a: 1, b: 'x' } },
+      { table: 'todos', columns: ['id', 'title'] },
+      { table: 'todos', columns: ['id', 'title'], scope: { a: '1', b: 'x' } },
+    ].map(definitionId)
+    expect(new Set([id, ...others]).size).toBe(5)
+  })
+})

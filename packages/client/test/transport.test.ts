@@ -1,0 +1,127 @@
+/** The real phoenix Socket over a fake WebSocket: framing, reconnects, and the close code that means "stay away". */
+import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
+import { phoenixTransport, type Transport } from '../src/transport'
+
+class FakeWebSocket {
+  static all: FakeWebSocket[] = []
+  readyState = 0
+  bufferedAmount = 0
+  sent: string[] = []
+  onopen?: () => void
+  onclose?: (event: object) => void
+  onerror?: (event: object) => void
+  onmessage?: (event: { data: string }) => void
+  constructor(readonly url: string) {
+    FakeWebSocket.all.push(this)
+  }
+  static get last(): FakeWebSocket {
+    return FakeWebSocket.all.at(-1)!
+  }
+  send(text: string): void {
+    this.sent.push(text)
+  }
+  close(code = 1005): void {
+    this.closed(code)
+  }
+  opened(): void {
+    this.readyState = 1
+    this.onopen?.()
+  }
+  closed(code: number): void {
+    this.readyState = 3
+    this.onclose?.({ code, target: this })
+  }
+  receive(...message: unknown[]): void {
+    this.onmessage?.({ data: JSON.stringify(message) })
+  }
+}
+
+let seen: unknown[]
+let transport: Transport
+
+beforeEach(() => {
+  vi.useFakeTimers()
+  FakeWebSocket.all = []
+  seen = []
+  transport = phoenixTransport('ws://node/socket', { transport: FakeWebSocket })({
+    opened: () => seen.push('opened'),
+    closed: (comeBack) => seen.push(comeBack ? 'lost' : 'sent away'),
+    message: (message) => seen.push(message),
+  })
+})
+afterEach(() => {
+  transport.disconnect()
+  vi.useRealTimers()
+})
+
+const DATA = { joinRef: '1', ref: '2', topic: 'sync', event: 'mutate', payload: { a: 1 } }
+
+describe('the phoenix transport', () => {
+  it('connects with vsn 2.0.0 and frames messages both ways', () => {
+    transport.connect()
+    expect(FakeWebSocket.last.url).toBe('ws://node/socket/websocket?vsn=2.0.0')
+    FakeWebSocket.last.opened()
+    transport.send(DATA)
+    expect(FakeWebSocket.last.sent).toEqual(['["1","2","sync","mutate",{"a":1}]'])
+    FakeWebSocket.last.receive(null, null, 'sync', 'commit', { cursor: 'k' })
+    expect(seen).toEqual(['opened', { joinRef: null, ref: null, topic: 'sync', event: 'commit', payload: { cursor: 'k' } }])
+    expect(transport.makeRef()).not.toBe(transport.makeRef())
+  })
+
+  it('comes back after a lost connection, without messages of the earlier one', () => {
+    transport.connect()
+    const first = FakeWebSocket.last
+    first.opened()
+    first.closed(1006)
+    transport.send(DATA)
+    vi.advanceTimersByTime(10_000)
+    expect(FakeWebSocket.all).toHaveLength(2)
+    FakeWebSocket.last.opened()
+    first.receive(null, null, 'sync', 'rows', {})
+    expect([seen, FakeWebSocket.last.sent]).toEqual([['opened', 'lost', 'opened'], []])
+  })
+
+  it.each([1001, 1011, 1012, 1013])('takes %i as "come back"', (code) => {
+    transport.connect()
+    FakeWebSocket.last.opened()
+    FakeWebSocket.last.closed(code)
+    expect(seen).toEqual(['opened', 'lost'])
+  })
+
+  it('takes 1000 from the server as "do not come back", and stays away once disconnected', () => {
+    transport.connect()
+    FakeWebSocket.last.opened()
+    FakeWebSocket.last.closed(1000)
+    expect(seen).toEqual(['opened', 'sent away'])
+    transport.disconnect()
+    vi.advanceTimersByTime(60_000)
+    expect(FakeWebSocket.all).toHaveLength(1)
+  })
+
+  it('does not take its own 1000 for the server\'s: a heartbeat without an answer reconnects', () => {
+    transport.connect()
+    FakeWebSocket.last.opened()
+    vi.advanceTimersByTime(30_000)
+    expect(JSON.parse(FakeWebSocket.last.sent[0]!).slice(2)).toEqual(['phoenix', 'heartbeat', {}])
+    vi.advanceTimersByTime(31_000)
+    expect(seen).toEqual(['opened', 'lost'])
+    vi.advanceTimersByTime(10_000)
+    expect(FakeWebSocket.all).toHaveLength(2)
+  })
+
+  it('connects again after a disconnect', () => {
+    transport.connect()
+    FakeWebSocket.last.opened()
+    transport.disconnect()
+    vi.advanceTimersByTime(1000)
+    transport.connect()
+    FakeWebSocket.last.opened()
+    expect([FakeWebSocket.all.length, seen]).toEqual([2, ['opened', 'lost', 'opened']])
+  })
+
+  it('says what is missing where there is no WebSocket', () => {
+    vi.stubGlobal('WebSocket', undefined)
+    expect(() => phoenixTransport('ws://node/socket')({ opened: () => 0, closed: () => 0, message: () => 0 })).toThrow('socketOptions.transport')
+    vi.unstubAllGlobals()
+  })
+})
