@@ -58,7 +58,7 @@ pub enum Event {
     /// An answer.
     Polled(u64, Result<PollAnswer, PgError>),
     /// An answer.
-    Pushed,
+    Pushed(u64, bool),
     /// An answer.
     Gap(Result<Vec<(Xid, bool)>, PgError>),
     /// An answer.
@@ -280,12 +280,15 @@ impl Node {
                 self.stream = None;
                 hub.handle_stream_lost();
             }
-            Event::Polled(_, Ok(answer)) => hub.handle_poll(answer),
+            Event::Polled(_, Ok(answer)) => {
+                tracing::trace!(?answer, watermark = %hub.watermark());
+                hub.handle_poll(answer);
+            }
             Event::Polled(number, Err(error)) => {
                 tracing::info!(%error, "a poll failed");
                 hub.handle_poll_failed(number);
             }
-            Event::Pushed => hub.handle_pushed(),
+            Event::Pushed(number, committed) => hub.handle_pushed(number, committed),
             Event::Gap(Ok(wrote)) => hub.handle_gap(&wrote),
             Event::Gap(Err(error)) => {
                 tracing::info!(%error, "transactions at the stream's start could not be looked up");
@@ -300,6 +303,9 @@ impl Node {
     }
 
     fn carry_out(&mut self, output: Output) {
+        if !matches!(output, Output::Send(..)) {
+            tracing::trace!(?output);
+        }
         match output {
             Output::Send(id, frame) => {
                 if let Some(outbox) = self.sockets.get(&id) {
@@ -347,15 +353,15 @@ impl Node {
                     Err(error) => Err(error),
                 })
             }),
-            Output::PushFence => self.ask(|client| async {
+            Output::PushFence(number) => self.ask(move |client| async move {
                 let pushed = match client {
                     Ok(client) => poll::push_fence(&**client).await,
                     Err(error) => Err(error),
                 };
-                if let Err(error) = pushed {
+                if let Err(error) = &pushed {
                     tracing::info!(%error, "a fence could not be pushed");
                 }
-                Event::Pushed
+                Event::Pushed(number, pushed.is_ok())
             }),
             Output::ReadGap(xids) => self.ask(move |client| async move {
                 Event::Gap(match client {

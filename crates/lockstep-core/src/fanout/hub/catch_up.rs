@@ -28,7 +28,7 @@ impl Hub {
         let ready = match self.mode {
             Mode::Starting => false,
             Mode::Polling => true,
-            Mode::Streaming => self.polls_answered > self.stream_since_poll,
+            Mode::Streaming => !self.unpushed && self.polls_answered > self.stream_since_poll,
         };
         while ready
             && self.now >= self.retry_at
