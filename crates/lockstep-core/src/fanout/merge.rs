@@ -21,7 +21,12 @@ pub(super) enum Effect<'a> {
 ///
 /// A put if the final row exists and lies in the scope, else a remove if it may have been there before: every
 /// touched key of a table without scope, and of one with scopes the keys whose tombstones name this scope.
-pub(super) fn effect<'a>(shape: &Shape, net: &'a TableNet, key: &Key, end: &'a Final) -> Result<Effect<'a>, Hole> {
+pub(super) fn effect<'a>(
+    shape: &Shape,
+    net: &'a TableNet,
+    key: &Key,
+    end: &'a Final,
+) -> Result<Effect<'a>, Hole> {
     let moved = net.moved.get(key);
     let was_here = shape.scope.is_empty()
         || moved.is_some_and(|scopes| scopes.iter().any(|scope| shape.covers_old_scope(scope)));

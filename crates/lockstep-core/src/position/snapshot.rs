@@ -80,10 +80,15 @@ impl FromStr for Snapshot {
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let error = || ParseError::new("snapshot", text);
         let number = |s: &str| {
-            if s.bytes().all(|b| b.is_ascii_digit()) { s.parse::<Xid>().map_err(|_| error()) } else { Err(error()) }
+            if s.bytes().all(|b| b.is_ascii_digit()) {
+                s.parse::<Xid>().map_err(|_| error())
+            } else {
+                Err(error())
+            }
         };
         let mut parts = text.split(':');
-        let (Some(xmin), Some(xmax), Some(xip), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+        let (Some(xmin), Some(xmax), Some(xip), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
         else {
             return Err(error());
         };
@@ -111,7 +116,18 @@ mod tests {
         assert!(s.sees(9) && !s.sees(10) && s.sees(13) && !s.sees(14) && s.sees(19) && !s.sees(20));
         assert_eq!(s.to_string(), "10:20:10,14,15");
         assert_eq!("735:735:".parse::<Snapshot>().unwrap().xmin(), 735);
-        for bad in ["", "1:2", "2:1:", "1:2:3", "1:5:3,2", "1:5:3,3", "a:b:", "1:5:+3", "1:5::", "1:99999999999999999999:"] {
+        for bad in [
+            "",
+            "1:2",
+            "2:1:",
+            "1:2:3",
+            "1:5:3,2",
+            "1:5:3,3",
+            "a:b:",
+            "1:5:+3",
+            "1:5::",
+            "1:99999999999999999999:",
+        ] {
             assert!(bad.parse::<Snapshot>().is_err(), "{bad:?}");
         }
     }

@@ -29,10 +29,13 @@ async fn a_commit_before_the_start_of_a_new_stream_that_becomes_visible_after_it
     // The same walsender waits again, now for B.
     let waits_for_b = format!(
         "select count(*) from pg_locks l join pg_locks h using (transactionid) where l.pid = {first} \
-         and not l.granted and h.granted and h.pid = {}", b.one("select pg_backend_pid()").await);
+         and not l.granted and h.granted and h.pid = {}",
+        b.one("select pg_backend_pid()").await
+    );
     world.sql.until(&waits_for_b, "1").await;
     let writing = tokio::spawn(async move {
-        t.run("begin; insert into todos values (1, 1, 'T'); update lists set total = 1 where id = 1; commit").await;
+        t.run("begin; insert into todos values (1, 1, 'T'); update lists set total = 1 where id = 1; commit")
+            .await;
     });
     world.sql.until(WAITS_FOR_STANDBY, "1").await;
     b.run("commit").await;
@@ -72,7 +75,9 @@ async fn a_commit_before_the_position_of_a_copied_slot() {
     let past = world.sql.one("select pg_current_wal_flush_lsn()").await;
     feedback.send(replication_stream::Feedback { flush: past.parse().unwrap(), reply: true }).unwrap();
     bytes.recv().await.expect("the sibling streams");
-    let confirmed = format!("select confirmed_flush_lsn >= '{past}' from pg_replication_slots where slot_name = '{slot}'");
+    let confirmed = format!(
+        "select confirmed_flush_lsn >= '{past}' from pg_replication_slots where slot_name = '{slot}'"
+    );
     world.sql.until(&confirmed, "t").await;
 
     let node = world.node().await;

@@ -14,7 +14,9 @@ fn update(id: i64, set: Json) -> Json {
 
 fn code(error: ClientError) -> (String, Json) {
     match error {
-        ClientError::Refused(response) => (response["code"].as_str().unwrap_or_default().to_owned(), response),
+        ClientError::Refused(response) => {
+            (response["code"].as_str().unwrap_or_default().to_owned(), response)
+        }
         other => panic!("{other}"),
     }
 }
@@ -36,7 +38,14 @@ async fn rows_and_acknowledgement_arrive_in_one_commit() {
         .await
         .unwrap();
     assert_eq!(held, Some((vec!["a".into(), "b".into()], "renamed".into())));
-    client.mutate("m2", vec![update(1, json!({"done": true})), json!({"op": "delete", "table": "todos", "key": {"id": 2}})])
+    client
+        .mutate(
+            "m2",
+            vec![
+                update(1, json!({"done": true})),
+                json!({"op": "delete", "table": "todos", "key": {"id": 2}}),
+            ],
+        )
         .await
         .unwrap();
     client.until(|r| r.outbox.is_empty()).await.unwrap();
@@ -54,8 +63,16 @@ async fn one_refused_mutation_never_blocks_the_next() {
     client.commit().await.unwrap();
     let bad: Vec<(&str, Vec<Json>, &str)> = vec![
         ("check", vec![insert(1, "fine"), insert(2, "forbidden")], "23514"),
-        ("at commit", vec![json!({"op": "insert", "table": "notes", "values": {"id": 1, "list_id": 77}})], "23503"),
-        ("not a number", vec![json!({"op": "insert", "table": "notes", "values": {"id": "x", "list_id": 1}})], "22P02"),
+        (
+            "at commit",
+            vec![json!({"op": "insert", "table": "notes", "values": {"id": 1, "list_id": 77}})],
+            "23503",
+        ),
+        (
+            "not a number",
+            vec![json!({"op": "insert", "table": "notes", "values": {"id": "x", "list_id": 1}})],
+            "22P02",
+        ),
         ("nul", vec![insert(3, "nul \u{0}")], "22021"),
         ("no table", vec![json!({"op": "delete", "table": "nowhere", "key": {}})], "unknown_table"),
         ("no column", vec![update(1, json!({"colour": 1}))], "unknown_column"),
@@ -70,8 +87,10 @@ async fn one_refused_mutation_never_blocks_the_next() {
     client.send("mutate", payload).await.unwrap();
     let commits = client.until(|r| r.outbox.is_empty()).await.unwrap();
     let outcomes: Vec<_> = commits.into_iter().flat_map(|c| c.outcomes).collect();
-    let told: Vec<_> = outcomes.iter().map(|o| (o.id.as_str(), o.refusal.as_ref().map(|(c, _)| c.as_str()))).collect();
-    let expected: Vec<_> = bad.iter().map(|(id, _, code)| (*id, Some(*code))).chain([("good", None)]).collect();
+    let told: Vec<_> =
+        outcomes.iter().map(|o| (o.id.as_str(), o.refusal.as_ref().map(|(c, _)| c.as_str()))).collect();
+    let expected: Vec<_> =
+        bad.iter().map(|(id, _, code)| (*id, Some(*code))).chain([("good", None)]).collect();
     assert_eq!(told, expected, "{outcomes:#?}");
     world.settled(&mut client).await;
     assert_eq!(client.replica.column("0", "title"), ["good"], "all or nothing");
@@ -97,7 +116,8 @@ async fn an_answer_that_was_lost_is_told_by_another_node() {
     // Sent again before anything was heard; applied already.
     resumed.call("mutate", payload.clone()).await.unwrap();
     let commits = resumed.until(|r| r.outbox.is_empty()).await.unwrap();
-    let outcomes: Vec<_> = commits.iter().flat_map(|c| &c.outcomes).map(|o| (o.n, o.refusal.is_some())).collect();
+    let outcomes: Vec<_> =
+        commits.iter().flat_map(|c| &c.outcomes).map(|o| (o.n, o.refusal.is_some())).collect();
     assert_eq!(outcomes, [(1, false), (2, true)], "not 23505: it was run once");
     world.settled(&mut resumed).await;
     resumed.call("mutate", payload).await.unwrap();
@@ -171,7 +191,11 @@ async fn a_deadlock_is_retried_and_never_refused() {
     application.run("update todos set done = true where id = 2; commit").await;
     let commits = client.until(|r| r.outbox.is_empty()).await.unwrap();
     assert!(commits.iter().flat_map(|c| &c.outcomes).all(|o| o.refusal.is_none()), "{commits:?}");
-    assert!(node.log().iter().any(|l| l.contains("deadlock detected")), "there was a deadlock: {:#?}", node.log());
+    assert!(
+        node.log().iter().any(|l| l.contains("deadlock detected")),
+        "there was a deadlock: {:#?}",
+        node.log()
+    );
     world.settled(&mut client).await;
     assert_eq!(client.replica.column("0", "title"), ["mine", "mine"]);
     assert_eq!(client.replica.column("0", "done"), ["true", "true"]);
@@ -197,7 +221,11 @@ async fn values_are_refused_rather_than_cut() {
     if !client.replica.outbox.is_empty() {
         commits = client.until(|r| r.outbox.is_empty()).await.unwrap();
     }
-    let refused: Vec<_> = commits.iter().flat_map(|c| &c.outcomes).filter_map(|o| Some((o.n, o.refusal.as_ref()?.0.clone()))).collect();
+    let refused: Vec<_> = commits
+        .iter()
+        .flat_map(|c| &c.outcomes)
+        .filter_map(|o| Some((o.n, o.refusal.as_ref()?.0.clone())))
+        .collect();
     assert_eq!(refused, [(1, "22001".to_owned()), (2, "22001".to_owned())]);
     let rows = client.replica.rows_of("0").unwrap();
     assert_eq!(rows["[3]"]["c"], "abc");

@@ -76,7 +76,9 @@ async fn joins_that_cannot_be_are_refused_with_a_sentence() {
     let unknown = client.call("dance", json!({})).await;
     assert!(matches!(unknown, Err(ClientError::Refused(_))));
     client.call("phx_leave", json!({})).await.unwrap();
-    assert!(matches!(client.call("subscribe", json!({"shapes": []})).await, Err(ClientError::Refused(r)) if r["code"] == "not_joined"));
+    assert!(
+        matches!(client.call("subscribe", json!({"shapes": []})).await, Err(ClientError::Refused(r)) if r["code"] == "not_joined")
+    );
     client.call("phx_join", good).await.unwrap();
     world.settled(&mut client).await;
 }
@@ -136,7 +138,10 @@ async fn nonsense_ends_its_own_session_only() {
                 Err(error) => break error,
             }
         };
-        assert!(matches!(&end, ClientError::Closed(Some(why)) if why.starts_with("1007")), "{text:.20}: {end}");
+        assert!(
+            matches!(&end, ClientError::Closed(Some(why)) if why.starts_with("1007")),
+            "{text:.20}: {end}"
+        );
     }
     let mut large = Client::join(&node.socket(), Replica::default()).await.unwrap();
     // The node may close before all of it is sent.
@@ -167,11 +172,14 @@ async fn a_page_of_another_origin_cannot_connect() {
     let fine = http(&node, &upgrade("http://localhost:4000")).await;
     assert!(fine.starts_with("HTTP/1.1 101"), "{fine}");
     assert!(fine.contains("s3pPLMBiTxaQ9kYGzzhZRbK+xOo="), "RFC 6455's own example: {fine}");
-    for origin in ["https://evil.example", "null", "http://localhost.evil.example", "http://evil.example:4000"] {
+    for origin in
+        ["https://evil.example", "null", "http://localhost.evil.example", "http://evil.example:4000"]
+    {
         let refused = http(&node, &upgrade(origin)).await;
         assert!(refused.starts_with("HTTP/1.1 403"), "{origin}: {refused}");
     }
-    let plain = http(&node, "GET /socket/websocket HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
+    let plain =
+        http(&node, "GET /socket/websocket HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
     assert!(plain.starts_with("HTTP/1.1 426"), "{plain}");
 }
 

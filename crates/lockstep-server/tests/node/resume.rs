@@ -7,15 +7,23 @@ use lockstep_client::Replica;
 async fn on_another_node_after_the_first_was_killed() {
     let world = World::new().await;
     let first = world.node().await;
-    world.sql.run("insert into todos select i, 1 + i % 2, 'title ' || i from generate_series(1, 100) i").await;
+    world
+        .sql
+        .run("insert into todos select i, 1 + i % 2, 'title ' || i from generate_series(1, 100) i")
+        .await;
     let mut client = first.join([todos(1), todos(2), lists()]).await;
     world.settled(&mut client).await;
     first.kill();
     let away = client.crash();
     world.sql.until("select count(*) from pg_replication_slots", "0").await;
-    world.sql.run("delete from todos where id = 1; update todos set title = 'x' where id in (2, 3); \
+    world
+        .sql
+        .run(
+            "delete from todos where id = 1; update todos set title = 'x' where id in (2, 3); \
         update todos set list_id = 3 - list_id where id = 4; insert into todos values (200, 1, 'new'); \
-        update todos set title = 'again' where id = 2").await;
+        update todos set title = 'again' where id = 2",
+        )
+        .await;
     let second = world.node().await;
     let mut resumed = second.resume(away).await;
     let commit = resumed.commit().await.unwrap();
@@ -32,8 +40,13 @@ async fn sessions_survive_a_broken_stream_and_a_restart() {
     let mut client = node.join([todos(1), lists()]).await;
     world.settled(&mut client).await;
     world.sql.run("insert into todos values (1, 1, 'a')").await;
-    world.sql.run("select pg_terminate_backend(pid) from pg_stat_replication; \
-        begin; insert into todos values (2, 1, 'b'); update lists set total = 2 where id = 1; commit").await;
+    world
+        .sql
+        .run(
+            "select pg_terminate_backend(pid) from pg_stat_replication; \
+        begin; insert into todos values (2, 1, 'b'); update lists set total = 2 where id = 1; commit",
+        )
+        .await;
     let mut resets = client.until(|r| r.column("0", "title") == ["a", "b"]).await.unwrap();
     world.settled(&mut client).await;
     for mode in [lockstep_pg::cluster::StopMode::Fast, lockstep_pg::cluster::StopMode::Immediate] {
@@ -88,8 +101,15 @@ async fn a_cursor_that_cannot_be_resumed_is_told_why() {
     assert_eq!(refused(&world, &with(7, ""), "").await, ["not_in_cursor", "not_in_cursor"]);
     let horizon = "update lockstep.tracked set horizon = pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 1 \
         where relation = 'notes'::regclass";
-    assert_eq!(refused(&world, &good, horizon).await, ["schema_changed"], "the horizon is part of the schema id");
-    assert_eq!(refused(&world, &good, "delete from lockstep.incarnations").await, ["rolled_back", "schema_changed"]);
+    assert_eq!(
+        refused(&world, &good, horizon).await,
+        ["schema_changed"],
+        "the horizon is part of the schema id"
+    );
+    assert_eq!(
+        refused(&world, &good, "delete from lockstep.incarnations").await,
+        ["rolled_back", "schema_changed"]
+    );
 }
 
 /// A table tracked, or changed, while the node runs.
@@ -101,9 +121,13 @@ async fn a_migration_reloads_its_table_and_no_other() {
     let mut client = node.join([todos(1), lists()]).await;
     world.settled(&mut client).await;
     world.sql.run("alter table todos add column extra int not null default 5").await;
-    let commits = client.until(|r| r.rows_of("0").is_some_and(|rows| rows["[1]"].contains_key("extra"))).await.unwrap();
+    let commits =
+        client.until(|r| r.rows_of("0").is_some_and(|rows| rows["[1]"].contains_key("extra"))).await.unwrap();
     let resets: Vec<_> = commits.into_iter().flat_map(|c| c.resets).collect();
     assert_eq!(resets, [("0".to_owned(), "schema_changed".to_owned())]);
-    world.sql.run("begin; update todos set extra = 6; update lists set name = 'x' where id = 9; commit").await;
+    world
+        .sql
+        .run("begin; update todos set extra = 6; update lists set name = 'x' where id = 9; commit")
+        .await;
     world.settled(&mut client).await;
 }

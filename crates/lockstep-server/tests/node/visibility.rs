@@ -44,7 +44,8 @@ async fn a_commit_that_is_streamed_before_it_is_visible_is_not_lost() {
 /// a crash could take back, and nothing is shown twice when the stream brings it.
 #[tokio::test(flavor = "multi_thread")]
 async fn an_asynchronous_commit_is_shown_only_when_it_is_durable() {
-    let world = World::with(|b| b.setting("wal_writer_delay", "10s").setting("wal_writer_flush_after", "0")).await;
+    let world =
+        World::with(|b| b.setting("wal_writer_delay", "10s").setting("wal_writer_flush_after", "0")).await;
     let node = world.node().await;
     world.sql.run("insert into notes values (1, 1, 1)").await;
     let mut live = node.join([notes(1)]).await;
@@ -107,7 +108,10 @@ async fn an_acknowledgement_waits_for_the_standby() {
     world.settled(&mut writer).await;
     world.settled(&mut reader).await;
     world.cluster.set("synchronous_standby_names", "nobody").unwrap();
-    writer.replica.push("m1", vec![json!({"op": "insert", "table": "todos", "values": {"id": 1, "list_id": 1, "title": "x"}})]);
+    writer.replica.push(
+        "m1",
+        vec![json!({"op": "insert", "table": "todos", "values": {"id": 1, "list_id": 1, "title": "x"}})],
+    );
     let payload = writer.replica.mutate().unwrap();
     writer.send("mutate", payload).await.unwrap();
     reader.until(|r| r.column("0", "title") == ["x"]).await.unwrap();

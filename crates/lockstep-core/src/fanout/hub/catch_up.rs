@@ -179,7 +179,8 @@ impl Hub {
     }
 
     fn members(&self, id: CatchUpId, running: &Running) -> Vec<SessionId> {
-        let waits = |s: &super::Session| s.establishing == Some(id) || s.subs.values().any(|sub| sub.is_read_by(id));
+        let waits =
+            |s: &super::Session| s.establishing == Some(id) || s.subs.values().any(|sub| sub.is_read_by(id));
         let members = running.members.iter().copied();
         members.filter(|member| self.sessions.get(member).is_some_and(waits)).collect()
     }
@@ -188,12 +189,8 @@ impl Hub {
     fn merge(&mut self, id: CatchUpId, session: SessionId, snapshot: &Snapshot) -> Result<Merged, Hole> {
         let mut merged = Merged::default();
         let Some(session) = self.sessions.get(&session) else { return Ok(merged) };
-        let mut read: Vec<ShapeIndex> = session
-            .subs
-            .values()
-            .filter(|s| s.is_read_by(id))
-            .map(|s| s.shape)
-            .collect();
+        let mut read: Vec<ShapeIndex> =
+            session.subs.values().filter(|s| s.is_read_by(id)).map(|s| s.shape).collect();
         read.sort_unstable();
         for entry in self.ring.entries_mut().filter(|e| !snapshot.sees(e.xid())) {
             let delivered = entry.delivered.clone();
@@ -221,7 +218,10 @@ impl Hub {
                 }
                 continue;
             };
-            let own = net.acknowledged.iter().filter(|a| *a.subject == *session.subject && *a.client == *session.client);
+            let own = net
+                .acknowledged
+                .iter()
+                .filter(|a| *a.subject == *session.subject && *a.client == *session.client);
             for ack in own {
                 merged.acknowledged.push(ack.outcome.clone());
                 merged.waits.push(delivered.transaction.xid);
@@ -231,7 +231,14 @@ impl Hub {
     }
 
     /// Sends one session what was read and merged, and makes it live.
-    fn finish(&mut self, id: CatchUpId, session_id: SessionId, running: &Running, answer: &CatchUpAnswer, merged: Merged) {
+    fn finish(
+        &mut self,
+        id: CatchUpId,
+        session_id: SessionId,
+        running: &Running,
+        answer: &CatchUpAnswer,
+        merged: Merged,
+    ) {
         let polled = self.mode == Mode::Polling;
         let base = polled.then(|| Arc::new(self.polled_head(answer)));
         let head = base.as_deref().cloned().or_else(|| self.stream_head());
@@ -243,8 +250,11 @@ impl Hub {
             if !std::mem::replace(&mut sub.announced, true) {
                 frames.push(shape_frame(reference, &held.shape));
             }
-            let read = running.request.reads.iter().position(|r| r.shape.id == held.shape.id && r.from == *from);
-            frames.extend(read.and_then(|at| answer.reads.get(at)).into_iter().flat_map(|r| r.frames.iter().cloned()));
+            let read =
+                running.request.reads.iter().position(|r| r.shape.id == held.shape.id && r.from == *from);
+            frames.extend(
+                read.and_then(|at| answer.reads.get(at)).into_iter().flat_map(|r| r.frames.iter().cloned()),
+            );
             sub.state = SubState::Live;
         }
         frames.extend(merged.frames);
@@ -253,7 +263,11 @@ impl Hub {
         if first {
             session.establishing = None;
             session.established = true;
-            let own = running.request.clients.iter().position(|(s, c)| *s == session.subject && *c == session.client);
+            let own = running
+                .request
+                .clients
+                .iter()
+                .position(|(s, c)| *s == session.subject && *c == session.client);
             outcomes.extend(own.and_then(|at| answer.clients.get(at)).into_iter().flatten().cloned());
         }
         outcomes.extend(merged.acknowledged);

@@ -39,11 +39,16 @@ impl Hub {
     /// are caught up past it. Everyone else goes on.
     fn skip_holes(&mut self, delivered: &Delivered) {
         let holes: BTreeSet<ShapeIndex> = match &delivered.net {
-            Some(net) => self.index.route(net).into_iter().filter_map(|(s, d)| d.is_err().then_some(s)).collect(),
+            Some(net) => {
+                self.index.route(net).into_iter().filter_map(|(s, d)| d.is_err().then_some(s)).collect()
+            }
             None => delivered.transaction.touched.iter().flat_map(|oid| self.index.of_table(*oid)).collect(),
         };
-        let sessions: BTreeSet<SessionId> =
-            holes.iter().filter_map(|s| self.shapes.get(s)).flat_map(|h| h.subscribers.iter().copied()).collect();
+        let sessions: BTreeSet<SessionId> = holes
+            .iter()
+            .filter_map(|s| self.shapes.get(s))
+            .flat_map(|h| h.subscribers.iter().copied())
+            .collect();
         if sessions.is_empty() {
             return;
         }
@@ -117,8 +122,7 @@ impl Hub {
     }
 
     fn flush_batches(&mut self, id: SessionId) {
-        loop {
-            let Some(batch) = self.sessions.get(&id).and_then(|s| s.batches.front()) else { break };
+        while let Some(batch) = self.sessions.get(&id).and_then(|s| s.batches.front()) {
             if batch.waits.iter().any(|xid| !self.is_released(*xid)) {
                 self.holding.insert(id);
                 self.poll_soon();

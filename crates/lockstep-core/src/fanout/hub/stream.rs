@@ -83,9 +83,9 @@ impl Hub {
             }
             Ok(StreamFrame::Data(message)) => {
                 let catalog = self.catalog.clone();
-                let step = decode(message)
-                    .map_err(|e| e.to_string())
-                    .and_then(|m| self.assembler.handle(m, self.reference, &catalog).map_err(|e| e.to_string()));
+                let step = decode(message).map_err(|e| e.to_string()).and_then(|m| {
+                    self.assembler.handle(m, self.reference, &catalog).map_err(|e| e.to_string())
+                });
                 match step {
                     Ok(None) => {}
                     Ok(Some(delivered)) => {
@@ -246,7 +246,8 @@ impl Hub {
 
     /// Live shapes of sessions with a position of their own are wanted from there.
     pub(super) fn want_again(&mut self, concerned: impl Fn(&super::Session) -> bool) {
-        let ids: Vec<_> = self.sessions.iter().filter(|(_, s)| s.joined && concerned(s)).map(|(id, _)| *id).collect();
+        let ids: Vec<_> =
+            self.sessions.iter().filter(|(_, s)| s.joined && concerned(s)).map(|(id, _)| *id).collect();
         for id in ids {
             self.want_again_one(id);
         }
