@@ -9,6 +9,7 @@ pub mod catch_up;
 pub mod cluster;
 pub mod connect;
 pub mod error;
+pub mod gc;
 pub mod install;
 pub mod mutate;
 pub mod poll;

@@ -2,6 +2,7 @@
 
 use crate::config::Serve;
 use crate::http::{Shared, router};
+use crate::janitor;
 use crate::socket::Outbox;
 use crate::source::Source;
 use anyhow::{Context, Result};
@@ -128,6 +129,7 @@ pub async fn serve(settings: Serve) -> Result<()> {
     let (events_out, events) = mpsc::channel(EVENTS);
     let health = Arc::new(Health::default());
     let node = Node::new(&settings, events_out.clone(), events, health.clone(), stopped.clone())?;
+    tokio::spawn(janitor::run(node.reads.clone(), settings.gc.clone(), stopped.clone()));
     let node = tokio::spawn(node.run());
     let shared = Shared { events: events_out, health, next_session: Arc::new(AtomicU64::new(1)) };
     let router = router(shared, settings.static_files.as_deref());

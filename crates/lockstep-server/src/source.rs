@@ -1,5 +1,6 @@
 //! Keeps the node fed: who the database is, what is tracked, and a replication stream.
 
+use crate::janitor;
 use crate::node::{Event, StreamHandle};
 use anyhow::Result;
 use bytes::Bytes;
@@ -87,6 +88,10 @@ async fn feed(
     drop(client);
     tokio::select! {
         result = stream(config, pool, events, system, streamed) => result,
+        () = janitor::keep_mark(pool, incarnation) => {
+            *mark = None;
+            Err(anyhow::anyhow!("the database was rolled back to an earlier state"))
+        }
         result = watch_catalog(pool, &loaded) => result,
         () = restart.notified() => Ok(()),
     }

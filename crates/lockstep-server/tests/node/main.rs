@@ -5,6 +5,7 @@
 mod catch_up;
 mod holes;
 mod mutations;
+mod partitions;
 mod protocol;
 mod resume;
 mod stream;
