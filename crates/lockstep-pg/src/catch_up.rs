@@ -69,7 +69,7 @@ async fn begin_and_lock(client: &Client, request: &CatchUpRequest) -> Result<(),
     client
         .batch_execute(
             "set local lock_timeout = '200ms'; set local statement_timeout = '10min'; \
-             set local idle_in_transaction_session_timeout = '30s'",
+             set local idle_in_transaction_session_timeout = '30s'; set local jit = off",
         )
         .await?;
     let mut names = BTreeSet::from(["lockstep.tracked".to_owned()]);

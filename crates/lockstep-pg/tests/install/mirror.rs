@@ -21,6 +21,7 @@ pub struct Mirror {
 impl Mirror {
     /// Loads `table`, or the scope of it that is given as `{"list": 1}`.
     pub async fn load(client: &Client, table: &str, scope: Json) -> Self {
+        client.batch_execute("set jit = off").await.expect("as the node's sessions");
         let known = catalog::load(client).await.expect("a catalog");
         let request: ShapeRequest =
             serde_json::from_value(json!({"ref": "0", "table": table, "scope": scope})).expect("a request");
