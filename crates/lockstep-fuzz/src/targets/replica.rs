@@ -1,4 +1,4 @@
-//! Frames to clients: what a node writes a client reads; whatever comes, nothing changes but by a whole commit.
+//! Frames to clients: what a node writes a client reads; whatever comes, nothing is visible of part of a batch.
 
 use crate::{sample, split};
 use arbitrary::{Result, Unstructured};
@@ -38,10 +38,15 @@ fn lines(bytes: &[u8]) {
     handle(&mut replica, &commit_frame(Lsn(1), None, "first"));
     replica.push("m", vec![]);
     for line in text.lines() {
-        let visible = |r: &Replica| (r.rows_of("0"), r.cursor.clone(), r.outbox.clone(), r.confirmed);
+        let visible = |r: &Replica| (r.rows_of("0"), r.cursor.clone());
         let before = visible(&replica);
-        if !matches!(replica.handle(line), Ok(Heard::Commit(_))) {
-            assert_eq!(visible(&replica), before, "changed by {line}");
+        let sent = (replica.outbox.clone(), replica.confirmed);
+        let heard = replica.handle(line);
+        if !matches!(heard, Ok(Heard::Commit(_))) {
+            let now = visible(&replica);
+            let forgotten = heard.is_err() && now == (None, None);
+            assert!(now == before || forgotten, "{before:?} became {now:?} by {line}");
+            assert_eq!((replica.outbox.clone(), replica.confirmed), sent);
         }
         let _ = (replica.join(), replica.mutate());
     }
