@@ -16,11 +16,13 @@ impl Rows {
         piece: &[u8],
         mut each: impl FnMut(Vec<Value>) -> Result<(), PgError>,
     ) -> Result<(), PgError> {
+        // What is carried ends no row: it is not searched again with every piece.
+        let (mut start, mut unsearched) = (0, self.carried.len());
         self.carried.extend_from_slice(piece);
-        let mut start = 0;
-        while let Some(end) = self.carried[start..].iter().position(|b| *b == b'\n').map(|n| start + n) {
+        while let Some(at) = self.carried[unsearched..].iter().position(|b| *b == b'\n') {
+            let end = unsearched + at;
             each(fields(&self.carried[start..end])?)?;
-            start = end + 1;
+            (start, unsearched) = (end + 1, end + 1);
         }
         self.carried.drain(..start);
         Ok(())
