@@ -4,7 +4,7 @@ use crate::messages::{any, encode, likely, ours, second_opinion};
 use crate::{sample, split};
 use arbitrary::Unstructured;
 use lockstep_core::change::{Assembler, Delivered, Final};
-use lockstep_core::pgoutput::{StreamFrame, decode};
+use lockstep_core::pgoutput::{Message, StreamFrame, decode};
 use pg_walstream::parse_keepalive_message;
 
 /// Bytes as they are; a frame; a message made from the bytes; a stream of messages.
@@ -58,9 +58,10 @@ fn made(bytes: &[u8]) {
 fn assembled(bytes: &[u8]) {
     let mut u = Unstructured::new(bytes);
     let (catalog, mut assembler, mut operations) = (sample::catalog(), Assembler::default(), 0);
-    while !u.is_empty()
-        && let Ok(message) = likely(&mut u)
-    {
+    for _ in 0..60 {
+        // An empty source goes on for ever, with zeros.
+        let message = if u.is_empty() { return } else { likely(&mut u) };
+        let Ok(message) = message else { return };
         let Ok(message) = decode(&encode(&message)) else { return };
         let kind = message.clone();
         match assembler.handle(message, 800, &catalog) {
@@ -70,11 +71,11 @@ fn assembled(bytes: &[u8]) {
             }
             Ok(None) => {
                 operations = match kind {
-                    lockstep_core::pgoutput::Message::Begin { .. } => 0,
-                    lockstep_core::pgoutput::Message::Truncate { relations } => operations + relations.len(),
-                    lockstep_core::pgoutput::Message::Insert { .. }
-                    | lockstep_core::pgoutput::Message::Update { .. }
-                    | lockstep_core::pgoutput::Message::Delete { .. } => operations + 1,
+                    Message::Begin { .. } => 0,
+                    Message::Truncate { relations } => operations + relations.len(),
+                    Message::Insert { .. } | Message::Update { .. } | Message::Delete { .. } => {
+                        operations + 1
+                    }
                     _ => operations,
                 };
             }

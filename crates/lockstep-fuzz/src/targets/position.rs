@@ -59,7 +59,7 @@ fn fold(bytes: &[u8]) {
     let mut snapshot = Snapshot::new(3, vec![1]);
     let mut seen = BTreeSet::from([0, 2]);
     let mut assigned = 3;
-    for pair in bytes.chunks_exact(2).take(300) {
+    for pair in bytes.chunks_exact(2).take(100) {
         let xid = u64::from(pair[1]) + if pair[0] & 2 == 0 { 0 } else { 256 };
         if pair[0] & 1 == 0 {
             snapshot.fold(xid);

@@ -37,7 +37,7 @@ fn lines(bytes: &[u8]) {
     handle(&mut replica, &shape_frame("0", &shape()));
     handle(&mut replica, &commit_frame(Lsn(1), None, "first"));
     replica.push("m", vec![]);
-    for line in text.lines() {
+    for line in text.lines().take(40) {
         let visible = |r: &Replica| (r.rows_of("0"), r.cursor.clone());
         let before = visible(&replica);
         let sent = (replica.outbox.clone(), replica.confirmed);
@@ -57,8 +57,10 @@ fn written(u: &mut Unstructured<'_>) -> Result<()> {
     let mut replica = Replica::new([json!({"table": "t"})]);
     handle(&mut replica, &shape_frame("0", &shape));
     let mut model: BTreeMap<i32, Vec<Json>> = BTreeMap::new();
-    let mut nth = 1;
-    while !u.is_empty() {
+    for nth in 2..20 {
+        if u.is_empty() {
+            break;
+        }
         let mut delta = Delta::default();
         if u.ratio(1, 8)? {
             delta.reset = Some(ResetReason::Horizon);
@@ -83,7 +85,6 @@ fn written(u: &mut Unstructured<'_>) -> Result<()> {
         for frame in rows_frames(&shape, &delta, u.int_in_range(1..=200)?) {
             handle(&mut replica, &frame);
         }
-        nth += 1;
         handle(&mut replica, &commit_frame(Lsn(nth), Some(nth), "next"));
         let rows = replica.rows_of("0").unwrap();
         let names = sample::COLUMNS.map(|(name, _)| name);
