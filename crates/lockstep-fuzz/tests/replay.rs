@@ -13,13 +13,17 @@ static ALLOCATOR: memory::Allocator = Cap::new(System, usize::MAX);
 
 #[test]
 fn committed_inputs_break_nothing() {
+    let mut broken = Vec::new();
     for target in TARGETS {
         let inputs = target.inputs().unwrap();
         assert!(inputs.len() > 20, "{} has no corpus", target.name);
         for path in inputs {
             let data = std::fs::read(&path).unwrap();
             let ran = catch_unwind(AssertUnwindSafe(|| memory::run(&ALLOCATOR, target, &data)));
-            assert!(ran.is_ok(), "cargo x fuzz --target {} --replay {}", target.name, path.display());
+            if ran.is_err() {
+                broken.push(format!("cargo x fuzz --target {} --replay {}", target.name, path.display()));
+            }
         }
     }
+    assert!(broken.is_empty(), "run again:\n{}", broken.join("\n"));
 }
