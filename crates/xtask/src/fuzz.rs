@@ -64,7 +64,11 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if let Some(file) = &options.replay {
         let [target] = &chosen[..] else { bail!("--replay takes one --target") };
         let fuzzing = Fuzzing { program, target: target.clone(), seed: None };
-        return Ok(if fuzzing.replay(file)? { ExitCode::SUCCESS } else { ExitCode::FAILURE });
+        if !fuzzing.replay(file)? {
+            return Ok(ExitCode::FAILURE);
+        }
+        println!("{} breaks nothing.", file.display());
+        return Ok(ExitCode::SUCCESS);
     }
     let share = Duration::from_secs(options.seconds) / u32::try_from(chosen.len())?;
     let mut failed = false;
@@ -168,9 +172,7 @@ impl Fuzzing {
         let mut command = self.command();
         command.arg(file);
         let ended = child::run(command, &format!("fuzz-{}-replay", self.target))?;
-        if ended.status.success() {
-            println!("{:<10} {} breaks nothing", self.target, file.display());
-        } else {
+        if !ended.status.success() {
             println!("{:<10} FAILED", self.target);
             self.explain(file, &reason(&ended.text()));
         }
