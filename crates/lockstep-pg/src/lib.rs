@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod connect;
 pub mod error;
 pub mod install;
+pub mod lease;
 pub mod mutate;
 pub mod poll;
 pub mod replication_stream;

@@ -18,6 +18,7 @@ const MESSAGE_BYTES: usize = 1 << 30;
 pub struct Wire<S> {
     stream: S,
     buffer: BytesMut,
+    received: u64,
 }
 
 /// Who connects, and how the session is set.
@@ -37,7 +38,7 @@ pub type TextRow = Vec<Option<String>>;
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Starts a session and authenticates.
     pub async fn start(stream: S, startup: &Startup) -> Result<Self, PgError> {
-        let mut wire = Self { stream, buffer: BytesMut::with_capacity(64 << 10) };
+        let mut wire = Self { stream, buffer: BytesMut::with_capacity(64 << 10), received: 0 };
         let user = ("user", startup.user.as_str());
         let parameters = startup.parameters.iter().map(|(k, v)| (k.as_str(), v.as_str()));
         let mut out = BytesMut::new();
@@ -119,6 +120,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         parsed.ok_or(PgError::Protocol("a message cut short"))
     }
 
+    /// Bytes read so far, also of a message that is not complete yet.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
     /// Cancellation-safe: what was read stays in the buffer.
     async fn read_whole(&mut self) -> Result<Bytes, PgError> {
         loop {
@@ -132,8 +138,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 }
                 self.buffer.reserve(total - self.buffer.len());
             }
-            if self.stream.read_buf(&mut self.buffer).await? == 0 {
-                return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+            match self.stream.read_buf(&mut self.buffer).await? {
+                0 => return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
+                read => self.received += read as u64,
             }
         }
     }
