@@ -1,6 +1,7 @@
 //! Snapshots: which transactions a state includes.
 
 use super::{ParseError, Xid};
+use crate::limits;
 use std::fmt;
 use std::str::FromStr;
 
@@ -44,9 +45,13 @@ impl Snapshot {
         xid < self.xmax && self.xip.binary_search(&xid).is_err()
     }
 
-    /// Makes `xid` seen. Ids skipped on the way up become members of `xip`: nothing is known about them.
+    /// Makes `xid` seen. Ids skipped on the way up become members of `xip`: nothing is known about them. If there
+    /// are too many of them nothing changes, which is right too: a state that sees less is only sent more.
     pub fn fold(&mut self, xid: Xid) {
         if xid >= self.xmax {
+            if xid - self.xmax > limits::FOLD_GAP {
+                return;
+            }
             self.xip.extend(self.xmax..xid);
             self.xmax = xid + 1;
         } else if let Ok(at) = self.xip.binary_search(&xid) {
@@ -140,6 +145,7 @@ mod tests {
         s.fold(13);
         s.fold(10);
         assert_eq!(s.to_string(), "12:16:12,14");
+        s.fold(16 + limits::FOLD_GAP + 1);
         s.hide(11);
         s.hide(99);
         assert_eq!(s.to_string(), "11:16:11,12,14");

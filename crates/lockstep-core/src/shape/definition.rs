@@ -111,6 +111,15 @@ impl ShapeError {
     }
 }
 
+/// What feeds a shape. One kind today; a query becomes another one, and every place that decides by it must say what
+/// it does then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// The rows of the shape's table whose scope columns (indices into `table.columns`) have these values; all rows
+    /// if there are none.
+    Scope(Vec<(usize, Text)>),
+}
+
 /// A resolved shape: the unit of fan-out. Frames are encoded once for it and shared by its sessions.
 #[derive(Debug, Clone)]
 pub struct Shape {
@@ -122,8 +131,8 @@ pub struct Shape {
     pub table: Arc<Table>,
     /// Indices into `table.columns`, ascending.
     pub columns: Vec<usize>,
-    /// Scope column (index into `table.columns`) and the value's text; empty for a table without scope.
-    pub scope: Vec<(usize, Text)>,
+    /// What feeds it.
+    pub source: Source,
     /// The columns were named by the client, not "all".
     pub subset: bool,
 }
@@ -152,9 +161,9 @@ impl Shape {
         let names = |indices: &mut dyn Iterator<Item = usize>| {
             indices.map(|i| old.columns[i].name.clone()).collect::<Vec<_>>()
         };
-        let scope = names(&mut self.scope.iter().map(|(i, _)| *i))
+        let scope = names(&mut self.scope().iter().map(|(i, _)| *i))
             .into_iter()
-            .zip(self.scope.iter().map(|(_, v)| Json::from(v.as_ref())))
+            .zip(self.scope().iter().map(|(_, v)| Json::from(v.as_ref())))
             .collect::<BTreeMap<_, _>>();
         let request = ShapeRequest {
             reference: String::new(),
@@ -187,19 +196,26 @@ impl Shape {
         let id = ShapeId::of(&parts);
         parts.push(table.schema_id.clone());
         let fingerprint = Fingerprint::of(&parts);
-        Self { id, fingerprint, table, columns, scope, subset }
+        Self { id, fingerprint, table, columns, source: Source::Scope(scope), subset }
+    }
+
+    /// The scope columns and their values; empty for a table without scope.
+    pub fn scope(&self) -> &[(usize, Text)] {
+        match &self.source {
+            Source::Scope(scope) => scope,
+        }
     }
 
     /// Whether a whole row lies in the shape's scope.
     pub fn covers(&self, row: &Tuple) -> bool {
-        self.scope
+        self.scope()
             .iter()
             .all(|(column, wanted)| matches!(row.get(*column), Some(Value::Text(v)) if v == wanted))
     }
 
     /// Whether scope values, in the order of the table's scope columns, are the shape's.
     pub fn covers_old_scope(&self, values: &[Value]) -> bool {
-        self.scope.iter().all(|(column, wanted)| {
+        self.scope().iter().all(|(column, wanted)| {
             let at = self.table.scope_columns.iter().position(|c| c == column);
             matches!(at.and_then(|at| values.get(at)), Some(Value::Text(v)) if v == wanted)
         })

@@ -90,6 +90,12 @@ struct Session {
     /// The catch-up that will establish it, if it runs.
     establishing: Option<CatchUpId>,
     shapes_part: String,
+    /// The last mutation acknowledged in this session.
+    acknowledged: u64,
+    /// No catch-up serves the session before a poll sees this transaction, which the stream could not tell it.
+    must_see: Option<Xid>,
+    /// Frames for the beginning of its next batch.
+    preface: Vec<Frame>,
     batches: VecDeque<Batch>,
 }
 

@@ -365,7 +365,9 @@ impl Hub {
             session.subs.iter().filter(|(_, s)| s.shape == index).map(|(r, _)| r.clone()).collect();
         let Some(held) = self.shapes.get(&index) else { return };
         let frame = json!([null, null, TOPIC, "withdraw", {"shape": held.shape.id.to_string()}]).to_string();
-        self.enqueue(id, super::Batch { frames: vec![frame.into()], waits: vec![] });
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.preface.push(frame.into());
+        }
         references.iter().for_each(|r| self.unsubscribe(id, r));
     }
 }
