@@ -4,9 +4,13 @@
 
 mod catch_up;
 mod holes;
+mod http;
 mod mutations;
+mod operator;
 mod protocol;
+mod proxy;
 mod resume;
 mod stream;
+mod stuck;
 mod visibility;
 mod world;

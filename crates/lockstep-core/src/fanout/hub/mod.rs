@@ -253,6 +253,11 @@ impl Hub {
         self.mode != Mode::Starting
     }
 
+    /// Whether this catch-up's answer is still of use.
+    pub fn awaits(&self, id: CatchUpId) -> bool {
+        self.running.contains_key(&id)
+    }
+
     /// Connected sessions.
     pub fn sessions(&self) -> usize {
         self.sessions.len()
