@@ -296,6 +296,12 @@ impl Replica {
         Some(held.rows.iter().map(|(k, row)| (k.clone(), named(row))).collect())
     }
 
+    /// The columns of a subscription and its rows, uncopied; None before its first commit.
+    pub fn view(&self, reference: &str) -> Option<(&[String], impl Iterator<Item = &[Json]>)> {
+        let held = self.shapes.values().find(|h| h.reference == reference)?;
+        Some((&held.columns, held.rows.values().map(Vec::as_slice)))
+    }
+
     /// One column of a subscription's rows, sorted.
     pub fn column(&self, reference: &str, column: &str) -> Vec<String> {
         let text = |v: &Json| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
