@@ -325,13 +325,13 @@ impl Reader {
 
     fn answer(&mut self, replica: &Replica) {
         if replica.outbox.is_empty() {
-            self.drain.drain(..).for_each(|answer| drop(answer.send(())));
+            self.drain.drain(..).for_each(|answer| { let _ = answer.send(()); });
         }
         if std::mem::take(&mut self.fresh)
             && let Some((truth, answer)) = self.expect.take()
         {
             if self.first_difference(&truth, replica).is_none() {
-                drop(answer.send(self.compared(&truth)));
+                let _ = answer.send(self.compared(&truth));
             } else if !answer.is_closed() {
                 self.expect = Some((truth, answer));
             }

@@ -123,10 +123,13 @@ impl World {
         if kind != Some("transaction-held") && self.dice.chance(50) {
             self.let_go().await;
         }
+        let sql = self.sql().await?;
+        let sum = "select ((select sum(amount) from purse_a) + (select sum(amount) from purse_b))::int8";
+        let sum: i64 = sql.query_one(sum, &[]).await?.get(0);
+        anyhow::ensure!(sum == crate::schema::MONEY, "the oracle's own writers lost money: {sum}");
         if let Some(wrong) = self.in_step().await? {
             return Ok(Some(wrong));
         }
-        let sql = self.sql().await?;
         if let Err(wrong) = self.shared.ledger.check(&sql).await? {
             return Ok(Some(wrong));
         }

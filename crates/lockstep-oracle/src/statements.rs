@@ -240,7 +240,12 @@ impl Statements {
         let (a, b, amount) = (1 + dice.below(PURSES), 1 + dice.below(PURSES), dice.below(50));
         let (from, to) = *dice.pick(&[("purse_a", "purse_b"), ("purse_b", "purse_a"), ("purse_a", "purse_a")]);
         match dice.below(4) {
-            0 => format!("with gone as (delete from {from} where id = {a} returning *), put as (insert into {from} select id + 100, amount from gone) select 1; update {from} set id = {a} where id = {a} + 100"),
+            // Without the lock an update that waits for the row finds it gone, and takes nothing.
+            0 => format!(
+                "lock table {from} in share row exclusive mode; \
+                 with gone as (delete from {from} where id = {a} returning *) insert into {from} select id + 100, amount from gone; \
+                 update {from} set id = {a} where id = {a} + 100"
+            ),
             1 if from != to => format!(
                 "with taken as (update {from} set amount = amount - {amount} where id = {a} returning 1) \
                  update {to} set amount = amount + {amount} * (select count(*) from taken) where id = {b}"
