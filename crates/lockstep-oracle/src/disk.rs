@@ -2,6 +2,7 @@
 
 use crate::report::Report;
 use nix::mount::{MntFlags, MsFlags, mount, umount2};
+use nix::sched::{CloneFlags, unshare};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,6 +11,12 @@ pub const FULL: &str = "disk-full";
 
 /// Holds a cluster of these tests, its WAL included, with room to spare.
 const SIZE: &str = "size=700m,mode=0755";
+
+/// From here on this thread and those it starts have mounts of their own: they go with the process, whatever ends it.
+pub fn own_mounts() -> nix::Result<()> {
+    unshare(CloneFlags::CLONE_NEWNS)?;
+    mount(None::<&str>, "/", None::<&str>, MsFlags::MS_REC | MsFlags::MS_PRIVATE, None::<&str>)
+}
 
 /// A tmpfs; dropping it unmounts it.
 #[derive(Debug)]

@@ -133,7 +133,7 @@ async fn hold(world: &mut World, site: usize) -> Result<()> {
     let sql = world.sql().await?;
     sql.batch_execute(
         "begin; update pulse_a set n = n + 1 where writer = 10; savepoint s; update pulse_b set n = n + 1 where writer = 10; \
-         insert into receipts (who, what) values (999, '00000000-0000-4000-8000-000000000000')",
+         insert into receipts (who, what, fine) values (999, '00000000-0000-4000-8000-000000000000', true)",
     )
     .await?;
     world.held = Some(sql);

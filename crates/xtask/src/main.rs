@@ -8,6 +8,7 @@ mod child;
 mod console;
 mod demo;
 mod node;
+mod oracle;
 mod setup;
 mod stop;
 mod test;
@@ -32,6 +33,8 @@ enum Task {
     Tidy,
     /// Run the browser tests alone.
     E2e,
+    /// Judge the real binary against a real PostgreSQL, with random writers and faults.
+    Oracle(oracle::Options),
     /// Install what the other commands need, and nothing else.
     Setup(setup::Options),
 }
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Tidy => tidy::run(),
         Task::E2e => test::run_browser_alone(),
+        Task::Oracle(options) => oracle::run(&options),
         Task::Setup(options) => setup::run(&options),
     };
     match result {
