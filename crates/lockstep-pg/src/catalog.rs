@@ -37,7 +37,12 @@ struct ColumnRow {
 
 impl Row {
     fn into_table(self) -> Result<Table, PgError> {
-        let missing = || PgError::NotInstalled(format!("the log of {}.{} names a column that is gone", self.schema, self.name));
+        let missing = || {
+            PgError::NotInstalled(format!(
+                "the log of {}.{} names a column that is gone",
+                self.schema, self.name
+            ))
+        };
         let at = |attnums: &[i16]| -> Result<Vec<usize>, PgError> {
             let find = |n: &i16| self.columns.iter().position(|c| c.attnum == *n).ok_or_else(missing);
             attnums.iter().map(find).collect()
@@ -94,7 +99,8 @@ pub async fn load<C: GenericClient>(client: &C) -> Result<Catalog, PgError> {
         let message = "Lockstep is not installed in this database; run `lockstep install`";
         return Err(PgError::NotInstalled(message.into()));
     };
-    let installation = texts(client, "select id::text from lockstep.installation").await?.pop().unwrap_or_default();
+    let installation =
+        texts(client, "select id::text from lockstep.installation").await?.pop().unwrap_or_default();
     Ok(Catalog::new(tables(client).await?, clients, installation))
 }
 

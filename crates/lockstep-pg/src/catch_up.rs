@@ -12,8 +12,8 @@ use lockstep_core::position::{Facts, Lsn, ResetReason, Snapshot, Xid};
 use lockstep_core::protocol::{Delta, rows_frames};
 use lockstep_core::shape::Shape;
 use std::collections::{BTreeMap, BTreeSet};
-use tokio_postgres::types::Type;
 use tokio_postgres::Client;
+use tokio_postgres::types::Type;
 
 /// SQLSTATE of a table that does not exist.
 const UNDEFINED_TABLE: &str = "42P01";
@@ -22,7 +22,11 @@ const UNDEFINED_TABLE: &str = "42P01";
 ///
 /// On an error the transaction is left to the caller's pool, which rolls it back when the client is recycled; here
 /// it is rolled back at once.
-pub async fn read(client: &Client, request: &CatchUpRequest, history: &[(u32, Lsn)]) -> Result<CatchUpAnswer, PgError> {
+pub async fn read(
+    client: &Client,
+    request: &CatchUpRequest,
+    history: &[(u32, Lsn)],
+) -> Result<CatchUpAnswer, PgError> {
     let result = read_in_transaction(client, request, history).await;
     if result.is_err() {
         // The first error is the one that matters; a dead connection cannot be rolled back.
@@ -83,8 +87,11 @@ async fn begin_and_lock(client: &Client, request: &CatchUpRequest) -> Result<(),
 }
 
 async fn facts(client: &Client, request: &CatchUpRequest, history: &[(u32, Lsn)]) -> Result<Facts, PgError> {
-    let snapshot: Snapshot =
-        texts(client, "select pg_current_snapshot()::text").await?.first().ok_or(PgError::Protocol("S"))?.parse()?;
+    let snapshot: Snapshot = texts(client, "select pg_current_snapshot()::text")
+        .await?
+        .first()
+        .ok_or(PgError::Protocol("S"))?
+        .parse()?;
     let (system, timeline, database) = crate::poll::identify(client).await?;
     let marks: BTreeSet<i64> = request
         .reads
@@ -95,8 +102,11 @@ async fn facts(client: &Client, request: &CatchUpRequest, history: &[(u32, Lsn)]
         })
         .collect();
     let list = marks.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
-    let known =
-        texts(client, &format!("select mark::text from lockstep.incarnations where mark = any('{{{list}}}')")).await?;
+    let known = texts(
+        client,
+        &format!("select mark::text from lockstep.incarnations where mark = any('{{{list}}}')"),
+    )
+    .await?;
     let insert_lsn = texts(client, "select pg_current_wal_insert_lsn()::text").await?;
     Ok(Facts {
         system,
@@ -122,7 +132,11 @@ async fn check_schema(client: &Client, request: &CatchUpRequest) -> Result<BTree
         }
     }
     let rows = texts(client, "select log || ' ' || horizon from lockstep.tracked").await?;
-    Ok(rows.iter().filter_map(|r| r.split_once(' ')).filter_map(|(l, h)| Some((l.parse().ok()?, h.parse().ok()?))).collect())
+    Ok(rows
+        .iter()
+        .filter_map(|r| r.split_once(' '))
+        .filter_map(|(l, h)| Some((l.parse().ok()?, h.parse().ok()?)))
+        .collect())
 }
 
 async fn read_shape(
@@ -145,7 +159,8 @@ async fn read_shape(
     };
     let mut delta = Delta { reset: Some(reset), ..Delta::default() };
     let table = &shape.table;
-    let sql = format!("select {} from only {} t where {}", columns(shape), qualified(table), in_scope(shape, "t"));
+    let sql =
+        format!("select {} from only {} t where {}", columns(shape), qualified(table), in_scope(shape, "t"));
     copy(client, &sql, |fields| {
         delta.put.push(widen(shape, fields));
         Ok(())
@@ -176,12 +191,13 @@ async fn changed_rows(client: &Client, shape: &Shape, snapshot: &Snapshot) -> Re
     let keys: Vec<String> = (1..=table.key.len()).map(|i| format!("k{i}")).collect();
     let list = keys.join(", ");
     let mut place = unseen(snapshot);
-    for (column, value) in &shape.scope {
+    for (column, value) in shape.scope() {
         let at = table.scope_columns.iter().position(|c| c == column).map_or(0, |i| i + 1);
         place += &format!(" and s{at} = {}", typed(table, *column, value));
     }
     let log = table.log;
-    let join = table.key.iter().zip(&keys).map(|(c, k)| format!("t.{} = k.{k}", quote(&table.columns[*c].name)));
+    let join =
+        table.key.iter().zip(&keys).map(|(c, k)| format!("t.{} = k.{k}", quote(&table.columns[*c].name)));
     let join = join.collect::<Vec<_>>().join(" and ");
     let first_key = quote(&table.columns[table.key[0]].name);
     let sql = format!(
@@ -219,7 +235,10 @@ fn typed(table: &Table, column: usize, value: &str) -> String {
 
 fn in_scope(shape: &Shape, alias: &str) -> String {
     let table = &shape.table;
-    let parts = shape.scope.iter().map(|(c, v)| format!("{alias}.{} = {}", quote(&table.columns[*c].name), typed(table, *c, v)));
+    let parts = shape
+        .scope()
+        .iter()
+        .map(|(c, v)| format!("{alias}.{} = {}", quote(&table.columns[*c].name), typed(table, *c, v)));
     let parts: Vec<String> = parts.collect();
     if parts.is_empty() { "true".into() } else { parts.join(" and ") }
 }
@@ -302,7 +321,11 @@ async fn outcomes(client: &Client, subject: &str, id: &str) -> Result<Vec<Outcom
         let n = n.parse().map_err(|_| PgError::Protocol("a mutation's number"))?;
         let (id, outcome): (String, String) = (row.get(1), row.get(2));
         let text = |at: usize| row.get::<_, Option<String>>(at).unwrap_or_default();
-        Ok(Outcome { n, id: id.into(), refusal: (outcome == "refused").then(|| Refusal::new(text(3), text(4))) })
+        Ok(Outcome {
+            n,
+            id: id.into(),
+            refusal: (outcome == "refused").then(|| Refusal::new(text(3), text(4))),
+        })
     };
     rows.iter().map(read).collect()
 }

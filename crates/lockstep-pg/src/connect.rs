@@ -43,7 +43,8 @@ pub fn plain_config(url: &str) -> Result<Config, PgError> {
 /// As [`plain_config`].
 pub fn config(url: &str) -> Result<Config, PgError> {
     let mut config = plain_config(url)?;
-    let options: Vec<String> = SESSION.iter().map(|(k, v)| format!("-c {k}={}", v.replace(' ', "\\ "))).collect();
+    let options: Vec<String> =
+        SESSION.iter().map(|(k, v)| format!("-c {k}={}", v.replace(' ', "\\ "))).collect();
     let given = config.get_options().map(|o| format!("{o} ")).unwrap_or_default();
     config.options(format!("{given}{}", options.join(" ")));
     Ok(config)
@@ -60,11 +61,13 @@ pub fn pool(config: &Config, size: usize) -> Result<Pool, PgError> {
 pub async fn replication(config: &Config) -> Result<Wire<TcpStream>, PgError> {
     let user = config.get_user().ok_or_else(|| PgError::Url("it names no user".into()))?;
     let dbname = config.get_dbname().unwrap_or(user);
-    let mut parameters: Vec<(String, String)> = SESSION.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+    let mut parameters: Vec<(String, String)> =
+        SESSION.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
     parameters.push(("database".into(), dbname.into()));
     parameters.push(("replication".into(), "database".into()));
     parameters.push(("application_name".into(), "lockstep".into()));
-    let startup = Startup { user: user.into(), password: config.get_password().map(<[u8]>::to_vec), parameters };
+    let startup =
+        Startup { user: user.into(), password: config.get_password().map(<[u8]>::to_vec), parameters };
     let mut last = PgError::Url("it names no host".into());
     for (i, host) in config.get_hosts().iter().enumerate() {
         let port = config.get_ports().get(i).or(config.get_ports().first()).copied().unwrap_or(5432);

@@ -72,7 +72,12 @@ pub async fn run(client: &Client, request: &MutateRequest, catalog: &Catalog) ->
 }
 
 /// Passing failures (deadlock, serialization, time-outs) are retried under the same number, never refused.
-async fn with_patience(client: &Client, request: &MutateRequest, mutation: &Mutation, catalog: &Catalog) -> Step {
+async fn with_patience(
+    client: &Client,
+    request: &MutateRequest,
+    mutation: &Mutation,
+    catalog: &Catalog,
+) -> Step {
     for attempt in 0..TRIES {
         match once(client, request, mutation, catalog).await {
             Ok(step) => return step,
@@ -89,30 +94,36 @@ async fn with_patience(client: &Client, request: &MutateRequest, mutation: &Muta
     Step::Stop(MutateResult::Busy)
 }
 
-async fn once(client: &Client, request: &MutateRequest, mutation: &Mutation, catalog: &Catalog) -> Result<Step, PgError> {
-    match attempt(client, request, mutation, catalog, None).await {
+async fn once(
+    client: &Client,
+    request: &MutateRequest,
+    mutation: &Mutation,
+    catalog: &Catalog,
+) -> Result<Step, PgError> {
+    let refusal = match attempt(client, request, mutation, catalog, None).await {
         Ok(step) => return Ok(step),
-        Err(failure) => {
-            // A dead connection has rolled back already.
-            let _ = client.batch_execute("rollback").await;
-            match failure {
-                Failure::Passing(error) => return Err(error),
-                // The refusal is decided in a transaction of its own under the same compare-and-set: if somebody
-                // else decided the number meanwhile, what they stored stands.
-                Failure::Refused(refusal) => match attempt(client, request, mutation, catalog, Some(&refusal)).await {
-                    Ok(step) => return Ok(step),
-                    Err(Failure::Passing(error)) => {
-                        let _ = client.batch_execute("rollback").await;
-                        return Err(error);
-                    }
-                    Err(Failure::Refused(again)) => {
-                        let _ = client.batch_execute("rollback").await;
-                        return Err(PgError::Server { code: again.code, message: again.message });
-                    }
-                },
-            }
+        Err(Failure::Refused(refusal)) => refusal,
+        Err(Failure::Passing(error)) => {
+            roll_back(client).await;
+            return Err(error);
         }
+    };
+    roll_back(client).await;
+    // The refusal is decided in a transaction of its own under the same compare-and-set: if somebody else decided
+    // the number meanwhile, what they stored stands.
+    let stored = attempt(client, request, mutation, catalog, Some(&refusal)).await;
+    if stored.is_err() {
+        roll_back(client).await;
     }
+    stored.map_err(|failure| match failure {
+        Failure::Passing(error) => error,
+        Failure::Refused(again) => PgError::Server { code: again.code, message: again.message },
+    })
+}
+
+async fn roll_back(client: &Client) {
+    // A dead connection has rolled back already.
+    let _ = client.batch_execute("rollback").await;
 }
 
 async fn attempt(
@@ -122,7 +133,9 @@ async fn attempt(
     catalog: &Catalog,
     refusal: Option<&Refusal>,
 ) -> Result<Step, Failure> {
-    client.batch_execute("begin; set local statement_timeout = '30s'; set local lock_timeout = '10s'").await?;
+    client
+        .batch_execute("begin; set local statement_timeout = '30s'; set local lock_timeout = '10s'")
+        .await?;
     if !claim(client, request, mutation, refusal).await? {
         let step = stored(client, request, mutation).await?;
         client.batch_execute("rollback").await?;
@@ -141,8 +154,13 @@ async fn attempt(
     xid.map(Step::Committed).ok_or(Failure::Passing(PgError::Protocol("no transaction id")))
 }
 
-async fn execute(client: &Client, sql: &str, values: &[Option<String>]) -> Result<u64, tokio_postgres::Error> {
-    let typed: Vec<(&(dyn ToSql + Sync), Type)> = values.iter().map(|v| (v as &(dyn ToSql + Sync), Type::TEXT)).collect();
+async fn execute(
+    client: &Client,
+    sql: &str,
+    values: &[Option<String>],
+) -> Result<u64, tokio_postgres::Error> {
+    let typed: Vec<(&(dyn ToSql + Sync), Type)> =
+        values.iter().map(|v| (v as &(dyn ToSql + Sync), Type::TEXT)).collect();
     client.execute_typed(sql, &typed).await
 }
 
@@ -195,14 +213,19 @@ async fn stored(client: &Client, request: &MutateRequest, mutation: &Mutation) -
         [(&request.subject, Type::TEXT), (&request.client, Type::TEXT), (&n, Type::TEXT)];
     let rows = client.query_typed(sql, &parameters).await?;
     let Some(row) = rows.first() else { return Ok(Step::Stop(MutateResult::UnknownClient)) };
-    let last: u64 = row.get::<_, String>(0).parse().map_err(|_| PgError::Protocol("a client's last number"))?;
+    let last: u64 =
+        row.get::<_, String>(0).parse().map_err(|_| PgError::Protocol("a client's last number"))?;
     if last < mutation.n {
         return Ok(Step::Stop(MutateResult::Gap { last }));
     }
     let newest = row.get::<_, Option<String>>(1).filter(|_| last == mutation.n);
     let id = row.get::<_, Option<String>>(2).or(newest);
     // A number whose outcome was confirmed and forgotten is not sent again by the client that confirmed it.
-    Ok(if id.as_deref() == Some(mutation.id.as_str()) { Step::Already } else { Step::Stop(MutateResult::Renumber) })
+    Ok(if id.as_deref() == Some(mutation.id.as_str()) {
+        Step::Already
+    } else {
+        Step::Stop(MutateResult::Renumber)
+    })
 }
 
 fn compile(operation: &Operation, catalog: &Catalog) -> Result<Statement, Refusal> {
@@ -220,7 +243,12 @@ fn compile(operation: &Operation, catalog: &Catalog) -> Result<Statement, Refusa
             if names.is_empty() {
                 format!("insert into {} default values", qualified(table))
             } else {
-                format!("insert into {} ({}) values ({})", qualified(table), names.join(", "), places.join(", "))
+                format!(
+                    "insert into {} ({}) values ({})",
+                    qualified(table),
+                    names.join(", "),
+                    places.join(", ")
+                )
             }
         }
         Operation::Update { table, key, set } => {
@@ -257,7 +285,10 @@ fn key_condition(
 ) -> Result<String, Refusal> {
     let wanted: Vec<&str> = table.key.iter().map(|k| table.columns[*k].name.as_str()).collect();
     if key.len() != wanted.len() || !wanted.iter().all(|w| key.contains_key(*w)) {
-        return Err(Refusal::new("malformed", format!("`key` must name the primary key: {}", wanted.join(", "))));
+        return Err(Refusal::new(
+            "malformed",
+            format!("`key` must name the primary key: {}", wanted.join(", ")),
+        ));
     }
     let mut parts = Vec::new();
     for (name, value) in key {

@@ -55,8 +55,12 @@ fn parse_history(text: &str) -> Vec<(u32, Lsn)> {
 
 /// Makes a temporary slot. Waits for every writing transaction that is open in the cluster, other databases
 /// included. The old option syntax is the one that 14 to 18 all accept.
-pub async fn create_slot<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>, name: &str) -> Result<(), PgError> {
-    wire.query(&format!("CREATE_REPLICATION_SLOT \"{name}\" TEMPORARY LOGICAL pgoutput NOEXPORT_SNAPSHOT")).await?;
+pub async fn create_slot<S: AsyncRead + AsyncWrite + Unpin>(
+    wire: &mut Wire<S>,
+    name: &str,
+) -> Result<(), PgError> {
+    wire.query(&format!("CREATE_REPLICATION_SLOT \"{name}\" TEMPORARY LOGICAL pgoutput NOEXPORT_SNAPSHOT"))
+        .await?;
     Ok(())
 }
 
@@ -67,7 +71,8 @@ pub async fn copy_slot<S: AsyncRead + AsyncWrite + Unpin>(
     theirs: &str,
     name: &str,
 ) -> Result<(), PgError> {
-    wire.query(&format!("SELECT pg_catalog.pg_copy_logical_replication_slot('{theirs}', '{name}', true)")).await?;
+    wire.query(&format!("SELECT pg_catalog.pg_copy_logical_replication_slot('{theirs}', '{name}', true)"))
+        .await?;
     Ok(())
 }
 
@@ -129,7 +134,8 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
 
 /// A standby status update (manual, 55.4): written and flushed are both what need not be sent again.
 fn status_update(flush: Lsn, reply: bool) -> Vec<u8> {
-    let micros = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_micros()).unwrap_or(0));
+    let micros =
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| i64::try_from(d.as_micros()).unwrap_or(0));
     let mut message = vec![b'r'];
     for lsn in [flush, flush, flush] {
         message.extend(lsn.0.to_be_bytes());

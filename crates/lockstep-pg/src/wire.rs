@@ -54,7 +54,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     async fn authenticate(&mut self, startup: &Startup) -> Result<(), PgError> {
-        let password = || startup.password.as_deref().ok_or(PgError::Protocol("a password is asked for, none is given"));
+        let password =
+            || startup.password.as_deref().ok_or(PgError::Protocol("a password is asked for, none is given"));
         loop {
             let message = self.parse().await?;
             let mut out = BytesMut::new();
@@ -123,7 +124,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         loop {
             if self.buffer.len() >= 5 {
                 let length = (&self.buffer[1..5]).get_i32();
-                let total = usize::try_from(length).ok().filter(|l| (4..MESSAGE_BYTES).contains(l)).map(|l| l + 1);
+                let total =
+                    usize::try_from(length).ok().filter(|l| (4..MESSAGE_BYTES).contains(l)).map(|l| l + 1);
                 let total = total.ok_or(PgError::Protocol("an impossible length"))?;
                 if self.buffer.len() >= total {
                     return Ok(self.buffer.split_to(total).freeze());

@@ -51,7 +51,10 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(code) => code,
-        Err(_) if stop::requested() => ExitCode::from(stop::INTERRUPTED),
+        Err(_) if stop::requested() => {
+            println!("Stopped.");
+            ExitCode::from(stop::INTERRUPTED)
+        }
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE

@@ -8,9 +8,9 @@ import { CONNECTION_TABLE, type ConnectionEffect, type ConnectionEvent, type Con
 import { Keeper } from './keeper'
 import { Listeners } from './listeners'
 import { type LiveQuery, LiveQueryState, type QueryDefinition } from './live_query'
-import { type Mutation, type MutationOptions, type MutationOutcome, MutationWaits, newMutation, type OpInput } from './mutation'
+import { type Mutation, type MutationOptions, MutationWaits, newMutation, type OpInput } from './mutation'
 import { Outbox, type OutboxWrite } from './outbox'
-import { FrameError, type ProtocolErrorBody, readAnswers, readError, readFrame, readJoined, type ShapeAnswer, type ShapeDefinition } from './protocol'
+import { FrameError, readAnswers, readError, readFrame, readJoined, type ShapeAnswer, type ShapeDefinition } from './protocol'
 import { Sender } from './sender'
 import { joinRequest, Session } from './session'
 import { type ClientStatus, StatusBoard } from './status'
@@ -382,7 +382,8 @@ export class LockstepClient implements Client {
       refusedPut: decided.refused,
     })
     const touched = carryOut(this.base, plan)
-    if (batch) session.isEstablished = true
+    const isFirst = batch !== undefined && !session.isEstablished
+    if (isFirst) session.isEstablished = true
     this.outbox.carryOut(decided, plan.cursor, failure === null)
     const notice = batch && {
       lsn: batch.commit.lsn,
@@ -391,10 +392,12 @@ export class LockstepClient implements Client {
       tables: [...touched.keys()],
     }
     this.refresh(touched, () => {
-      for (const { id, outcome, code, message } of decided.decisions) this.waits.decide(id, outcomeOf(outcome, code, message))
+      for (const { n: _, id, ...outcome } of decided.decisions) this.waits.decide(id, outcome)
       if (notice) this.commits.call(notice)
     })
-    if (this.session === session) this.sender.pump()
+    if (this.session !== session) return
+    if (isFirst) this.sender.established()
+    this.sender.pump()
   }
 
   private async saveDrafts(): Promise<void> {
@@ -424,6 +427,7 @@ export class LockstepClient implements Client {
     const shapes = contents.shapes.map((shape) => [shape.id, { ...shape, rows: contents.rows.get(shape.id) ?? new Map() }] as const)
     this.base = { cursor: contents.meta.cursor, shapes: new Map(shapes) }
     this.outbox.load(contents)
+    this.sender.forget()
     for (const [table, keys] of keysOf(this.base, active())) {
       touched.set(table, new Set([...(touched.get(table) ?? []), ...keys]))
     }
@@ -490,9 +494,3 @@ export class LockstepClient implements Client {
     })
   }
 }
-
-function outcomeOf(outcome: 'applied' | 'refused', code?: string, message?: string): MutationOutcome {
-  return { outcome, ...(code === undefined ? {} : { code }), ...(message === undefined ? {} : { message }) }
-}
-
-export type { ProtocolErrorBody }

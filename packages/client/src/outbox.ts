@@ -68,7 +68,7 @@ export class Outbox {
     this.meta = contents.meta
     this.confirmed = contents.meta.confirmed
     this.entries = contents.outbox
-    this.refused = contents.refused
+    if (this.refused.length + contents.refused.length > 0) this.refused = contents.refused
     this.lastSeq = Math.max(this.lastSeq, contents.outbox.at(-1)?.seq ?? 0)
   }
 

@@ -33,6 +33,8 @@ export class Sender {
   private sentSeq = 0
   private perMessage = MUTATIONS_PER_MESSAGE
   private gaps = 0
+  /** a client id to number the outbox anew under, once it is known what the old one carried out */
+  private renumberTo: string | null = null
   private cancelPause: (() => void) | null = null
 
   constructor(
@@ -61,6 +63,27 @@ export class Sender {
     this.cancelPause = null
   }
 
+  /**
+   * The session's first commit was applied, and with it every outcome that the node knows. A `renumber` waits for this:
+   * earlier mutations of the same message may have been carried out, and would be again under the new id.
+   */
+  established(): void {
+    const client = this.renumberTo
+    if (client === null) return
+    this.change(
+      () => this.outbox.renumber(client),
+      () => {
+        this.renumberTo = null
+        this.ports.rejoin()
+      },
+    )
+  }
+
+  /** The outbox is another one now. */
+  forget(): void {
+    this.renumberTo = null
+  }
+
   /** Starts over within the session, after the outbox was numbered anew. */
   restart(): void {
     if (this.active) this.begin()
@@ -74,7 +97,8 @@ export class Sender {
   /** Sends what is to be sent, if it may be. */
   pump(): void {
     const { outbox } = this
-    const blocked = this.inFlight || this.halted !== null || this.cancelPause !== null || outbox.meta.unknown !== null
+    const isHeld = this.renumberTo !== null || outbox.meta.unknown !== null
+    const blocked = isHeld || this.inFlight || this.halted !== null || this.cancelPause !== null
     if (!this.active || blocked) return
     const batch = outbox.entries.filter(({ seq }) => seq > this.sentSeq).slice(0, this.perMessage)
     const last = batch[batch.length - 1]
@@ -100,10 +124,8 @@ export class Sender {
   private failed(error: ProtocolErrorBody, sent: readonly string[]): void {
     const { code, client, last } = error
     if (code === 'renumber' && client !== undefined) {
-      this.change(
-        () => this.outbox.renumber(client),
-        () => this.ports.rejoin(),
-      )
+      this.renumberTo = client
+      this.ports.rejoin()
     } else if (code === 'gap' && last !== undefined && this.gaps === 0) {
       this.closeGap(last)
     } else if (code === 'unknown_client' && client !== undefined) {

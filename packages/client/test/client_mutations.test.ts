@@ -299,10 +299,28 @@ describe('errors of a reply', () => {
     await ack(world, await taken(world), 'k2')
     const mutation = world.client.mutate([add('3', 'b')])
     world.server.refuse(await world.server.next('mutate'), 'renumber', { client: 'c2' })
+    expect((await answerJoin(world.server)).payload).toMatchObject({ client: 'c1', cursor: 'k2' })
+    expect(world.server.unread()).toEqual([])
+    world.server.send('commit', { lsn: '0/1', xid: null, cursor: 'k2' })
     expect((await answerJoin(world.server, { client: 'c2' })).payload).toMatchObject({ client: 'c2', cursor: 'k2' })
     expect((await taken(world)).payload).toMatchObject({ confirmed: '0', mutations: [{ n: '1', id: mutation.id }] })
     await world.client.close()
     expect((await store.open('ws://node/socket', '')).meta).toMatchObject({ client: 'c2', confirmed: '0' })
+  })
+
+  it('renumber: what the old client id carried out is not sent under the new one', async () => {
+    const world = await loaded()
+    const first = world.client.mutate([add('2', 'done, not acknowledged')])
+    const second = world.client.mutate([add('3', 'number taken')])
+    await second.saved
+    world.server.drop()
+    await join(world.server)
+    world.server.refuse(await world.server.next('mutate'), 'renumber', { client: 'c2' })
+    await answerJoin(world.server)
+    world.server.send('ack', { mutations: [{ n: '1', id: first.id, outcome: 'applied' }, { n: '2', id: 'of the copy', outcome: 'applied' }] })
+    world.server.send('commit', { lsn: '0/1', xid: null, cursor: 'k2' })
+    expect((await answerJoin(world.server, { client: 'c2' })).payload.client).toBe('c2')
+    expect((await taken(world)).payload.mutations).toMatchObject([{ n: '1', id: second.id }])
   })
 
   it('gap: goes on from last + 1', async () => {

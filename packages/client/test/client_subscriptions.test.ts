@@ -111,6 +111,19 @@ describe('subscriptions', () => {
     expect(client.status.getSnapshot().connection).toBe('live')
   })
 
+  it('that the node refuses to resume leave the store with the next commit', async () => {
+    const world = openWorld(await storeWithBoth())
+    const { client, server } = world
+    const [a, b] = [client.subscribe(A), client.subscribe(B)]
+    server.open()
+    const request = await server.next('phx_join')
+    const error = { code: 'unknown_scope', message: 'no longer' }
+    server.reply(request, { database: 'db1', client: 'c1', subject: '', shapes: [{ ref: a.ref, ok: true }, { ref: b.ref, error }] })
+    const todos = client.query<Todo>({ table: 'todos' })
+    await commit(world, 'k2')
+    expect([todos.getSnapshot().map(({ id }) => id), b.getSnapshot().state]).toEqual([['a1'], 'error'])
+  })
+
   it('show what the store holds before there is a connection, and resume with one cursor', async () => {
     const store = await storeWithBoth()
     const { client, server } = openWorld(store)
@@ -267,6 +280,32 @@ describe('other databases', () => {
     await join(back.server, { database: 'db1' })
     expect((await answerJoin(back.server)).payload).toMatchObject({ client: 'c1', cursor: 'k1' })
     expect((await back.server.next('mutate')).payload.mutations[0].ops[0].values.title).toBe('for db1')
+  })
+
+  it('do not get what was written while the first was shown, not even in the same turn', async () => {
+    const store = await storeWithBoth()
+    const world = openWorld(store)
+    const { client, server } = world
+    await client.subscribe(A).ready
+    server.open()
+    const request = await server.next('phx_join')
+    const write = store.write.bind(store)
+    let release!: () => void
+    const gate = new Promise<void>((resolve) => (release = resolve))
+    store.write = async (one) => {
+      await gate
+      await write(one)
+    }
+    // the first write holds the queue up, so that the second mutation is still a draft when the answer arrives
+    client.mutate([{ op: 'insert', table: 'todos', values: { id: 'n1' } }])
+    await turn()
+    server.reply(request, { database: 'db2', client: 'x1', subject: '', shapes: [] })
+    const second = client.mutate([{ op: 'insert', table: 'todos', values: { id: 'n2' } }])
+    release()
+    await second.saved
+    expect((await answerJoin(server, { database: 'db2', client: 'x1' })).payload.client).toBeNull()
+    await commit(world, 'z1')
+    expect([client.status.getSnapshot().unsent, server.unread()]).toEqual([0, []])
   })
 
   it('frames of the session with the other database are not applied', async () => {

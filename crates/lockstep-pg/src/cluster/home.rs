@@ -60,7 +60,9 @@ impl Home {
         if !root.exists() {
             make(&root, account)?;
         }
-        Home::claim(root, false)
+        let home = Home::claim(root, false)?;
+        end_orphan(&home.data())?;
+        Ok(home)
     }
 
     fn claim(root: PathBuf, temporary: bool) -> Result<Home> {
@@ -73,9 +75,7 @@ impl Home {
         lock.set_len(0)?;
         lock.rewind()?;
         write!(lock, "{}", std::process::id())?;
-        let home = Home { root, temporary, _lock: lock };
-        end_orphan(&home.data())?;
-        Ok(home)
+        Ok(Home { root, temporary, _lock: lock })
     }
 
     pub(super) fn data(&self) -> PathBuf {
@@ -123,6 +123,7 @@ pub(super) fn forget(path: &Path) -> Result<()> {
     let root = if found.is_symlink() { elsewhere(&path)? } else { path.clone() };
     if root.exists() {
         let home = Home::claim(root.clone(), false)?;
+        end_orphan(&home.data())?;
         place::remove(&root).with_context(|| format!("cannot remove {}", root.display()))?;
         drop(home);
     }
@@ -157,6 +158,12 @@ fn sweep(base: &Path) {
     let dead: Vec<Home> = runs.filter_map(|root| Home::claim(root, true).ok()).collect();
     drop(lock);
     for home in dead {
+        let data = home.data();
+        if let Some(pid) = pid_in(&data.join("postmaster.pid")).filter(|pid| serves(*pid, &data)) {
+            // It was told to stop in good order when its parent ended; its data is not worth waiting for that.
+            let _ = process::send(pid, Signal::SIGQUIT);
+            process::wait_until(ORPHAN_LIMIT, || !serves(pid, &data));
+        }
         home.remove_if_temporary();
     }
 }
@@ -183,7 +190,7 @@ fn end_orphan(data: &Path) -> Result<()> {
 }
 
 /// The first line of a `postmaster.pid`.
-pub(super) fn pid_in(file: &Path) -> Option<u32> {
+fn pid_in(file: &Path) -> Option<u32> {
     fs::read_to_string(file).ok()?.lines().next()?.trim().parse().ok()
 }
 

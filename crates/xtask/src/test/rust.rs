@@ -34,10 +34,10 @@ pub fn tests(part: &mut Part, quick: bool) -> Result<()> {
 /// `cargo fmt --check` and clippy without warnings: one check each.
 pub fn format_and_lints(part: &mut Part) -> Result<()> {
     for (component, arguments, what_brings_it) in [
-        ("fmt", &["fmt", "--all", "--check"][..], "rustup component add rustfmt"),
+        ("fmt", &["fmt", "--all", "--check", "--", "--color", "never"][..], "rustup component add rustfmt"),
         (
             "clippy",
-            &["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"],
+            &["clippy", "--quiet", "--keep-going", "--workspace", "--all-targets", "--", "-D", "warnings"],
             "rustup component add clippy",
         ),
     ] {
