@@ -130,6 +130,8 @@ async fn stop_node(world: &World, at: usize) -> Result<()> {
 
 /// A transaction that wrote stays open over the following rounds; a node starts meanwhile and cannot make a slot.
 async fn hold(world: &mut World, site: usize) -> Result<()> {
+    // An earlier one would be waited for.
+    world.held = None;
     let sql = world.sql().await?;
     sql.batch_execute(
         "begin; update pulse_a set n = n + 1 where writer = 10; savepoint s; update pulse_b set n = n + 1 where writer = 10; \

@@ -40,6 +40,8 @@ pub enum Order {
     Mutate(bool),
     /// Close the connection as a crash would, and stay away or come back.
     Online(bool),
+    /// What is not decided yet.
+    Outbox(oneshot::Sender<String>),
     /// Reasons of resets since the last such question.
     Resets(oneshot::Sender<Vec<String>>),
 }
@@ -319,6 +321,11 @@ impl Reader {
             Order::Drain(answer) => self.drain.push(answer),
             Order::Mutate(on) => self.mutating = on,
             Order::Online(on) => self.online = on,
+            Order::Outbox(answer) => {
+                let numbers: Vec<u64> = replica.outbox.iter().map(|p| p.n).collect();
+                let (last, confirmed) = (replica.last, replica.confirmed);
+                drop(answer.send(format!("outbox {numbers:?}, last {last}, confirmed {confirmed}")));
+            }
             Order::Resets(answer) => drop(answer.send(std::mem::take(&mut self.resets))),
         }
     }

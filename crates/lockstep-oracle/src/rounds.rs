@@ -173,7 +173,12 @@ impl World {
             let (tell, told) = oneshot::channel();
             self.clients[*at].tell(Order::Drain(tell));
             if tokio::time::timeout_at(deadline.into(), told).await.is_err() {
-                return Ok(Some(format!("client {at} hangs: its mutations are not decided within {IN_STEP:?}{}", self.states().await)));
+                let (tell, told) = oneshot::channel();
+                self.clients[*at].tell(Order::Outbox(tell));
+                let outbox = tokio::time::timeout(Duration::from_secs(5), told).await;
+                let outbox = outbox.ok().and_then(Result::ok).unwrap_or_else(|| "it does not answer".into());
+                let states = self.states().await;
+                return Ok(Some(format!("client {at} hangs: its mutations are not decided within {IN_STEP:?}: {outbox}{states}")));
             }
         }
         let sql = self.sql().await?;
@@ -254,7 +259,9 @@ impl World {
             let lines = site.node.as_ref().map(|n| n.log_from(site.read)).unwrap_or_default();
             site.read += lines.len();
             let bad = |line: &&String| {
-                line.contains("panicked") || quiet && (line.contains(" WARN ") || line.contains("ERROR "))
+                // A pool finds out that a connection ended when it is next asked for one.
+                let late = line.contains("could not be recycled");
+                line.contains("panicked") || quiet && !late && (line.contains(" WARN ") || line.contains("ERROR "))
             };
             found = found.or_else(|| lines.iter().find(bad).map(|line| format!("the node says: {line}")));
         }
