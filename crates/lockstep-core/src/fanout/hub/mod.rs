@@ -25,7 +25,7 @@ use crate::catalog::Catalog;
 use crate::change::{Assembler, Text};
 use crate::fanout::match_index::ShapeIndex;
 use crate::fanout::{MatchIndex, Ring};
-use crate::limits;
+use crate::limits::{self, Bounds};
 use crate::position::{CursorHead, Lsn, Snapshot, Xid};
 use crate::protocol::Frame;
 use crate::shape::{Shape, ShapeId};
@@ -106,6 +106,7 @@ struct Running {
 pub struct Hub {
     mode: Mode,
     now: Millis,
+    bounds: Bounds,
     identity: Option<Identity>,
     catalog: Arc<Catalog>,
 
@@ -163,15 +164,23 @@ pub struct Hub {
 
 impl Default for Hub {
     fn default() -> Self {
+        Self::with_bounds(Bounds::default())
+    }
+}
+
+impl Hub {
+    /// A hub that knows nothing yet.
+    pub fn with_bounds(bounds: Bounds) -> Self {
         Self {
             mode: Mode::Starting,
             now: 0,
+            bounds,
             identity: None,
             catalog: Arc::default(),
-            assembler: Assembler::default(),
+            assembler: Assembler::new(bounds.transaction_bytes),
             reference: 0,
             watermark: Lsn(0),
-            ring: Ring::default(),
+            ring: Ring::new(bounds.ring_bytes),
             position: None,
             settled_poll: Snapshot::default(),
             unsure: BTreeSet::new(),
@@ -206,6 +215,17 @@ impl Default for Hub {
 }
 
 impl Hub {
+    /// Builds in a fault, to show that it is found.
+    #[cfg(feature = "plants")]
+    pub fn plant(&mut self, plant: Option<crate::plant::Plant>) {
+        self.ring.plant = plant;
+    }
+
+    /// Bytes of rows in the ring.
+    pub fn ring_bytes(&self) -> usize {
+        self.ring.bytes()
+    }
+
     /// The next thing to do; None when all is done for now.
     pub fn poll_output(&mut self) -> Option<Output> {
         if self.outputs.is_empty() {
@@ -296,7 +316,7 @@ impl Hub {
         let identity = self.identity.as_ref()?;
         let position = self.position.as_ref()?;
         let snapshot =
-            if position.xip().len() > limits::CURSOR_XIP { &self.settled_poll } else { position }.clone();
+            if position.xip().len() > self.bounds.cursor_xip { &self.settled_poll } else { position }.clone();
         Some(CursorHead {
             system: identity.system,
             timeline: identity.timeline,

@@ -30,7 +30,7 @@ impl Hub {
     pub fn handle_stream_started(&mut self, reference: Xid) {
         self.discard_catch_ups();
         self.mode = Mode::Streaming;
-        self.assembler = Assembler::default();
+        self.assembler = Assembler::new(self.bounds.transaction_bytes);
         self.reference = reference;
         self.watermark = Lsn(0);
         self.ring.clear();
