@@ -23,7 +23,7 @@ impl Hub {
         self.reference = self.reference.max(xid);
         self.ring.push(delivered.clone());
         self.skip_holes(&delivered);
-        self.unsure.remove(&xid);
+        self.now_sure(xid);
         if let Some(position) = &mut self.position {
             position.fold(xid);
         }
