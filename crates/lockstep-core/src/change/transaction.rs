@@ -104,6 +104,12 @@ pub struct Assembler {
     most: usize,
 }
 
+impl Default for Assembler {
+    fn default() -> Self {
+        Self::new(crate::limits::TRANSACTION_BYTES)
+    }
+}
+
 impl Assembler {
     /// For a new stream. A transaction of more than `most` bytes is not held.
     pub fn new(most: usize) -> Self {
@@ -208,7 +214,12 @@ impl Assembler {
         Ok(())
     }
 
-    fn commit(&mut self, commit_lsn: Lsn, end_lsn: Lsn, catalog: &Catalog) -> Result<Delivered, AssemblyError> {
+    fn commit(
+        &mut self,
+        commit_lsn: Lsn,
+        end_lsn: Lsn,
+        catalog: &Catalog,
+    ) -> Result<Delivered, AssemblyError> {
         let open = self.open.take().ok_or(AssemblyError::Order("COMMIT"))?;
         if open.commit_lsn != commit_lsn {
             return Err(AssemblyError::CommitMismatch(commit_lsn, open.commit_lsn));

@@ -42,10 +42,13 @@ impl World {
             out += &format!("\n  shape {shape} after commit {count}: has {ghosts:?}, lacks {missing:?}");
             let odd = self.db.commits.iter().enumerate().rev().take(400).filter(|(_, c)| {
                 c.writes.iter().any(|w| {
+                    if w.table != def.table {
+                        return false;
+                    }
                     let text = |r: &Option<Row>| r.as_ref().and_then(|r| self.db.schema.row_text(def, r));
                     let (before, after) = (text(&w.before), text(&w.after));
                     let odd = |t: &Option<String>| t.as_ref().is_some_and(|t| ghosts.contains(&t) || missing.contains(&t));
-                    w.table == def.table && before != after && (odd(&before) || odd(&after))
+                    before != after && (odd(&before) || odd(&after))
                 })
             });
             for (index, commit) in odd {

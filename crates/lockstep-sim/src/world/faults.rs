@@ -9,7 +9,7 @@ impl World {
         if self.quiet {
             return;
         }
-        let wait = self.rng.between(20_000, 250_000);
+        let wait = self.rng.between(40_000, 500_000);
         self.after(wait, Event::Fault);
         self.end_prepared(false);
         let node = self.rng.index(self.nodes.len());
@@ -56,7 +56,7 @@ impl World {
                 let long = self.rng.between(20_000, 900_000);
                 self.after(long, Event::Standby);
             }
-            91..=93 if self.now >= self.up_at => self.restart(),
+            91..=92 if self.now >= self.up_at => self.restart(),
             94..=95 if self.now >= self.up_at => self.promote(),
             _ => {}
         }

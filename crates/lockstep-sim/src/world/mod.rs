@@ -206,7 +206,7 @@ impl World {
         self.after(300_000, Event::Maintain);
         let rounds = 3 + self.rng.below(3);
         for _ in 0..rounds {
-            let chaos = 2_000_000 + self.rng.below(4_000_000);
+            let chaos = 3_000_000 + self.rng.below(5_000_000);
             self.after(200_000, Event::Fault);
             self.run_until(self.now + chaos);
             self.settle();

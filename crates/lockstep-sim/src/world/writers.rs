@@ -120,8 +120,8 @@ impl World {
 
     fn begin_writing(&mut self, at: usize) {
         let tx = self.db.begin();
-        let long = self.rng.one_in(150);
-        let pace = if long { 300_000 } else { 500 };
+        let long = self.rng.one_in(900);
+        let pace = if long { 120_000 } else { 400 };
         if long {
             self.fault("long_transaction");
         }
