@@ -85,6 +85,8 @@ struct Session {
     subs: BTreeMap<String, Sub>,
     /// The session's own position while it does not follow the stream.
     base: Option<Arc<CursorHead>>,
+    /// The state that its client came with.
+    joined_at: Option<Arc<CursorHead>>,
     /// Its first catch-up has settled; acknowledgements may follow from the stream.
     established: bool,
     /// The catch-up that will establish it, if it runs.

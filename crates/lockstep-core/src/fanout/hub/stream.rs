@@ -14,6 +14,8 @@ impl Hub {
         self.lose_stream();
         self.discard_catch_ups();
         self.want_again(|_| true);
+        // An id that a session waits to see may belong to a history that is gone, and never come.
+        self.sessions.values_mut().for_each(|s| s.must_see = None);
         self.identity = Some(identity);
         self.adopt(Arc::new(catalog));
         self.mode = Mode::Polling;
