@@ -78,6 +78,10 @@ impl World {
     }
 
     fn becomes_visible(&mut self, index: usize) {
+        if self.short_cursors {
+            self.after(0, Event::Visible(self.db.epoch, index));
+            return;
+        }
         let wait = if self.rng.one_in(40) { self.rng.between(500, 6_000) } else { self.rng.below(150) };
         self.after(wait, Event::Visible(self.db.epoch, index));
     }

@@ -9,7 +9,7 @@ impl World {
         if self.quiet {
             return;
         }
-        let wait = self.rng.between(40_000, 500_000);
+        let wait = self.rng.between(60_000, 800_000);
         self.after(wait, Event::Fault);
         self.end_prepared(false);
         let node = self.rng.index(self.nodes.len());

@@ -144,7 +144,7 @@ impl World {
     pub(super) fn node_born(&mut self, at: usize) {
         let old = &self.nodes[at];
         let (generation, feed) = (old.generation + 1, old.feed.generation + 1);
-        let mut node = Node::new(self.plant, &mut self.rng);
+        let mut node = Node::new(self.plant, self.short_cursors, &mut self.rng);
         node.generation = generation;
         node.feed.generation = feed;
         self.nodes[at] = node;

@@ -20,7 +20,7 @@ const ROWS: usize = 25;
 
 impl World {
     fn text_value(&mut self) -> Text {
-        let length = if self.rng.one_in(4) { 48 } else { 6 };
+        let length = if self.rng.one_in(40) { 48 } else { 6 };
         format!("{:0length$x}", self.rng.number() & 0xff_ffff).into()
     }
 
@@ -120,7 +120,7 @@ impl World {
 
     fn begin_writing(&mut self, at: usize) {
         let tx = self.db.begin();
-        let long = self.rng.one_in(900);
+        let long = self.rng.one_in(2500);
         let pace = if long { 120_000 } else { 400 };
         if long {
             self.fault("long_transaction");
@@ -142,7 +142,7 @@ impl World {
             self.fault("abort");
             self.db.end(tx);
             self.writer_free(at);
-        } else if dice < 10 && !self.quiet && self.rng.one_in(3) {
+        } else if dice < 9 && !self.quiet && self.rng.one_in(8) {
             self.fault("prepared");
             self.db.prepare(tx);
             // Somebody else ends it, later.

@@ -57,7 +57,7 @@ impl Hub {
         if sessions.is_empty() {
             return;
         }
-        let Some(head) = self.stream_head().map(Arc::new) else { return };
+        let Some(head) = self.exact_head().map(Arc::new) else { return };
         for id in sessions {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
             if session.established && session.base.is_none() {

@@ -350,19 +350,25 @@ impl Hub {
         }
     }
 
-    /// The head of a cursor for a session that follows the stream.
+    /// The head of a cursor for a session that follows the stream, short enough to be sent.
     fn stream_head(&self) -> Option<CursorHead> {
+        let mut head = self.exact_head()?;
+        if head.snapshot.xip().len() > self.bounds.cursor_xip {
+            head.snapshot = self.settled_poll.clone();
+        }
+        Some(head)
+    }
+
+    /// Where sessions that follow the stream stand, however many numbers that takes.
+    fn exact_head(&self) -> Option<CursorHead> {
         let identity = self.identity.as_ref()?;
-        let position = self.position.as_ref()?;
-        let snapshot =
-            if position.xip().len() > self.bounds.cursor_xip { &self.settled_poll } else { position }.clone();
         Some(CursorHead {
             system: identity.system,
             timeline: identity.timeline,
             database: identity.database,
             incarnation: identity.incarnation,
             fence: self.watermark,
-            snapshot,
+            snapshot: self.position.clone()?,
         })
     }
 

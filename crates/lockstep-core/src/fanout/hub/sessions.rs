@@ -100,6 +100,8 @@ impl Hub {
             return None;
         }
         let head = match &session.base {
+            // Too long to be sent; the next state brings another one.
+            Some(base) if base.snapshot.xip().len() > self.bounds.cursor_xip => return None,
             Some(base) => CursorHead::clone(base),
             None => self.stream_head()?,
         };

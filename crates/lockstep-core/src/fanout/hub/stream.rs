@@ -246,7 +246,7 @@ impl Hub {
 
     /// Sessions that fail the test no longer follow the stream; all their live shapes are wanted again from P.
     pub(super) fn rest_on_position(&mut self, concerned: impl Fn(&super::Session) -> bool) {
-        let Some(head) = self.stream_head().map(Arc::new) else {
+        let Some(head) = self.exact_head().map(Arc::new) else {
             self.want_again(concerned);
             return;
         };
