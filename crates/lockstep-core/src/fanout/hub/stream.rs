@@ -21,6 +21,8 @@ impl Hub {
         if !self.identity.as_ref().is_some_and(same) {
             self.leave_history();
         }
+        // An id that a session waits to see may belong to a history that is gone, and never come.
+        self.sessions.values_mut().for_each(|s| s.must_see = None);
         self.identity = Some(identity);
         self.identified = true;
         self.adopt(Arc::new(catalog));
@@ -55,7 +57,7 @@ impl Hub {
     pub fn handle_stream_started(&mut self, reference: Xid) {
         self.discard_catch_ups();
         self.mode = Mode::Streaming;
-        self.assembler = Assembler::default();
+        self.assembler = Assembler::new(self.bounds.transaction_bytes);
         self.reference = reference;
         self.watermark = Lsn(0);
         self.ring.clear();
@@ -177,8 +179,10 @@ impl Hub {
         self.ring.polled(answer.number, &answer.snapshot);
         self.retire_ring();
         self.release_seen();
-        if self.mode == Mode::Polling {
+        if !self.follows_stream() {
             self.poll_sessions(&answer.snapshot);
+        }
+        if self.mode == Mode::Polling {
             self.settle_catch_ups();
         } else if !self.unpushed && answer.number > self.stream_since_poll {
             self.reference = self.reference.max(answer.snapshot.xmax());
@@ -229,13 +233,23 @@ impl Hub {
             self.rest_on_position(|_| true);
         }
         for (xid, _) in wrote {
-            if self.unsure.remove(xid) {
+            if self.now_sure(*xid) {
                 if let Some(position) = &mut self.position {
                     position.fold(*xid);
                 }
                 self.settled_poll.fold(*xid);
             }
         }
+    }
+
+    /// The transaction was delivered, or its rows are read from the logs. After the last one sessions follow the
+    /// stream again, from a snapshot taken after this.
+    pub(super) fn now_sure(&mut self, xid: Xid) -> bool {
+        let removed = self.unsure.remove(&xid);
+        if removed && self.unsure.is_empty() {
+            self.want_again(|s| s.base.is_some());
+        }
+        removed
     }
 
     /// [`Output::ReadGap`] failed; it is asked again with the next settled poll.
@@ -256,7 +270,7 @@ impl Hub {
 
     /// Sessions that fail the test no longer follow the stream; all their live shapes are wanted again from P.
     pub(super) fn rest_on_position(&mut self, concerned: impl Fn(&super::Session) -> bool) {
-        let Some(head) = self.stream_head().map(Arc::new) else {
+        let Some(head) = self.exact_head().map(Arc::new) else {
             self.want_again(concerned);
             return;
         };
