@@ -171,6 +171,8 @@ impl Replica {
             return;
         }
         self.last = last;
+        // Outcomes above `last` belong to a history that is gone; a server told to forget them would forget new ones.
+        self.confirmed = self.confirmed.min(last);
         for pending in &mut self.outbox {
             self.last += 1;
             pending.n = self.last;
@@ -320,6 +322,12 @@ impl Replica {
         Some(held.rows.iter().map(|(k, row)| (k.clone(), named(row))).collect())
     }
 
+    /// The columns of a subscription and its rows, uncopied; None before its first commit.
+    pub fn view(&self, reference: &str) -> Option<(&[String], impl Iterator<Item = &[Json]>)> {
+        let held = self.shapes.values().find(|h| h.reference == reference)?;
+        Some((&held.columns, held.rows.values().map(Vec::as_slice)))
+    }
+
     /// One column of a subscription's rows, sorted.
     pub fn column(&self, reference: &str, column: &str) -> Vec<String> {
         let text = |v: &Json| v.as_str().map_or_else(|| v.to_string(), str::to_owned);
@@ -366,6 +374,14 @@ mod tests {
         replica.disconnected();
         replica.handle(r#"[null,null,"sync","commit",{"lsn":"0/2","xid":null,"cursor":"d"}]"#).unwrap();
         assert_eq!(replica.column("0", "v"), ["a", "b"]);
+    }
+
+    #[test]
+    fn outcomes_of_a_lost_history_are_not_confirmed() {
+        let mut replica = Replica { last: 5, confirmed: 5, ..Replica::default() };
+        replica.push("six", Vec::new());
+        replica.renumber_after(3);
+        assert_eq!((replica.outbox[0].n, replica.confirmed), (4, 3));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use crate::catalog::{literal, qualified, quote, tables, texts};
 use crate::copy_text::Rows;
 use crate::error::PgError;
+use crate::lease::within;
 use futures_util::{StreamExt, pin_mut};
 use lockstep_core::catalog::Table;
 use lockstep_core::change::{Key, Text, Tuple, Value};
@@ -13,42 +14,32 @@ use lockstep_core::position::{Facts, Lsn, ResetReason, Snapshot, Xid};
 use lockstep_core::protocol::{Delta, rows_frames};
 use lockstep_core::shape::Shape;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 /// SQLSTATE of a table that does not exist.
 const UNDEFINED_TABLE: &str = "42P01";
 
-/// Reads everything asked for in one snapshot. `history` is of the stream's server.
-///
-/// On an error the transaction is left to the caller's pool, which rolls it back when the client is recycled; here
-/// it is rolled back at once.
+/// How long COPY may be silent. PostgreSQL's own time-out ends the statement before; this is for a server that does
+/// not keep to it.
+const SILENT_READ: Duration = Duration::from_secs(11 * 60);
+
+/// Reads everything asked for in one snapshot. `history` is of the stream's server; small questions are answered
+/// within `answer`. After an error the transaction is left to the connection's [`Lease`](crate::lease::Lease).
 pub async fn read(
     client: &Client,
     request: &CatchUpRequest,
     history: &[(u32, Lsn)],
+    answer: Duration,
 ) -> Result<CatchUpAnswer, PgError> {
-    let result = read_in_transaction(client, request, history).await;
-    if result.is_err() {
-        // The first error is the one that matters; a dead connection cannot be rolled back.
-        let _ = client.batch_execute("rollback").await;
-    }
-    let mut answer = result?;
-    // F, after S: no commit that S sees ends later.
-    let fence = texts(client, "select pg_current_wal_insert_lsn()::text").await?;
-    answer.facts.insert_lsn = fence.first().ok_or(PgError::Protocol("no insert LSN"))?.parse()?;
-    Ok(answer)
-}
-
-async fn read_in_transaction(
-    client: &Client,
-    request: &CatchUpRequest,
-    history: &[(u32, Lsn)],
-) -> Result<CatchUpAnswer, PgError> {
-    begin_and_lock(client, request).await?;
-    // From here on S stands: a snapshot taken before the LOCK could be older than a rewrite and read nothing.
-    let facts = facts(client, request, history).await?;
-    let horizons = check_schema(client, request).await?;
+    let begin = async {
+        begin_and_lock(client, request).await?;
+        // From here on S stands: a snapshot taken before the LOCK could be older than a rewrite and read nothing.
+        let facts = facts(client, request, history).await?;
+        Ok((facts, check_schema(client, request).await?))
+    };
+    let (mut facts, horizons) = within(answer, begin).await?;
     let mut reads = Vec::with_capacity(request.reads.len());
     for read in &request.reads {
         let delta = read_shape(client, read, &facts, &horizons).await?;
@@ -56,9 +47,15 @@ async fn read_in_transaction(
     }
     let mut clients = Vec::with_capacity(request.clients.len());
     for (subject, id) in &request.clients {
-        clients.push(outcomes(client, subject, id).await?);
+        clients.push(within(answer, outcomes(client, subject, id)).await?);
     }
-    client.batch_execute("commit").await?;
+    let end = async {
+        client.batch_execute("commit").await?;
+        // F, after S: no commit that S sees ends later.
+        texts(client, "select pg_current_wal_insert_lsn()::text").await
+    };
+    let fence = within(answer, end).await?;
+    facts.insert_lsn = fence.first().ok_or(PgError::Protocol("no insert LSN"))?.parse()?;
     Ok(CatchUpAnswer { facts, reads, clients })
 }
 
@@ -183,7 +180,8 @@ async fn truncated(client: &Client, table: &Table, snapshot: &Snapshot) -> Resul
         table.log,
         unseen(snapshot)
     );
-    Ok(texts(client, &sql).await?.first().is_some_and(|t| t == "true"))
+    let answer = within(SILENT_READ, texts(client, &sql)).await?;
+    Ok(answer.first().is_some_and(|t| t == "true"))
 }
 
 /// Keys that the logs name for the scope, with the current row where it exists and lies in the scope.
@@ -259,10 +257,11 @@ async fn copy(
     sql: &str,
     mut each: impl FnMut(Vec<Value>) -> Result<(), PgError>,
 ) -> Result<(), PgError> {
-    let stream = client.copy_out(&format!("copy ({sql}) to stdout")).await?;
+    let copy = format!("copy ({sql}) to stdout");
+    let stream = within(SILENT_READ, async { Ok(client.copy_out(&copy).await?) }).await?;
     pin_mut!(stream);
     let mut rows = Rows::default();
-    while let Some(chunk) = stream.next().await {
+    while let Some(chunk) = within(SILENT_READ, async { Ok(stream.next().await) }).await? {
         rows.push(&chunk?, &mut each)?;
     }
     rows.finish()

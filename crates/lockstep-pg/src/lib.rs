@@ -11,6 +11,7 @@ pub mod connect;
 pub mod copy_text;
 pub mod error;
 pub mod install;
+pub mod lease;
 pub mod mutate;
 pub mod poll;
 pub mod replication_stream;

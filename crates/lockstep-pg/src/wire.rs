@@ -21,6 +21,7 @@ const READ_BYTES: usize = 64 << 10;
 pub struct Wire<S> {
     stream: S,
     buffer: BytesMut,
+    received: u64,
 }
 
 /// Who connects, and how the session is set.
@@ -40,7 +41,7 @@ pub type TextRow = Vec<Option<String>>;
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Starts a session and authenticates.
     pub async fn start(stream: S, startup: &Startup) -> Result<Self, PgError> {
-        let mut wire = Self { stream, buffer: BytesMut::with_capacity(READ_BYTES) };
+        let mut wire = Self { stream, buffer: BytesMut::with_capacity(READ_BYTES), received: 0 };
         let user = ("user", startup.user.as_str());
         let parameters = startup.parameters.iter().map(|(k, v)| (k.as_str(), v.as_str()));
         let mut out = BytesMut::new();
@@ -122,6 +123,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         parsed.ok_or(PgError::Protocol("a message cut short"))
     }
 
+    /// Bytes read so far, also of a message that is not complete yet.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
     /// Cancellation-safe: what was read stays in the buffer.
     async fn read_whole(&mut self) -> Result<Bytes, PgError> {
         loop {
@@ -137,8 +143,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 let have = self.buffer.len();
                 self.buffer.reserve((total - have).min(have.max(READ_BYTES)));
             }
-            if self.stream.read_buf(&mut self.buffer).await? == 0 {
-                return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+            match self.stream.read_buf(&mut self.buffer).await? {
+                0 => return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
+                read => self.received += read as u64,
             }
         }
     }

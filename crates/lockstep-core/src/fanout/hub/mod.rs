@@ -113,6 +113,8 @@ pub struct Hub {
     mode: Mode,
     now: Millis,
     identity: Option<Identity>,
+    /// Polls are of the history that the stream was of. Not after a stream broke, until the server was looked at.
+    identified: bool,
     catalog: Arc<Catalog>,
 
     // The stream.
@@ -176,6 +178,7 @@ impl Default for Hub {
             mode: Mode::Starting,
             now: 0,
             identity: None,
+            identified: false,
             catalog: Arc::default(),
             assembler: Assembler::default(),
             reference: 0,
@@ -251,6 +254,11 @@ impl Hub {
     /// Whether clients can be served.
     pub fn is_ready(&self) -> bool {
         self.mode != Mode::Starting
+    }
+
+    /// Whether this catch-up's answer is still of use.
+    pub fn awaits(&self, id: CatchUpId) -> bool {
+        self.running.contains_key(&id)
     }
 
     /// Connected sessions.
