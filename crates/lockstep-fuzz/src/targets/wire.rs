@@ -123,8 +123,7 @@ fn message<'a>(rest: &mut &'a [u8]) -> Result<(u8, &'a [u8]), PgError> {
 fn server_error(body: &[u8]) -> PgError {
     let field = |kind: u8| {
         let named = |f: &&[u8]| f.first() == Some(&kind);
-        let text =
-            body.split(|b| *b == 0).filter(named).next_back().map(|f| String::from_utf8_lossy(&f[1..]));
+        let text = body.split(|b| *b == 0).rfind(named).map(|f| String::from_utf8_lossy(&f[1..]));
         text.unwrap_or_default().into_owned()
     };
     PgError::Server { code: field(b'C'), message: field(b'M') }
