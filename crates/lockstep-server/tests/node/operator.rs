@@ -25,10 +25,11 @@ async fn a_database_that_cannot_be_used_is_said_once_and_waited_for() {
     assert!(answer.starts_with("HTTP/1.0 503"), "{answer}");
     world.sql.run("create database notyet").await;
     node.until_problem("lockstep install").await;
-    assert_eq!(said(&node, "lockstep install"), 1, "{:#?}", node.log());
+    node.until_logged("lockstep install", 1).await;
     let mut other = crate::world::connect(&url("notyet")).await;
     install::install(&mut other, &InstallOptions::default()).await.unwrap();
     node.until("live").await;
+    assert_eq!(said(&node, "lockstep install"), 1, "{:#?}", node.log());
     assert_eq!(node.health().await["problem"], json!(null));
     assert!(!node.log().iter().any(|l| l.contains("hunter2") || l.contains('\u{1b}')), "{:#?}", node.log());
 }
