@@ -1,8 +1,9 @@
 //! Garbage collection by one node of all: whoever finds that it is due.
 
-use deadpool_postgres::Pool;
+use crate::tasks::Database;
 use lockstep_pg::gc::{self, GcOptions, GcOutcome, GcReport};
-use lockstep_pg::{PgError, poll};
+use lockstep_pg::lease::{Lease, within};
+use lockstep_pg::{PgError, connect, poll};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -12,25 +13,40 @@ const LOOK: Duration = Duration::from_secs(60);
 /// Between two words of a node that it still runs.
 const MARK: Duration = Duration::from_secs(3600);
 
-/// Runs until the node stops. A failure is logged and tried again at the next look.
-pub async fn run(pool: Pool, options: GcOptions, mut stop: watch::Receiver<bool>) {
+/// A collection that takes longer is given up; the next one goes on where it ended.
+const LONGEST: Duration = Duration::from_secs(3600);
+
+/// Runs until the node stops. A failure is logged and tried again at the next look. It has a connection of its own,
+/// opened when needed: nobody waits for what it does.
+pub async fn run(
+    config: tokio_postgres::Config,
+    answer: Duration,
+    options: GcOptions,
+    mut stop: watch::Receiver<bool>,
+) {
     let look = options.at_most_every.map_or(LOOK, |every| every.clamp(Duration::from_secs(1), LOOK));
     loop {
         tokio::select! {
             () = tokio::time::sleep(look) => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
-        match collect(&pool, &options).await {
+        match collect(&config, answer, &options).await {
             Ok(GcOutcome::Done(report)) => log(&report),
             Ok(GcOutcome::Elsewhere | GcOutcome::NotDue) => {}
-            Err(error) => tracing::warn!(%error, "garbage collection failed and is tried again"),
+            Err(error) => tracing::info!(%error, "garbage collection failed and is tried again"),
         }
     }
 }
 
-async fn collect(pool: &Pool, options: &GcOptions) -> Result<GcOutcome, PgError> {
-    let client = pool.get().await.map_err(|e| PgError::Pool(e.to_string()))?;
-    gc::run(&client, options).await
+async fn collect(
+    config: &tokio_postgres::Config,
+    answer: Duration,
+    options: &GcOptions,
+) -> Result<GcOutcome, PgError> {
+    let pool = connect::pool(config, 1, answer)?;
+    let lease = Lease::of(&pool).await?;
+    let collected = within(LONGEST, gc::run(&lease, options)).await;
+    lease.end(collected, answer).await
 }
 
 fn log(report: &GcReport) {
@@ -53,13 +69,14 @@ fn log(report: &GcReport) {
 
 /// Says now and then that this node still runs, so that its mark is kept. Ends when the database does not know the
 /// mark: it was rolled back, and what follows must carry another one.
-pub async fn keep_mark(pool: &Pool, mark: i64) {
+pub async fn keep_mark(database: &Database, mark: i64) {
     loop {
-        let known = match pool.get().await.map_err(|e| PgError::Pool(e.to_string())) {
-            Ok(client) => poll::keep_mark(&**client, mark).await,
-            Err(error) => Err(error),
+        let known = async {
+            let lease = Lease::of(&database.control).await?;
+            let known = within(database.answer, poll::keep_mark(&*lease, mark)).await;
+            lease.end(known, database.answer).await
         };
-        let pause = match known {
+        let pause = match known.await {
             Ok(true) => MARK,
             Ok(false) => return,
             // Whether the database can be reached at all is the stream's concern.

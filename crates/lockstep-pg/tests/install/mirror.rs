@@ -61,7 +61,7 @@ impl Mirror {
     ) -> Result<(Option<String>, usize), lockstep_pg::PgError> {
         let reads = vec![ReadRequest { shape: self.shape.clone(), from }];
         let request = CatchUpRequest { id: Default::default(), reads, clients: Vec::new() };
-        let answer = catch_up::read(client, &request, &[]).await?;
+        let answer = catch_up::read(client, &request, &[], std::time::Duration::from_secs(30)).await?;
         let (mut reset, mut rows) = (None, 0);
         for frame in &answer.reads[0].frames {
             let frame: Json = serde_json::from_slice(frame).expect("a frame");
