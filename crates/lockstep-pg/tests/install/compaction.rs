@@ -11,7 +11,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::json;
 use tokio_postgres::Client;
 
-use crate::harness::{connect, entries, one, tracked};
+use crate::harness::{connect, entries, one, tracked_and_settled};
 use crate::mirror::Mirror;
 use crate::retention::collect;
 
@@ -21,7 +21,8 @@ const MONTH: u64 = 30 * 24 * 3600;
 #[tokio::test]
 async fn one_key_updated_often_leaves_one_entry() {
     let client =
-        tracked("compact_often", &format!("{ITEMS} insert into items values (1, 1)"), &["list"]).await;
+        tracked_and_settled("compact_often", &format!("{ITEMS} insert into items values (1, 1)"), &["list"])
+            .await;
     let mut away = Mirror::load(&client, "items", json!({"list": 1})).await;
     client.batch_execute("set synchronous_commit = off").await.expect("a setting");
     // Alone in its message, so that it may commit.
@@ -40,7 +41,7 @@ async fn one_key_updated_often_leaves_one_entry() {
 /// By scope and key, over both logs; NULL is a scope like others, and a truncation supersedes only truncations.
 #[tokio::test]
 async fn the_last_written_entry_of_each_scope_and_key_stays() {
-    let client = tracked("compact_which", ITEMS, &["list"]).await;
+    let client = tracked_and_settled("compact_which", ITEMS, &["list"]).await;
     let sql = "insert into items values (1, 7), (2, 7), (3, null), (4, null);
         truncate items; insert into items values (1, 7), (2, 7), (3, null), (4, null); truncate items;
         insert into items values (1, 7), (2, 7), (3, null), (4, null);
@@ -65,9 +66,12 @@ async fn the_last_written_entry_of_each_scope_and_key_stays() {
 /// lose this change.
 #[tokio::test]
 async fn the_last_writer_need_not_be_the_youngest_transaction() {
-    let client =
-        tracked("compact_old_writer", &format!("{ITEMS} insert into items values (1, 1), (2, 1)"), &["list"])
-            .await;
+    let client = tracked_and_settled(
+        "compact_old_writer",
+        &format!("{ITEMS} insert into items values (1, 1), (2, 1)"),
+        &["list"],
+    )
+    .await;
     let long = connect("compact_old_writer").await;
     long.batch_execute("begin; update items set title = 'long' where id = 2").await.expect("it has an id");
     client.batch_execute("update items set title = 'short' where id = 1").await.expect("the younger writes");
@@ -86,7 +90,8 @@ async fn the_last_writer_need_not_be_the_youngest_transaction() {
 #[tokio::test]
 async fn an_uncommitted_entry_supersedes_nothing() {
     let client =
-        tracked("compact_open", &format!("{ITEMS} insert into items values (1, 1)"), &["list"]).await;
+        tracked_and_settled("compact_open", &format!("{ITEMS} insert into items values (1, 1)"), &["list"])
+            .await;
     let mut away = Mirror::load(&client, "items", json!({"list": 1})).await;
     client.batch_execute("update items set title = 'a' where id = 1").await.expect("written");
     let writer = connect("compact_open").await;
@@ -137,11 +142,6 @@ async fn write(client: &Client, seed: u64, stop: &AtomicBool) {
         if client.batch_execute(&sql).await.is_err() {
             client.batch_execute("rollback").await.expect("rolled back");
         }
-        if rng.random_ratio(1, 4000) {
-            let _ =
-                client.batch_execute("begin; set local lock_timeout = '100ms'; truncate items; commit").await;
-            client.batch_execute("rollback").await.expect("rolled back");
-        }
     }
 }
 
@@ -150,8 +150,8 @@ async fn write(client: &Client, seed: u64, stop: &AtomicBool) {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_cursor_ends_with_the_truth() {
     let database = "compact_random";
-    let client = tracked(database, ITEMS, &["list"]).await;
-    let rounds = if std::env::var_os("LOCKSTEP_QUICK").is_some() { 3 } else { 6 };
+    let client = tracked_and_settled(database, ITEMS, &["list"]).await;
+    let rounds = if std::env::var_os("LOCKSTEP_QUICK").is_some() { 3 } else { 5 };
     let mut kept: Vec<(usize, Mirror)> = Vec::new();
     let (mut superseded, mut resumed, mut resets) = (0, 0, 0);
     for round in 0..rounds {
@@ -165,8 +165,11 @@ async fn every_cursor_ends_with_the_truth() {
             tokio::time::sleep(Duration::from_millis(25)).await;
             let list = 1 + moment % 3;
             kept.push((list, Mirror::load(&client, "items", json!({"list": list})).await));
-            // Only now and then does the horizon move: to where the round before it ended.
-            let horizon = round % 3 == 2 && moment == 6;
+            // Once the table is truncated, and once the horizon moves up to here.
+            if (round, moment) == (rounds / 2, 6) {
+                client.batch_execute("truncate items").await.expect("truncated");
+            }
+            let horizon = (round, moment) == (rounds - 1, 3);
             let retention = Duration::from_secs(if horizon { 0 } else { MONTH });
             let options = GcOptions { retention, batch: 50, ..GcOptions::default() };
             if let GcOutcome::Done(report) = gc::run(&client, &options).await.expect("collected") {
@@ -178,21 +181,25 @@ async fn every_cursor_ends_with_the_truth() {
             writer.await.expect("it wrote");
         }
         let mut truth = BTreeMap::new();
-        for (list, mirror) in &kept {
+        let mut good = Vec::new();
+        for (list, mirror) in kept {
             let mut caught_up = mirror.clone();
             let (reset, _) = caught_up.resume(&client).await;
-            if !truth.contains_key(list) {
+            if !truth.contains_key(&list) {
                 truth.insert(list, mirror.truth(&client).await);
             }
-            assert_eq!(&caught_up.rows, &truth[list], "round {round}, {:?}", mirror.head);
+            assert_eq!(&caught_up.rows, &truth[&list], "round {round}, {:?}", mirror.head);
             match reset.as_deref() {
-                None => resumed += 1,
+                None => {
+                    resumed += 1;
+                    good.push((list, mirror));
+                }
                 Some("truncated" | "horizon") => resets += 1,
                 other => panic!("{other:?}"),
             }
         }
-        kept.drain(..kept.len().saturating_sub(24));
+        kept = good;
     }
     println!("{superseded} entries compacted; {resumed} cursors resumed, {resets} loaded anew");
-    assert!(superseded > 50 && resumed > 50 && resumed > resets, "{superseded} {resumed} {resets}");
+    assert!(superseded > 50 && resumed > 8, "{superseded} {resumed} {resets}");
 }

@@ -6,7 +6,8 @@ use serde_json::json;
 use tokio_postgres::Client;
 
 use crate::harness::{
-    catalog as listing, cluster, connect, empty, entries, fails, installed, one, track, tracked, writes,
+    catalog as listing, cluster, connect, empty, entries, fails, installed, one, track, tracked,
+    tracked_and_settled, writes,
 };
 use crate::mirror::Mirror;
 
@@ -87,7 +88,7 @@ async fn every_write_of_root_and_leaf_is_logged() {
 
 #[tokio::test]
 async fn truncations_of_root_and_leaf() {
-    let client = tracked(
+    let client = tracked_and_settled(
         "parts_truncate",
         &format!("{ITEMS} insert into items values (1, 7, 1), (2, 7, 11)"),
         &["list"],

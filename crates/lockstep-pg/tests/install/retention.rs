@@ -7,7 +7,7 @@ use lockstep_pg::{catalog, poll};
 use serde_json::json;
 use tokio_postgres::Client;
 
-use crate::harness::{connect, one, track, tracked};
+use crate::harness::{connect, one, settled, track, tracked_and_settled};
 use crate::mirror::Mirror;
 
 const ITEMS: &str = "create table items (id int primary key, list int, title text);
@@ -22,23 +22,13 @@ pub async fn collect(client: &Client, seconds: u64) -> GcReport {
     }
 }
 
-/// Waits until everything written so far is below every new snapshot's xmin: tests in other databases of this cluster
-/// hold transactions open.
-async fn settled(client: &Client) {
-    let newest: u64 = one(client, "select pg_current_xact_id()").await.parse().expect("a number");
-    let sql = format!("select pg_snapshot_xmin(pg_current_snapshot())::text::bigint > {newest}");
-    while one(client, &sql).await != "true" {
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
-}
-
 async fn horizon(client: &Client) -> u64 {
     one(client, "select horizon from lockstep.tracked where log = 1").await.parse().expect("a number")
 }
 
 #[tokio::test]
 async fn a_time_becomes_a_transaction_and_only_what_is_older_goes() {
-    let client = tracked("gc_horizon", ITEMS, &["list"]).await;
+    let client = tracked_and_settled("gc_horizon", ITEMS, &["list"]).await;
     client.batch_execute("update items set title = 'old' where id <= 20").await.expect("old writes");
     let old = Mirror::load(&client, "items", json!({"list": 1})).await;
     client.batch_execute("update items set title = 'old' where id = 20").await.expect("one more");
@@ -75,7 +65,7 @@ async fn a_time_becomes_a_transaction_and_only_what_is_older_goes() {
 
 #[tokio::test]
 async fn collecting_changes_no_schema_id_and_tracking_anew_does() {
-    let mut client = tracked("gc_schema", ITEMS, &["list"]).await;
+    let mut client = tracked_and_settled("gc_schema", ITEMS, &["list"]).await;
     let id = async |client: &Client| catalog::tables(client).await.expect("tables")[0].schema_id.clone();
     let (before, low) = (id(&client).await, horizon(&client).await);
     client.batch_execute("update items set title = 'x'").await.expect("writes");
@@ -94,7 +84,7 @@ async fn collecting_changes_no_schema_id_and_tracking_anew_does() {
 /// The horizon never passes what a transaction in progress may still write.
 #[tokio::test]
 async fn an_open_transaction_holds_the_horizon() {
-    let client = tracked("gc_open", ITEMS, &["list"]).await;
+    let client = tracked_and_settled("gc_open", ITEMS, &["list"]).await;
     let writer = connect("gc_open").await;
     writer.batch_execute("begin; update items set title = 'early' where id = 1").await.expect("it writes");
     let mut away = Mirror::load(&client, "items", json!({"list": 2})).await;
@@ -110,7 +100,7 @@ async fn an_open_transaction_holds_the_horizon() {
 
 #[tokio::test]
 async fn one_collects_at_a_time_and_not_too_often() {
-    let client = tracked("gc_elected", ITEMS, &["list"]).await;
+    let client = tracked_and_settled("gc_elected", ITEMS, &["list"]).await;
     let other = connect("gc_elected").await;
     other.batch_execute("begin; select pg_advisory_xact_lock(7811887294822)").await.expect("the lock");
     assert_eq!(gc::run(&client, &GcOptions::default()).await.expect("elsewhere"), GcOutcome::Elsewhere);
@@ -126,7 +116,7 @@ async fn one_collects_at_a_time_and_not_too_often() {
 /// A log that somebody has locked is left for later; the others are collected.
 #[tokio::test]
 async fn a_lock_on_one_log_does_not_stop_the_others() {
-    let mut client = tracked("gc_locked", ITEMS, &["list"]).await;
+    let mut client = tracked_and_settled("gc_locked", ITEMS, &["list"]).await;
     client.batch_execute("create table other (id int primary key)").await.expect("a table");
     track(&mut client, "other", &[]).await.expect("tracked");
     client.batch_execute("insert into other values (1); update items set title = 'x'").await.expect("writes");
@@ -141,7 +131,7 @@ async fn a_lock_on_one_log_does_not_stop_the_others() {
 
 #[tokio::test]
 async fn clients_and_marks_that_are_gone_for_long_are_forgotten() {
-    let client = tracked("gc_clients", ITEMS, &["list"]).await;
+    let client = tracked_and_settled("gc_clients", ITEMS, &["list"]).await;
     let rows = "insert into lockstep.clients (subject, client, last, seen_at)
           select 's', 'old' || i, 2, now() - interval '61 days' from generate_series(1, 20) i
           union all select 's', 'young', 2, now() - interval '59 days';
