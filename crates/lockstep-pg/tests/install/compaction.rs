@@ -1,6 +1,7 @@
 //! Compaction: the log follows rows changed, not changes made, and no cursor misses anything.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -185,8 +186,8 @@ async fn every_cursor_ends_with_the_truth() {
         for (list, mirror) in kept {
             let mut caught_up = mirror.clone();
             let (reset, _) = caught_up.resume(&client).await;
-            if !truth.contains_key(&list) {
-                truth.insert(list, mirror.truth(&client).await);
+            if let Entry::Vacant(place) = truth.entry(list) {
+                place.insert(mirror.truth(&client).await);
             }
             assert_eq!(&caught_up.rows, &truth[&list], "round {round}, {:?}", mirror.head);
             match reset.as_deref() {
