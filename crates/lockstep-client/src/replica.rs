@@ -198,8 +198,20 @@ impl Replica {
         Ok(Heard::Nothing)
     }
 
-    /// Nothing before this call is visible; everything after it is, at once.
+    /// Nothing before this call is visible; everything after it is, at once. A batch that breaks off leaves no part
+    /// of it behind: all rows are forgotten with the cursor, and the next join loads them anew.
     fn commit(&mut self, payload: &Json) -> Result<Commit, ReplicaError> {
+        let (outbox, confirmed) = (self.outbox.clone(), self.confirmed);
+        let result = self.apply(payload);
+        if result.is_err() {
+            (self.outbox, self.confirmed) = (outbox, confirmed);
+            self.shapes.clear();
+            self.cursor = None;
+        }
+        result
+    }
+
+    fn apply(&mut self, payload: &Json) -> Result<Commit, ReplicaError> {
         let mut commit = Commit {
             lsn: payload["lsn"].as_str().ok_or_else(|| bad("a commit without lsn"))?.into(),
             xid: payload["xid"].as_str().map(str::to_owned),
@@ -263,11 +275,17 @@ impl Replica {
             let (Some(row), Some(unchanged)) = (patch[0].as_array(), patch[1].as_array()) else {
                 return Err(bad("a patch"));
             };
+            if row.len() != held.columns.len() {
+                return Err(bad("a patch with another number of columns than its shape"));
+            }
             let mut row = row.clone();
             let before =
                 held.rows.get(&key_text(&held.key, &row)).ok_or_else(|| bad("a patch of a row not held"))?;
             for at in unchanged.iter().filter_map(Json::as_u64).filter_map(|at| usize::try_from(at).ok()) {
-                *row.get_mut(at).ok_or_else(|| bad("a patch's index"))? = before[at].clone();
+                let (Some(value), Some(before)) = (row.get_mut(at), before.get(at)) else {
+                    return Err(bad("a patch's index"));
+                };
+                *value = before.clone();
             }
             held.rows.insert(key_text(&held.key, &row), row);
             commit.rows += 1;

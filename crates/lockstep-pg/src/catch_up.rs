@@ -1,6 +1,7 @@
 //! Catch-up: one repeatable-read transaction that reads shapes from the change logs, or in full (rule 1).
 
 use crate::catalog::{literal, qualified, quote, tables, texts};
+use crate::copy_text::Rows;
 use crate::error::PgError;
 use crate::lease::within;
 use futures_util::{StreamExt, pin_mut};
@@ -259,55 +260,11 @@ async fn copy(
     let copy = format!("copy ({sql}) to stdout");
     let stream = within(SILENT_READ, async { Ok(client.copy_out(&copy).await?) }).await?;
     pin_mut!(stream);
-    let mut carried: Vec<u8> = Vec::new();
+    let mut rows = Rows::default();
     while let Some(chunk) = within(SILENT_READ, async { Ok(stream.next().await) }).await? {
-        let chunk = chunk?;
-        carried.extend_from_slice(&chunk);
-        let mut start = 0;
-        while let Some(end) = carried[start..].iter().position(|b| *b == b'\n').map(|n| start + n) {
-            each(fields(&carried[start..end])?)?;
-            start = end + 1;
-        }
-        carried.drain(..start);
+        rows.push(&chunk?, &mut each)?;
     }
-    if carried.is_empty() { Ok(()) } else { Err(PgError::Protocol("a row cut short")) }
-}
-
-/// One line of COPY's text format (manual, COPY, File Formats).
-fn fields(line: &[u8]) -> Result<Vec<Value>, PgError> {
-    line.split(|b| *b == b'\t').map(field).collect()
-}
-
-fn field(raw: &[u8]) -> Result<Value, PgError> {
-    if raw == b"\\N" {
-        return Ok(Value::Null);
-    }
-    let utf8 = |bytes: &[u8]| -> Result<Value, PgError> {
-        let text = std::str::from_utf8(bytes).map_err(|_| PgError::Protocol("text that is not UTF-8"))?;
-        Ok(Value::Text(text.into()))
-    };
-    if !raw.contains(&b'\\') {
-        return utf8(raw);
-    }
-    let mut out = Vec::with_capacity(raw.len());
-    let mut bytes = raw.iter().copied();
-    while let Some(byte) = bytes.next() {
-        out.push(if byte != b'\\' {
-            byte
-        } else {
-            match bytes.next() {
-                Some(b'b') => 8,
-                Some(b'f') => 12,
-                Some(b'n') => b'\n',
-                Some(b'r') => b'\r',
-                Some(b't') => b'\t',
-                Some(b'v') => 11,
-                Some(other) => other,
-                None => return Err(PgError::Protocol("a lone backslash in COPY")),
-            }
-        });
-    }
-    utf8(&out)
+    rows.finish()
 }
 
 /// What is stored of a client's mutations, as of S.
@@ -327,19 +284,4 @@ async fn outcomes(client: &Client, subject: &str, id: &str) -> Result<Vec<Outcom
         })
     };
     rows.iter().map(read).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_copy_text() {
-        let line = b"a\\tb\t\\N\t\t\\\\N\t\xc3\xa9\\n";
-        let text = |t: &str| Value::Text(t.into());
-        let expected = [text("a\tb"), Value::Null, text(""), text("\\N"), text("é\n")];
-        assert_eq!(fields(line).unwrap(), expected);
-        assert!(fields(b"a\\").is_err());
-        assert!(fields(b"\xff").is_err());
-    }
 }

@@ -32,13 +32,38 @@ pub const SESSION: &[(&str, &str)] = &[
     ("standard_conforming_strings", "on"),
 ];
 
+/// Options of libpq that are not understood here; only these are named in an error.
+const LIBPQ: &[&str] = &[
+    "client_encoding",
+    "fallback_application_name",
+    "gssencmode",
+    "krbsrvname",
+    "passfile",
+    "replication",
+    "require_auth",
+    "service",
+    "sslcert",
+    "sslcrl",
+    "sslkey",
+    "sslpassword",
+    "sslrootcert",
+];
+
+/// The reason without a piece of the URL: of a password with an `@` or a space that was not encoded, the rest stands
+/// where an option's name is expected.
+fn told(reason: &str) -> &str {
+    let named = reason.strip_prefix("unknown option `").and_then(|rest| rest.strip_suffix('`'));
+    if named.is_some_and(|name| !LIBPQ.contains(&name)) { "unknown option" } else { reason }
+}
+
 /// Reads a database URL; sessions keep the role's own settings.
 ///
 /// # Errors
 /// [`PgError::Url`], which says what is wrong but not the URL: it may hold a password.
 pub fn plain_config(url: &str) -> Result<Config, PgError> {
     let mut config: Config = url.parse().map_err(|e: tokio_postgres::Error| {
-        let source = std::error::Error::source(&e).map(|s| format!(": {s}")).unwrap_or_default();
+        let source = std::error::Error::source(&e).map(|s| format!(": {}", told(&s.to_string())));
+        let source = source.unwrap_or_default();
         PgError::Url(format!("{e}{source}; write postgres://user:password@host:5432/database"))
     })?;
     if config.get_ssl_mode() == SslMode::Require {

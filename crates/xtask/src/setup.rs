@@ -83,14 +83,19 @@ pub fn server() -> Result<PathBuf> {
     console::step("Building the server (minutes the first time)", || {
         let mut cargo = Command::new(cargo());
         cargo.args(["build", "--package", "lockstep-server", "--bin", "lockstep"]);
-        cargo.arg("--message-format=json-render-diagnostics").current_dir(workspace::root());
-        let built = child::must(cargo, "cargo-build")?;
-        let message = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok();
-        let text = built.text();
-        let mut programs =
-            text.lines().filter_map(message).filter_map(|m| Some(m["executable"].as_str()?.into()));
-        programs.next_back().context("cargo did not say where it put the binary `lockstep`")
+        executable(cargo, "cargo-build")
     })
+}
+
+/// The program that a `cargo build` makes.
+pub fn executable(mut build: Command, log: &str) -> Result<PathBuf> {
+    build.arg("--message-format=json-render-diagnostics").current_dir(workspace::root());
+    let built = child::must(build, log)?;
+    let message = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok();
+    let text = built.text();
+    let mut programs =
+        text.lines().filter_map(message).filter_map(|m| Some(m["executable"].as_str()?.into()));
+    programs.next_back().context("cargo did not say where it put the program")
 }
 
 /// The cargo that runs us, or else the one on the path.
