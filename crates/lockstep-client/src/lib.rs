@@ -7,4 +7,4 @@ mod client;
 mod replica;
 
 pub use client::{Client, ClientError};
-pub use replica::{Commit, Heard, Outcome, Pending, Replica, ReplicaError, Row, Wanted};
+pub use replica::{Commit, Heard, Outcome, Pending, Replica, ReplicaError, Row, Wanted, row_digest};

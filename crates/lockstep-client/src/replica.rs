@@ -23,6 +23,41 @@ struct Held {
     columns: Vec<String>,
     key: Vec<usize>,
     rows: BTreeMap<String, Vec<Json>>,
+    /// The sum of [`row_digest`] over `rows`.
+    digest: u64,
+}
+
+/// A number for a row, from the JSON text of its values. Sums of it tell sets of rows apart without comparing them.
+pub fn row_digest(text: &str) -> u64 {
+    let fold = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let mut hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, fold);
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
+}
+
+fn digest_of(row: &Vec<Json>) -> u64 {
+    serde_json::to_string(row).map_or(0, |text| row_digest(&text))
+}
+
+impl Held {
+    fn clear(&mut self) {
+        self.rows.clear();
+        self.digest = 0;
+    }
+
+    fn put(&mut self, row: Vec<Json>) {
+        self.digest = self.digest.wrapping_add(digest_of(&row));
+        if let Some(before) = self.rows.insert(key_text(&self.key, &row), row) {
+            self.digest = self.digest.wrapping_sub(digest_of(&before));
+        }
+    }
+
+    fn remove(&mut self, key: &str) {
+        if let Some(before) = self.rows.remove(key) {
+            self.digest = self.digest.wrapping_sub(digest_of(&before));
+        }
+    }
 }
 
 /// A mutation that is not acknowledged yet.
@@ -171,6 +206,8 @@ impl Replica {
             return;
         }
         self.last = last;
+        // Outcomes above `last` belong to a history that is gone; a server told to forget them would forget new ones.
+        self.confirmed = self.confirmed.min(last);
         for pending in &mut self.outbox {
             self.last += 1;
             pending.n = self.last;
@@ -255,12 +292,12 @@ impl Replica {
         let id = payload["shape"].as_str().unwrap_or_default();
         let held = self.shapes.get_mut(id).ok_or_else(|| bad("rows of a shape that was not described"))?;
         if let Some(reason) = payload["reset"].as_str() {
-            held.rows.clear();
+            held.clear();
             commit.resets.push((held.reference.clone(), reason.into()));
         }
         let list = |name: &str| payload[name].as_array().cloned().unwrap_or_default();
         for key in list("remove") {
-            held.rows.remove(&key.to_string());
+            held.remove(&key.to_string());
             commit.rows += 1;
         }
         for row in list("put") {
@@ -268,7 +305,7 @@ impl Replica {
             if row.len() != held.columns.len() {
                 return Err(bad("a row with another number of columns than its shape"));
             }
-            held.rows.insert(key_text(&held.key, &row), row);
+            held.put(row);
             commit.rows += 1;
         }
         for patch in list("patch") {
@@ -287,7 +324,7 @@ impl Replica {
                 };
                 *value = before.clone();
             }
-            held.rows.insert(key_text(&held.key, &row), row);
+            held.put(row);
             commit.rows += 1;
         }
         Ok(())
@@ -318,6 +355,17 @@ impl Replica {
         let held = self.shapes.values().find(|h| h.reference == reference)?;
         let named = |row: &Vec<Json>| held.columns.iter().cloned().zip(row.iter().cloned()).collect::<Row>();
         Some(held.rows.iter().map(|(k, row)| (k.clone(), named(row))).collect())
+    }
+
+    /// The columns of a subscription and its rows, uncopied; None before its first commit.
+    pub fn view(&self, reference: &str) -> Option<(&[String], impl Iterator<Item = &[Json]>)> {
+        let held = self.shapes.values().find(|h| h.reference == reference)?;
+        Some((&held.columns, held.rows.values().map(Vec::as_slice)))
+    }
+
+    /// A digest of a subscription's rows, whatever their order; None before its first commit.
+    pub fn digest(&self, reference: &str) -> Option<u64> {
+        self.shapes.values().find(|h| h.reference == reference).map(|h| h.digest)
     }
 
     /// One column of a subscription's rows, sorted.
@@ -366,6 +414,14 @@ mod tests {
         replica.disconnected();
         replica.handle(r#"[null,null,"sync","commit",{"lsn":"0/2","xid":null,"cursor":"d"}]"#).unwrap();
         assert_eq!(replica.column("0", "v"), ["a", "b"]);
+    }
+
+    #[test]
+    fn outcomes_of_a_lost_history_are_not_confirmed() {
+        let mut replica = Replica { last: 5, confirmed: 5, ..Replica::default() };
+        replica.push("six", Vec::new());
+        replica.renumber_after(3);
+        assert_eq!((replica.outbox[0].n, replica.confirmed), (4, 3));
     }
 
     #[test]

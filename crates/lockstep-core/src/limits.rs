@@ -62,3 +62,20 @@ pub const POLL_IDLE_MS: u64 = 1_000;
 
 /// Milliseconds after which an unanswered push of the fence is repeated.
 pub const PUSH_AGAIN_MS: u64 = 1_000;
+
+/// The bounds whose far side holds code of its own: what happens there must be run, and not only at 64 MiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// See [`RING_BYTES`].
+    pub ring_bytes: usize,
+    /// See [`TRANSACTION_BYTES`].
+    pub transaction_bytes: usize,
+    /// See [`CURSOR_XIP`].
+    pub cursor_xip: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { ring_bytes: RING_BYTES, transaction_bytes: TRANSACTION_BYTES, cursor_xip: CURSOR_XIP }
+    }
+}

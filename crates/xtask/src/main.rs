@@ -9,6 +9,7 @@ mod console;
 mod demo;
 mod fuzz;
 mod node;
+mod oracle;
 mod setup;
 mod stop;
 mod test;
@@ -35,6 +36,8 @@ enum Task {
     Tidy,
     /// Run the browser tests alone.
     E2e,
+    /// Judge the real binary against a real PostgreSQL, with random writers and faults.
+    Oracle(oracle::Options),
     /// Install what the other commands need, and nothing else.
     Setup(setup::Options),
 }
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Tidy => tidy::run(),
         Task::E2e => test::run_browser_alone(),
+        Task::Oracle(options) => oracle::run(&options),
         Task::Setup(options) => setup::run(&options),
     };
     match result {
