@@ -205,6 +205,8 @@ impl Replica {
         if self.outbox.iter().any(|p| p.n == last + 1) {
             return;
         }
+        // What was confirmed beyond is lost, and its numbers are used again: the server must keep those outcomes.
+        self.confirmed = self.confirmed.min(last);
         self.last = last;
         for pending in &mut self.outbox {
             self.last += 1;
@@ -388,6 +390,18 @@ mod tests {
         replica.disconnected();
         replica.handle(r#"[null,null,"sync","commit",{"lsn":"0/2","xid":null,"cursor":"d"}]"#).unwrap();
         assert_eq!(replica.column("0", "v"), ["a", "b"]);
+    }
+
+    #[test]
+    fn a_number_that_is_used_again_after_a_gap_is_not_confirmed() {
+        let mut replica = described();
+        replica.push("a", vec![]);
+        let ack = r#"[null,null,"sync","ack",{"mutations":[{"n":"1","id":"a","outcome":"applied"}]}]"#;
+        replica.handle(ack).unwrap();
+        replica.handle(r#"[null,null,"sync","commit",{"lsn":"0/1","xid":null,"cursor":"c"}]"#).unwrap();
+        replica.push("b", vec![]);
+        replica.renumber_after(0);
+        assert_eq!((replica.outbox[0].n, replica.confirmed), (1, 0));
     }
 
     #[test]

@@ -182,6 +182,10 @@ impl Hub {
                 for entry in self.ring.entries() {
                     self.unsure.remove(&entry.xid());
                 }
+                #[cfg(feature = "plants")]
+                if self.ring.plant == Some(crate::plant::Plant::UnsureXid) {
+                    self.unsure.clear();
+                }
             }
             let missed: Vec<Xid> = self.unsure.iter().copied().filter(|x| snapshot.sees(*x)).collect();
             let mut settled = snapshot;
