@@ -22,6 +22,19 @@ impl Hub {
         self.next_poll = self.now;
     }
 
+    /// The next server to answer may be another one, and an id mean another transaction there: what waits for one
+    /// to be seen must not be released by it. It was never said; its session comes back and resumes by its cursor.
+    fn forget_held_batches(&mut self) {
+        self.last_poll = Snapshot::default();
+        self.released.clear();
+        for id in std::mem::take(&mut self.holding) {
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.batches.clear();
+                self.outputs.push_back(Output::Close(id, 1012, "the database was lost while a write waited for it; come back and resume"));
+            }
+        }
+    }
+
     /// A stream was started, after [`Self::handle_database`]. `reference` is a recent 64-bit xid.
     ///
     /// ```text
@@ -56,6 +69,7 @@ impl Hub {
         if self.mode == Mode::Streaming {
             self.discard_catch_ups();
             self.rest_on_position(|_| true);
+            self.forget_held_batches();
             self.mode = Mode::Polling;
             self.next_poll = self.now;
         }
