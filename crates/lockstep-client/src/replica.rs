@@ -205,9 +205,9 @@ impl Replica {
         if self.outbox.iter().any(|p| p.n == last + 1) {
             return;
         }
-        // What was confirmed beyond is lost, and its numbers are used again: the server must keep those outcomes.
-        self.confirmed = self.confirmed.min(last);
         self.last = last;
+        // Outcomes above `last` belong to a history that is gone; a server told to forget them would forget new ones.
+        self.confirmed = self.confirmed.min(last);
         for pending in &mut self.outbox {
             self.last += 1;
             pending.n = self.last;
@@ -235,8 +235,20 @@ impl Replica {
         Ok(Heard::Nothing)
     }
 
-    /// Nothing before this call is visible; everything after it is, at once.
+    /// Nothing before this call is visible; everything after it is, at once. A batch that breaks off leaves no part
+    /// of it behind: all rows are forgotten with the cursor, and the next join loads them anew.
     fn commit(&mut self, payload: &Json) -> Result<Commit, ReplicaError> {
+        let (outbox, confirmed) = (self.outbox.clone(), self.confirmed);
+        let result = self.apply(payload);
+        if result.is_err() {
+            (self.outbox, self.confirmed) = (outbox, confirmed);
+            self.shapes.clear();
+            self.cursor = None;
+        }
+        result
+    }
+
+    fn apply(&mut self, payload: &Json) -> Result<Commit, ReplicaError> {
         let mut commit = Commit {
             lsn: payload["lsn"].as_str().ok_or_else(|| bad("a commit without lsn"))?.into(),
             xid: payload["xid"].as_str().map(str::to_owned),
@@ -300,11 +312,17 @@ impl Replica {
             let (Some(row), Some(unchanged)) = (patch[0].as_array(), patch[1].as_array()) else {
                 return Err(bad("a patch"));
             };
+            if row.len() != held.columns.len() {
+                return Err(bad("a patch with another number of columns than its shape"));
+            }
             let mut row = row.clone();
             let before =
                 held.rows.get(&key_text(&held.key, &row)).ok_or_else(|| bad("a patch of a row not held"))?;
             for at in unchanged.iter().filter_map(Json::as_u64).filter_map(|at| usize::try_from(at).ok()) {
-                *row.get_mut(at).ok_or_else(|| bad("a patch's index"))? = before[at].clone();
+                let (Some(value), Some(before)) = (row.get_mut(at), before.get(at)) else {
+                    return Err(bad("a patch's index"));
+                };
+                *value = before.clone();
             }
             held.put(row);
             commit.rows += 1;
@@ -337,6 +355,12 @@ impl Replica {
         let held = self.shapes.values().find(|h| h.reference == reference)?;
         let named = |row: &Vec<Json>| held.columns.iter().cloned().zip(row.iter().cloned()).collect::<Row>();
         Some(held.rows.iter().map(|(k, row)| (k.clone(), named(row))).collect())
+    }
+
+    /// The columns of a subscription and its rows, uncopied; None before its first commit.
+    pub fn view(&self, reference: &str) -> Option<(&[String], impl Iterator<Item = &[Json]>)> {
+        let held = self.shapes.values().find(|h| h.reference == reference)?;
+        Some((&held.columns, held.rows.values().map(Vec::as_slice)))
     }
 
     /// A digest of a subscription's rows, whatever their order; None before its first commit.
@@ -393,15 +417,11 @@ mod tests {
     }
 
     #[test]
-    fn a_number_that_is_used_again_after_a_gap_is_not_confirmed() {
-        let mut replica = described();
-        replica.push("a", vec![]);
-        let ack = r#"[null,null,"sync","ack",{"mutations":[{"n":"1","id":"a","outcome":"applied"}]}]"#;
-        replica.handle(ack).unwrap();
-        replica.handle(r#"[null,null,"sync","commit",{"lsn":"0/1","xid":null,"cursor":"c"}]"#).unwrap();
-        replica.push("b", vec![]);
-        replica.renumber_after(0);
-        assert_eq!((replica.outbox[0].n, replica.confirmed), (1, 0));
+    fn outcomes_of_a_lost_history_are_not_confirmed() {
+        let mut replica = Replica { last: 5, confirmed: 5, ..Replica::default() };
+        replica.push("six", Vec::new());
+        replica.renumber_after(3);
+        assert_eq!((replica.outbox[0].n, replica.confirmed), (4, 3));
     }
 
     #[test]

@@ -82,7 +82,8 @@ impl World {
             }
             Question::Poll(number) => {
                 let snapshot = self.db.snapshot();
-                ask.ready = Ready::Poll(PollAnswer { number: *number, snapshot, fence: Lsn(0), flushed: Lsn(0) });
+                ask.ready =
+                    Ready::Poll(PollAnswer { number: *number, snapshot, fence: Lsn(0), flushed: Lsn(0) });
                 self.fence_soon(id);
             }
             Question::Push(_) => {

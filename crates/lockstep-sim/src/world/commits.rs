@@ -51,7 +51,8 @@ impl World {
         } else if self.standby_silent {
             self.unconfirmed.push(index);
         } else {
-            let late = if self.rng.one_in(20) { self.rng.between(2_000, 60_000) } else { self.rng.between(50, 900) };
+            let late =
+                if self.rng.one_in(20) { self.rng.between(2_000, 60_000) } else { self.rng.between(50, 900) };
             self.after(late, Event::Confirmed(epoch, index));
         }
     }

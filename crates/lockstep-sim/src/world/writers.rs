@@ -101,7 +101,9 @@ impl World {
             None => self.statement(tx),
         };
         match done {
-            Err(Stuck::Locked) if self.writers[at].tries < if self.writers[at].truncating.is_some() { 30 } else { 4 } => {
+            Err(Stuck::Locked)
+                if self.writers[at].tries < if self.writers[at].truncating.is_some() { 30 } else { 4 } =>
+            {
                 self.writers[at].tries += 1;
                 let wait = self.rng.between(300, 3_000);
                 self.after(wait, Event::Writer(at));
@@ -126,7 +128,14 @@ impl World {
             self.fault("long_transaction");
         }
         let steps = if self.rng.one_in(4) { self.rng.between(2, 6) } else { 1 };
-        self.writers[at] = Writer { tx: Some((tx, self.db.epoch)), steps, tries: 0, pace, committing: false, truncating: None };
+        self.writers[at] = Writer {
+            tx: Some((tx, self.db.epoch)),
+            steps,
+            tries: 0,
+            pace,
+            committing: false,
+            truncating: None,
+        };
         if self.rng.one_in(10) {
             // It takes its id before others write, and writes after them.
             self.db.assign(tx);
@@ -190,7 +199,8 @@ impl World {
         let dice = self.rng.below(100);
         match dice {
             0..=19 if !full => {
-                let rows = (0..self.rng.between(1, 3)).map(|_| Op::Insert(self.new_row(table))).collect::<Vec<_>>();
+                let rows =
+                    (0..self.rng.between(1, 3)).map(|_| Op::Insert(self.new_row(table))).collect::<Vec<_>>();
                 self.db.statement(tx, table, &rows)
             }
             0..=34 => match self.any_key(table) {

@@ -123,7 +123,7 @@ impl Hub {
     /// An acknowledgement is released when the mutation's COMMIT has returned, or a snapshot sees it: not before
     /// a synchronous standby has it, since the client forgets the mutation then.
     fn is_released(&self, xid: Xid) -> bool {
-        self.released.contains(&xid) || self.last_poll.sees(xid)
+        self.released.contains(&xid) || self.identified && self.last_poll.sees(xid)
     }
 
     fn flush_batches(&mut self, id: SessionId) {

@@ -116,6 +116,8 @@ pub struct Hub {
     now: Millis,
     bounds: Bounds,
     identity: Option<Identity>,
+    /// Polls are of the history that the stream was of. Not after a stream broke, until the server was looked at.
+    identified: bool,
     catalog: Arc<Catalog>,
 
     // The stream.
@@ -187,6 +189,7 @@ impl Hub {
             now: 0,
             bounds,
             identity: None,
+            identified: false,
             catalog: Arc::default(),
             assembler: Assembler::new(bounds.transaction_bytes),
             reference: 0,
@@ -273,6 +276,11 @@ impl Hub {
     /// Whether clients can be served.
     pub fn is_ready(&self) -> bool {
         self.mode != Mode::Starting
+    }
+
+    /// Whether this catch-up's answer is still of use.
+    pub fn awaits(&self, id: CatchUpId) -> bool {
+        self.running.contains_key(&id)
     }
 
     /// Connected sessions.

@@ -14,24 +14,38 @@ impl Hub {
         self.lose_stream();
         self.discard_catch_ups();
         self.want_again(|_| true);
+        let same = |known: &Identity| {
+            (known.system, known.timeline, known.database)
+                == (identity.system, identity.timeline, identity.database)
+        };
+        if !self.identity.as_ref().is_some_and(same) {
+            self.leave_history();
+        }
         // An id that a session waits to see may belong to a history that is gone, and never come.
         self.sessions.values_mut().for_each(|s| s.must_see = None);
         self.identity = Some(identity);
+        self.identified = true;
         self.adopt(Arc::new(catalog));
         self.mode = Mode::Polling;
         self.next_poll = self.now;
     }
 
+    /// The server has another history: its xids and LSNs say nothing about what was seen and released before.
+    fn leave_history(&mut self) {
+        self.flushed = Lsn(0);
+        self.drop_held();
+    }
+
     /// The next server to answer may be another one, and an id mean another transaction there: what waits for one
-    /// to be seen must not be released by it. It was never said; its session comes back and resumes by its cursor.
-    fn forget_held_batches(&mut self) {
-        self.last_poll = Snapshot::default();
+    /// to be seen must not be released by it. It was never said; its session comes back and is judged by its cursor.
+    fn drop_held(&mut self) {
         self.released.clear();
+        self.last_poll = Snapshot::default();
         for id in std::mem::take(&mut self.holding) {
             if let Some(session) = self.sessions.get_mut(&id) {
                 session.batches.clear();
-                self.outputs.push_back(Output::Close(id, 1012, "the database was lost while a write waited for it; come back and resume"));
             }
+            self.outputs.push_back(Output::Close(id, 1012, "the stream broke while a write waited; come back"));
         }
     }
 
@@ -69,10 +83,11 @@ impl Hub {
         if self.mode == Mode::Streaming {
             self.discard_catch_ups();
             self.rest_on_position(|_| true);
-            self.forget_held_batches();
+            self.drop_held();
             self.mode = Mode::Polling;
             self.next_poll = self.now;
         }
+        self.identified = false;
         self.unpushed = false;
         self.ring.clear();
         self.position = None;
