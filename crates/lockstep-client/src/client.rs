@@ -50,7 +50,9 @@ impl Client {
         replica.disconnected();
         let address = format!("{url}/websocket?vsn=2.0.0").parse().map_err(|_| ClientError::Address)?;
         let builder = ClientBuilder::from_uri(address);
-        let (socket, _) = tokio::time::timeout(PATIENCE, builder.connect()).await.map_err(|_| ClientError::Late("a socket"))??;
+        let (socket, _) = tokio::time::timeout(PATIENCE, builder.connect())
+            .await
+            .map_err(|_| ClientError::Late("a socket"))??;
         let mut client = Self { replica, socket, next_ref: 0, commits: Default::default() };
         let join = client.replica.join();
         let joined = client.call("phx_join", join).await?;
@@ -64,7 +66,9 @@ impl Client {
         loop {
             match self.hear("a reply").await? {
                 Heard::Reply(to, true, response) if to == reference => return Ok(response),
-                Heard::Reply(to, false, response) if to == reference => return Err(ClientError::Refused(response)),
+                Heard::Reply(to, false, response) if to == reference => {
+                    return Err(ClientError::Refused(response));
+                }
                 Heard::Commit(commit) => self.commits.push_back(commit),
                 Heard::Reply(..) | Heard::Nothing => {}
             }
@@ -117,7 +121,10 @@ impl Client {
     }
 
     /// Reads commits until the state is as wanted; looks at every state on the way.
-    pub async fn until(&mut self, mut wanted: impl FnMut(&Replica) -> bool) -> Result<Vec<Commit>, ClientError> {
+    pub async fn until(
+        &mut self,
+        mut wanted: impl FnMut(&Replica) -> bool,
+    ) -> Result<Vec<Commit>, ClientError> {
         let mut commits: Vec<Commit> = std::mem::take(&mut self.commits).into();
         while !wanted(&self.replica) {
             if let Heard::Commit(commit) = self.hear("a state").await? {

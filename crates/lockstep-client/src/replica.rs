@@ -256,9 +256,11 @@ impl Replica {
     }
 
     fn shape(&mut self, payload: &Json) -> Result<(), ReplicaError> {
-        let text = |name: &str| payload[name].as_str().map(str::to_owned).ok_or_else(|| bad("a shape's fields"));
+        let text =
+            |name: &str| payload[name].as_str().map(str::to_owned).ok_or_else(|| bad("a shape's fields"));
         let columns = payload["columns"].as_array().ok_or_else(|| bad("a shape's columns"))?;
-        let columns: Vec<String> = columns.iter().filter_map(|c| c["name"].as_str().map(str::to_owned)).collect();
+        let columns: Vec<String> =
+            columns.iter().filter_map(|c| c["name"].as_str().map(str::to_owned)).collect();
         let key = payload["key"].as_array().ok_or_else(|| bad("a shape's key"))?;
         let at = |k: &Json| columns.iter().position(|c| k.as_str() == Some(c));
         let key: Option<Vec<usize>> = key.iter().map(at).collect();
@@ -297,7 +299,8 @@ impl Replica {
                 return Err(bad("a patch"));
             };
             let mut row = row.clone();
-            let before = held.rows.get(&key_text(&held.key, &row)).ok_or_else(|| bad("a patch of a row not held"))?;
+            let before =
+                held.rows.get(&key_text(&held.key, &row)).ok_or_else(|| bad("a patch of a row not held"))?;
             for at in unchanged.iter().filter_map(Json::as_u64).filter_map(|at| usize::try_from(at).ok()) {
                 *row.get_mut(at).ok_or_else(|| bad("a patch's index"))? = before[at].clone();
             }
@@ -309,7 +312,10 @@ impl Replica {
 
     fn acknowledge(&mut self, payload: &Json, commit: &mut Commit) -> Result<(), ReplicaError> {
         for told in payload["mutations"].as_array().into_iter().flatten() {
-            let n = told["n"].as_str().and_then(|n| n.parse().ok()).ok_or_else(|| bad("an ack without a number"))?;
+            let n = told["n"]
+                .as_str()
+                .and_then(|n| n.parse().ok())
+                .ok_or_else(|| bad("an ack without a number"))?;
             let id = told["id"].as_str().unwrap_or_default();
             let before = self.outbox.len();
             self.outbox.retain(|p| p.n != n || p.id != id);
@@ -370,11 +376,15 @@ mod tests {
     #[test]
     fn nothing_is_visible_before_commit() {
         let mut replica = described();
-        replica.handle(r#"[null,null,"sync","rows",{"shape":"s","reset":"first","put":[[1,"a"],[2,"b"]]}]"#).unwrap();
+        replica
+            .handle(r#"[null,null,"sync","rows",{"shape":"s","reset":"first","put":[[1,"a"],[2,"b"]]}]"#)
+            .unwrap();
         assert_eq!(replica.rows_of("0"), None);
         replica.handle(r#"[null,null,"sync","commit",{"lsn":"0/1","xid":null,"cursor":"c"}]"#).unwrap();
         assert_eq!(replica.column("0", "v"), ["a", "b"]);
-        replica.handle(r#"[null,null,"sync","rows",{"shape":"s","remove":[[1]],"patch":[[[2,null],[1]]]}]"#).unwrap();
+        replica
+            .handle(r#"[null,null,"sync","rows",{"shape":"s","remove":[[1]],"patch":[[[2,null],[1]]]}]"#)
+            .unwrap();
         replica.disconnected();
         replica.handle(r#"[null,null,"sync","commit",{"lsn":"0/2","xid":null,"cursor":"d"}]"#).unwrap();
         assert_eq!(replica.column("0", "v"), ["a", "b"]);
@@ -384,6 +394,8 @@ mod tests {
     fn a_patch_of_an_unknown_row_is_against_the_protocol() {
         let mut replica = described();
         replica.handle(r#"[null,null,"sync","rows",{"shape":"s","patch":[[[2,null],[1]]]}]"#).unwrap();
-        assert!(replica.handle(r#"[null,null,"sync","commit",{"lsn":"0/1","xid":null,"cursor":"c"}]"#).is_err());
+        assert!(
+            replica.handle(r#"[null,null,"sync","commit",{"lsn":"0/1","xid":null,"cursor":"c"}]"#).is_err()
+        );
     }
 }

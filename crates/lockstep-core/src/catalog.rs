@@ -175,10 +175,12 @@ impl Catalog {
 
     /// By `schema.name`, or by a name that is tracked in `public` or in one schema only.
     pub fn find(&self, name: &str) -> Option<&Arc<Table>> {
-        let full = |t: &Table| t.schema.len() + 1 + t.name.len() == name.len()
-            && name.starts_with(&t.schema)
-            && name[t.schema.len()..].starts_with('.')
-            && name.ends_with(&t.name);
+        let full = |t: &Table| {
+            t.schema.len() + 1 + t.name.len() == name.len()
+                && name.starts_with(&t.schema)
+                && name[t.schema.len()..].starts_with('.')
+                && name.ends_with(&t.name)
+        };
         if let Some(table) = self.tables.values().find(|t| full(t)) {
             return Some(table);
         }

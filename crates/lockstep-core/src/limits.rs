@@ -14,6 +14,10 @@ pub const TRANSACTION_BYTES: usize = 32 << 20;
 /// again, but short enough for a heartbeat. 256 numbers are about 2.5 kB.
 pub const CURSOR_XIP: usize = 256;
 
+/// Ids that folding one transaction into a position may add to its `xip`. Past it the position stays where it is
+/// until the next poll: older, so rows may be sent again, but a burst of ids elsewhere in the cluster costs no memory.
+pub const FOLD_GAP: u64 = 65_536;
+
 /// Shapes of one session. Each costs a lookup at catch-up and a few hundred bytes.
 pub const SESSION_SHAPES: usize = 200;
 

@@ -79,7 +79,10 @@ impl Mutation {
     /// Its operations, or why they cannot be run.
     pub fn operations(&self) -> Result<Vec<Operation>, Refusal> {
         if self.kind != "ops" {
-            return Err(Refusal::new("unknown_kind", format!("this node knows no mutations of kind {:?}", self.kind)));
+            return Err(Refusal::new(
+                "unknown_kind",
+                format!("this node knows no mutations of kind {:?}", self.kind),
+            ));
         }
         if self.ops.len() > limits::OPERATIONS_PER_MUTATION {
             let most = limits::OPERATIONS_PER_MUTATION;
@@ -117,14 +120,15 @@ pub struct Acknowledged {
 impl Acknowledged {
     /// From a tuple of `lockstep.clients`; None where no mutation was decided yet.
     pub fn from_tuple(row: &[Value]) -> Option<Self> {
-        let [subject, client, last, id, outcome, code, message] = row.get(..CLIENT_COLUMNS)? else { return None };
+        let [subject, client, last, id, outcome, code, message] = row.get(..CLIENT_COLUMNS)? else {
+            return None;
+        };
         let text = |v: &Value| match v {
             Value::Text(t) => Some(t.clone()),
             Value::Null | Value::Unchanged => None,
         };
-        let refusal = (outcome.text()? == "refused").then(|| {
-            Refusal::new(code.text().unwrap_or_default(), message.text().unwrap_or_default())
-        });
+        let refusal = (outcome.text()? == "refused")
+            .then(|| Refusal::new(code.text().unwrap_or_default(), message.text().unwrap_or_default()));
         let outcome = Outcome { n: last.text()?.parse().ok()?, id: text(id)?, refusal };
         Some(Self { subject: text(subject)?, client: text(client)?, outcome })
     }
@@ -145,7 +149,8 @@ mod tests {
         for code in ["22001", "22P02", "23505", "23503", "P0001", "42501"] {
             assert!(is_refusal(code), "{code}");
         }
-        for code in ["40001", "40P01", "57014", "55P03", "53100", "25006", "08006", "57P01", "42P01", "XX000"] {
+        for code in ["40001", "40P01", "57014", "55P03", "53100", "25006", "08006", "57P01", "42P01", "XX000"]
+        {
             assert!(!is_refusal(code), "{code}");
         }
     }

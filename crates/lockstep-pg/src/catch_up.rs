@@ -191,7 +191,7 @@ async fn changed_rows(client: &Client, shape: &Shape, snapshot: &Snapshot) -> Re
     let keys: Vec<String> = (1..=table.key.len()).map(|i| format!("k{i}")).collect();
     let list = keys.join(", ");
     let mut place = unseen(snapshot);
-    for (column, value) in &shape.scope {
+    for (column, value) in shape.scope() {
         let at = table.scope_columns.iter().position(|c| c == column).map_or(0, |i| i + 1);
         place += &format!(" and s{at} = {}", typed(table, *column, value));
     }
@@ -236,7 +236,7 @@ fn typed(table: &Table, column: usize, value: &str) -> String {
 fn in_scope(shape: &Shape, alias: &str) -> String {
     let table = &shape.table;
     let parts = shape
-        .scope
+        .scope()
         .iter()
         .map(|(c, v)| format!("{alias}.{} = {}", quote(&table.columns[*c].name), typed(table, *c, v)));
     let parts: Vec<String> = parts.collect();

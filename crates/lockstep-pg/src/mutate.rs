@@ -100,31 +100,30 @@ async fn once(
     mutation: &Mutation,
     catalog: &Catalog,
 ) -> Result<Step, PgError> {
-    match attempt(client, request, mutation, catalog, None).await {
+    let refusal = match attempt(client, request, mutation, catalog, None).await {
         Ok(step) => return Ok(step),
-        Err(failure) => {
-            // A dead connection has rolled back already.
-            let _ = client.batch_execute("rollback").await;
-            match failure {
-                Failure::Passing(error) => return Err(error),
-                // The refusal is decided in a transaction of its own under the same compare-and-set: if somebody
-                // else decided the number meanwhile, what they stored stands.
-                Failure::Refused(refusal) => {
-                    match attempt(client, request, mutation, catalog, Some(&refusal)).await {
-                        Ok(step) => return Ok(step),
-                        Err(Failure::Passing(error)) => {
-                            let _ = client.batch_execute("rollback").await;
-                            return Err(error);
-                        }
-                        Err(Failure::Refused(again)) => {
-                            let _ = client.batch_execute("rollback").await;
-                            return Err(PgError::Server { code: again.code, message: again.message });
-                        }
-                    }
-                }
-            }
+        Err(Failure::Refused(refusal)) => refusal,
+        Err(Failure::Passing(error)) => {
+            roll_back(client).await;
+            return Err(error);
         }
+    };
+    roll_back(client).await;
+    // The refusal is decided in a transaction of its own under the same compare-and-set: if somebody else decided
+    // the number meanwhile, what they stored stands.
+    let stored = attempt(client, request, mutation, catalog, Some(&refusal)).await;
+    if stored.is_err() {
+        roll_back(client).await;
     }
+    stored.map_err(|failure| match failure {
+        Failure::Passing(error) => error,
+        Failure::Refused(again) => PgError::Server { code: again.code, message: again.message },
+    })
+}
+
+async fn roll_back(client: &Client) {
+    // A dead connection has rolled back already.
+    let _ = client.batch_execute("rollback").await;
 }
 
 async fn attempt(

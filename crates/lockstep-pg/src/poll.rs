@@ -67,7 +67,11 @@ pub async fn identify<C: GenericClient>(client: &C) -> Result<(u64, u32, u32), P
 /// Leaves this node's mark, and returns it. A database that does not know it later was rolled back.
 pub async fn mark<C: GenericClient>(client: &C) -> Result<i64, PgError> {
     let mark: i64 = rand::random();
-    client.batch_execute(&format!("insert into lockstep.incarnations (mark) values ({mark})")).await?;
+    // `local`: a node must start although a synchronous standby does not answer.
+    let sql = format!(
+        "begin; set local synchronous_commit = 'local'; insert into lockstep.incarnations (mark) values ({mark}); commit"
+    );
+    client.batch_execute(&sql).await?;
     Ok(mark)
 }
 

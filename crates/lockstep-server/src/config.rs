@@ -120,7 +120,8 @@ mod tests {
 
     #[test]
     fn flags_beat_the_file_and_the_file_the_defaults() {
-        let file: ServeSettings = toml::from_str("listen = \"127.0.0.1:5000\"\nread-connections = 3").unwrap();
+        let file: ServeSettings =
+            toml::from_str("listen = \"127.0.0.1:5000\"\nread-connections = 3").unwrap();
         let flags = ServeSettings { read_connections: Some(4), ..ServeSettings::default() };
         let serve = flags.resolve("postgres://x".into(), file).unwrap();
         assert_eq!((serve.listen.port(), serve.read_connections, serve.write_connections), (5000, 4, 8));
@@ -131,6 +132,11 @@ mod tests {
     fn refuses_unknown_settings_and_open_addresses() {
         assert!(toml::from_str::<ServeSettings>("lisen = 1").is_err());
         let open = ServeSettings { listen: Some("0.0.0.0:1".parse().unwrap()), ..ServeSettings::default() };
-        assert!(open.resolve(String::new(), ServeSettings::default()).unwrap_err().to_string().contains("loopback"));
+        assert!(
+            open.resolve(String::new(), ServeSettings::default())
+                .unwrap_err()
+                .to_string()
+                .contains("loopback")
+        );
     }
 }

@@ -57,24 +57,29 @@ fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool
 fn foreign_origin(headers: &HeaderMap) -> bool {
     let Some(origin) = headers.get(header::ORIGIN).and_then(|o| o.to_str().ok()) else { return false };
     let host = origin.split_once("://").map_or(origin, |(_, rest)| rest);
-    let name = host.rsplit_once(':').map_or(host, |(name, port)| {
-        if port.bytes().all(|b| b.is_ascii_digit()) { name } else { host }
-    });
+    let name = host
+        .rsplit_once(':')
+        .map_or(host, |(name, port)| if port.bytes().all(|b| b.is_ascii_digit()) { name } else { host });
     !matches!(name, "localhost" | "127.0.0.1" | "[::1]")
 }
 
 async fn upgrade(State(shared): State<Shared>, mut request: Request) -> Response<Body> {
     let refuse = |status: StatusCode, why: &'static str| (status, why).into_response();
     let headers = request.headers();
-    let wanted = has_token(headers, header::CONNECTION, "upgrade") && has_token(headers, header::UPGRADE, "websocket");
+    let wanted =
+        has_token(headers, header::CONNECTION, "upgrade") && has_token(headers, header::UPGRADE, "websocket");
     let key = headers.get(header::SEC_WEBSOCKET_KEY).cloned();
     let (true, Some(key)) = (wanted, key) else {
         return refuse(StatusCode::UPGRADE_REQUIRED, "this address speaks WebSocket only\n");
     };
     if foreign_origin(headers) {
-        return refuse(StatusCode::FORBIDDEN, "pages of other origins may not connect: there is no authentication yet\n");
+        return refuse(
+            StatusCode::FORBIDDEN,
+            "pages of other origins may not connect: there is no authentication yet\n",
+        );
     }
-    if let Some(version) = request.uri().query().unwrap_or_default().split('&').find_map(|p| p.strip_prefix("vsn="))
+    if let Some(version) =
+        request.uri().query().unwrap_or_default().split('&').find_map(|p| p.strip_prefix("vsn="))
         && !version.starts_with("2.")
     {
         return refuse(StatusCode::FORBIDDEN, "this node speaks Phoenix Channels serializer version 2\n");

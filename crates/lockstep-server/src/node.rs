@@ -9,7 +9,8 @@ use bytes::Bytes;
 use deadpool_postgres::{Object, Pool};
 use lockstep_core::catalog::Catalog;
 use lockstep_core::fanout::hub::{
-    CatchUpAnswer, CatchUpError, CatchUpId, Identity, Mode, MutateRequest, MutateResult, PollAnswer, ReplyTo, SessionId,
+    CatchUpAnswer, CatchUpError, CatchUpId, Identity, Mode, MutateRequest, MutateResult, PollAnswer, ReplyTo,
+    SessionId,
 };
 use lockstep_core::fanout::{Hub, Output};
 use lockstep_core::position::{Lsn, Xid};
@@ -58,7 +59,7 @@ pub enum Event {
     /// An answer.
     Polled(u64, Result<PollAnswer, PgError>),
     /// An answer.
-    Pushed,
+    Pushed(u64, bool),
     /// An answer.
     Gap(Result<Vec<(Xid, bool)>, PgError>),
     /// An answer.
@@ -83,7 +84,8 @@ impl Health {
     /// Whether clients can be served, and how.
     pub fn report(&self) -> (bool, serde_json::Value) {
         let (status, sessions, watermark) = *self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let body = serde_json::json!({"status": status, "sessions": sessions, "watermark": watermark.to_string()});
+        let body =
+            serde_json::json!({"status": status, "sessions": sessions, "watermark": watermark.to_string()});
         (status != "starting", body)
     }
 
@@ -93,7 +95,8 @@ impl Health {
             Mode::Polling => "polling",
             Mode::Streaming => "live",
         };
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = (status, hub.sessions(), hub.watermark());
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) =
+            (status, hub.sessions(), hub.watermark());
     }
 }
 
@@ -103,17 +106,23 @@ impl Health {
 /// If the address cannot be bound, a URL cannot be read, or the web server fails. A database that cannot be reached
 /// is waited for.
 pub async fn serve(settings: Serve) -> Result<()> {
-    let filter = tracing_subscriber::EnvFilter::try_from_env("LOCKSTEP_LOG").unwrap_or_else(|_| "info".into());
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr);
-    if settings.log_json { log.json().init() } else { log.init() }
+    let filter =
+        tracing_subscriber::EnvFilter::try_from_env("LOCKSTEP_LOG").unwrap_or_else(|_| "info".into());
+    let log =
+        tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr);
+    if settings.log_json {
+        log.json().init()
+    } else {
+        log.init()
+    }
 
     anyhow::ensure!(
         settings.read_database_url == settings.database_url,
         "reading from another server than the primary is not supported yet; leave --read-database-url out"
     );
-    let listener = tokio::net::TcpListener::bind(settings.listen)
-        .await
-        .with_context(|| format!("cannot listen on {}; is another node running? choose --listen", settings.listen))?;
+    let listener = tokio::net::TcpListener::bind(settings.listen).await.with_context(|| {
+        format!("cannot listen on {}; is another node running? choose --listen", settings.listen)
+    })?;
     let address = listener.local_addr()?;
     let (stop, stopped) = watch::channel(false);
     let (events_out, events) = mpsc::channel(EVENTS);
@@ -177,7 +186,10 @@ impl Node {
         let config = connect::config(&settings.database_url)?;
         let reads = connect::pool(&config, settings.read_connections.max(2))?;
         // Writes run the application's triggers and functions, which expect the role's own settings.
-        let writes = connect::pool(&connect::plain_config(&settings.database_url)?, settings.write_connections.max(1))?;
+        let writes = connect::pool(
+            &connect::plain_config(&settings.database_url)?,
+            settings.write_connections.max(1),
+        )?;
         let restart = Arc::new(Notify::new());
         let source = Source {
             config,
@@ -280,12 +292,15 @@ impl Node {
                 self.stream = None;
                 hub.handle_stream_lost();
             }
-            Event::Polled(_, Ok(answer)) => hub.handle_poll(answer),
+            Event::Polled(_, Ok(answer)) => {
+                tracing::trace!(?answer, watermark = %hub.watermark());
+                hub.handle_poll(answer);
+            }
             Event::Polled(number, Err(error)) => {
                 tracing::info!(%error, "a poll failed");
                 hub.handle_poll_failed(number);
             }
-            Event::Pushed => hub.handle_pushed(),
+            Event::Pushed(number, committed) => hub.handle_pushed(number, committed),
             Event::Gap(Ok(wrote)) => hub.handle_gap(&wrote),
             Event::Gap(Err(error)) => {
                 tracing::info!(%error, "transactions at the stream's start could not be looked up");
@@ -300,6 +315,9 @@ impl Node {
     }
 
     fn carry_out(&mut self, output: Output) {
+        if !matches!(output, Output::Send(..)) {
+            tracing::trace!(?output);
+        }
         match output {
             Output::Send(id, frame) => {
                 if let Some(outbox) = self.sockets.get(&id) {
@@ -342,20 +360,23 @@ impl Node {
                 });
             }
             Output::Poll(number) => self.ask(move |client| async move {
-                Event::Polled(number, match client {
-                    Ok(client) => poll::poll(&**client, number).await,
-                    Err(error) => Err(error),
-                })
+                Event::Polled(
+                    number,
+                    match client {
+                        Ok(client) => poll::poll(&**client, number).await,
+                        Err(error) => Err(error),
+                    },
+                )
             }),
-            Output::PushFence => self.ask(|client| async {
+            Output::PushFence(number) => self.ask(move |client| async move {
                 let pushed = match client {
                     Ok(client) => poll::push_fence(&**client).await,
                     Err(error) => Err(error),
                 };
-                if let Err(error) = pushed {
+                if let Err(error) = &pushed {
                     tracing::info!(%error, "a fence could not be pushed");
                 }
-                Event::Pushed
+                Event::Pushed(number, pushed.is_ok())
             }),
             Output::ReadGap(xids) => self.ask(move |client| async move {
                 Event::Gap(match client {
@@ -383,7 +404,8 @@ impl Node {
 
     fn run_mutation(&self, session: SessionId) {
         let Some(request) = self.mutating.get(&session).and_then(|q| q.front()).cloned() else { return };
-        let (pool, events, catalog) = (self.writes.clone(), self.events_out.clone(), self.hub.catalog().clone());
+        let (pool, events, catalog) =
+            (self.writes.clone(), self.events_out.clone(), self.hub.catalog().clone());
         tokio::spawn(async move {
             let (committed, result) = match pool.get().await {
                 Ok(client) => mutate::run(&client, &request, &catalog).await,

@@ -1,7 +1,6 @@
 //! One client's socket: frames in, queued frames out.
 
 use crate::node::Event;
-use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use hyper_util::rt::TokioIo;
 use lockstep_core::limits;
@@ -110,7 +109,9 @@ where
                         return None;
                     }
                 }
-                Some(Ok(message)) if message.is_binary() => return Some((1003, "binary frames are not understood")),
+                Some(Ok(message)) if message.is_binary() => {
+                    return Some((1003, "binary frames are not understood"));
+                }
                 Some(Ok(_)) => {}
                 Some(Err(_)) | None => return None,
             }
@@ -119,7 +120,7 @@ where
     let write = async {
         loop {
             match outbox.next() {
-                Next::Frame(frame) => sink.feed(Message::text(Bytes::from(frame))).await?,
+                Next::Frame(frame) => sink.feed(Message::text(frame)).await?,
                 Next::Close(code, reason) => return Ok((code, reason)),
                 Next::Nothing => {
                     sink.flush().await?;

@@ -114,7 +114,9 @@ async fn stream(
         None => Err(PgError::Protocol("no other node")),
     };
     if copied.is_err() {
-        tracing::info!("making a slot; this waits for writing transactions that are open, clients are polled for meanwhile");
+        tracing::info!(
+            "making a slot; this waits for writing transactions that are open, clients are polled for meanwhile"
+        );
         replication_stream::create_slot(&mut wire, &slot).await?;
     }
     let reference = {

@@ -9,6 +9,7 @@ import { Keeper } from './keeper'
 import { Listeners } from './listeners'
 import { type LiveQuery, LiveQueryState, type QueryDefinition } from './live_query'
 import { type Mutation, type MutationOptions, MutationWaits, newMutation, type OpInput } from './mutation'
+import { onNetworkChange } from './network'
 import { Outbox, type OutboxWrite } from './outbox'
 import { FrameError, readAnswers, readError, readFrame, readJoined, type ShapeAnswer, type ShapeDefinition } from './protocol'
 import { Sender } from './sender'
@@ -100,6 +101,7 @@ export class LockstepClient implements Client {
   private failures = 0
   private cancelPause: (() => void) | null = null
   private flushWaits = false
+  private readonly stopListening: () => void
 
   constructor(options: ClientOptions, seams: ClientSeams = {}) {
     this.subject = options.subject ?? ''
@@ -125,6 +127,7 @@ export class LockstepClient implements Client {
     })
     this.run(async () => this.replaceContents(await this.keeper.open(options.url, this.subject)))
     this.dispatch('go_online')
+    this.stopListening = onNetworkChange(() => this.dispatch('network_changed'))
   }
 
   subscribe(definition: ShapeDefinition): Subscription {
@@ -199,6 +202,7 @@ export class LockstepClient implements Client {
   }
 
   async close(): Promise<void> {
+    this.stopListening()
     this.dispatch('close')
     this.run(() => this.keeper.close())
     await this.queue

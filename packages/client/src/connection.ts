@@ -25,6 +25,8 @@ export type ConnectionState =
 
 /**
  * - `go_online`, `go_offline`, `close`: the application's wishes.
+ * - `network_changed`: the browser's word that the network went or came. A socket does not close then, it falls silent,
+ *   and the next attempt may be far off: so a hint to connect anew, never the truth.
  * - `opened`, `lost`, `sent_away`: the socket opened; closed and coming back; closed with "do not come back".
  * - `prepared`: the store is ready and every commit received earlier is in it.
  * - `join_ok`, `join_failed`, `join_refused`: the answers to a join: yes; not now; never.
@@ -34,6 +36,7 @@ export type ConnectionState =
  */
 export type ConnectionEvent =
   | 'go_online'
+  | 'network_changed'
   | 'go_offline'
   | 'close'
   | 'opened'
@@ -73,6 +76,7 @@ function idle(state: ConnectionState): Cells {
   const stay = go(state)
   return {
     go_online: stay,
+    network_changed: stay,
     go_offline: stay,
     close: stay,
     opened: stay,
@@ -99,6 +103,7 @@ export const CONNECTION_TABLE: Record<ConnectionState, Cells> = {
   },
   connecting: {
     ...idle('connecting'),
+    network_changed: go('connecting', 'disconnect', 'connect'),
     go_offline: go('offline', 'disconnect'),
     close: go('closed', 'disconnect'),
     opened: go('preparing', 'prepare'),
@@ -106,6 +111,7 @@ export const CONNECTION_TABLE: Record<ConnectionState, Cells> = {
   },
   preparing: {
     ...idle('preparing'),
+    network_changed: go('connecting', 'disconnect', 'connect'),
     go_offline: go('offline', 'disconnect'),
     close: go('closed', 'disconnect'),
     opened: go('preparing', 'prepare'),
@@ -116,6 +122,7 @@ export const CONNECTION_TABLE: Record<ConnectionState, Cells> = {
   },
   joining: {
     ...idle('joining'),
+    network_changed: go('connecting', 'end_session', 'disconnect', 'connect'),
     go_offline: go('offline', 'end_session', 'disconnect'),
     close: go('closed', 'end_session', 'disconnect'),
     opened: go('preparing', 'end_session', 'prepare'),
@@ -129,6 +136,7 @@ export const CONNECTION_TABLE: Record<ConnectionState, Cells> = {
   },
   joined: {
     ...idle('joined'),
+    network_changed: go('connecting', 'end_session', 'disconnect', 'connect'),
     go_offline: go('offline', 'end_session', 'disconnect'),
     close: go('closed', 'end_session', 'disconnect'),
     opened: go('preparing', 'end_session', 'prepare'),
@@ -139,6 +147,7 @@ export const CONNECTION_TABLE: Record<ConnectionState, Cells> = {
   },
   retrying: {
     ...idle('retrying'),
+    network_changed: go('connecting', 'cancel_pause', 'disconnect', 'connect'),
     go_offline: go('offline', 'cancel_pause', 'disconnect'),
     close: go('closed', 'cancel_pause', 'disconnect'),
     opened: go('preparing', 'cancel_pause', 'prepare'),

@@ -21,6 +21,24 @@ describe('the connection', () => {
     expect(changes).toEqual(['connecting', 'loading', 'live', 'offline', 'connecting', 'loading', 'live'])
   })
 
+  it('connects anew on the browser\'s word that the network went or came, unless the application keeps it offline', async () => {
+    const heard = new EventTarget()
+    vi.stubGlobal('addEventListener', heard.addEventListener.bind(heard))
+    vi.stubGlobal('removeEventListener', heard.removeEventListener.bind(heard))
+    const world = openWorld()
+    vi.unstubAllGlobals()
+    const { client, server } = world
+    const { ref } = client.subscribe({ table: 'todos' })
+    await load(world, ref, [])
+    heard.dispatchEvent(new Event('online'))
+    expect([server.wanted, client.status.getSnapshot().connection]).toEqual([true, 'connecting'])
+    expect((await join(server)).payload.cursor).not.toBeNull()
+    client.setOnline(false)
+    heard.dispatchEvent(new Event('online'))
+    expect([server.wanted, client.status.getSnapshot().connection]).toEqual([false, 'offline'])
+    await client.close()
+  })
+
   it('keeps the same status object until something changes', () => {
     const { client } = openWorld()
     expect(client.status.getSnapshot()).toBe(client.status.getSnapshot())

@@ -6,6 +6,7 @@ const STATES: ConnectionState[] = ['offline', 'connecting', 'preparing', 'joinin
 const EVENTS: ConnectionEvent[] = [
   'go_online',
   'go_offline',
+  'network_changed',
   'close',
   'opened',
   'lost',

@@ -35,14 +35,3 @@ export function whenLive(run: () => void): void {
     run()
   })
 }
-
-// When the network goes, a socket does not close, it falls silent; and when it comes back, the next
-// attempt may be far off. The browser's word is taken as a hint to connect anew, not as the truth: a
-// node on this very machine answers without any network.
-for (const hint of ['offline', 'online']) {
-  addEventListener(hint, () => {
-    if (isSwitchedOff()) return
-    client.setOnline(false)
-    client.setOnline(true)
-  })
-}

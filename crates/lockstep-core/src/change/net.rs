@@ -58,10 +58,9 @@ impl NetChanges {
                 }
             } else if let Some(table) = catalog.by_tombstones(change.relation)
                 && let ChangeKind::Insert(row) = &change.kind
+                && let Some((key, scope)) = tombstone(row, table)
             {
-                if let Some((key, scope)) = tombstone(row, table) {
-                    net.tables.entry(table.oid).or_default().moved.entry(key).or_default().push(scope);
-                }
+                net.tables.entry(table.oid).or_default().moved.entry(key).or_default().push(scope);
             }
         }
         net
@@ -92,19 +91,15 @@ fn key_of(row: &Tuple, table: &Table) -> Option<Key> {
 impl TableNet {
     fn apply(&mut self, kind: &ChangeKind, table: &Table) {
         match kind {
-            ChangeKind::Insert(new) => {
-                match key_of(new, table) {
-                    Some(key) => drop(self.rows.insert(key, Final::Row(new.clone()))),
-                    None => self.unreadable = true,
-                }
-            }
+            ChangeKind::Insert(new) => match key_of(new, table) {
+                Some(key) => drop(self.rows.insert(key, Final::Row(new.clone()))),
+                None => self.unreadable = true,
+            },
             ChangeKind::Update { old, new } => self.update(old.as_ref(), new, table),
-            ChangeKind::Delete(old, _) => {
-                match key_of(old, table) {
-                    Some(key) => drop(self.rows.insert(key, Final::Gone)),
-                    None => self.unreadable = true,
-                }
-            }
+            ChangeKind::Delete(old, _) => match key_of(old, table) {
+                Some(key) => drop(self.rows.insert(key, Final::Gone)),
+                None => self.unreadable = true,
+            },
             ChangeKind::Truncate => {
                 self.truncated = true;
                 self.rows.clear();

@@ -37,6 +37,10 @@ impl Relation {
             && self.schema == table.schema
             && self.name == table.name
             && self.columns.len() == table.columns.len()
-            && self.columns.iter().zip(&table.columns).all(|(r, t)| r.name == t.name && r.type_oid == t.type_oid)
+            && self
+                .columns
+                .iter()
+                .zip(&table.columns)
+                .all(|(r, t)| r.name == t.name && r.type_oid == t.type_oid)
     }
 }

@@ -208,7 +208,12 @@ impl Assembler {
         Ok(())
     }
 
-    fn commit(&mut self, commit_lsn: Lsn, end_lsn: Lsn, catalog: &Catalog) -> Result<Delivered, AssemblyError> {
+    fn commit(
+        &mut self,
+        commit_lsn: Lsn,
+        end_lsn: Lsn,
+        catalog: &Catalog,
+    ) -> Result<Delivered, AssemblyError> {
         let open = self.open.take().ok_or(AssemblyError::Order("COMMIT"))?;
         if open.commit_lsn != commit_lsn {
             return Err(AssemblyError::CommitMismatch(commit_lsn, open.commit_lsn));

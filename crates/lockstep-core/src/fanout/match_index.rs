@@ -33,14 +33,14 @@ pub struct MatchIndex {
 }
 
 fn place(shape: &Shape) -> (Vec<usize>, Vec<Text>) {
-    shape.scope.iter().cloned().unzip()
+    shape.scope().iter().cloned().unzip()
 }
 
 impl MatchIndex {
     /// Adds a shape.
     pub fn insert(&mut self, index: ShapeIndex, shape: Arc<Shape>) {
         let table = self.tables.entry(shape.table.oid).or_default();
-        if shape.scope.is_empty() {
+        if shape.scope().is_empty() {
             table.unscoped.insert(index);
         } else {
             let (columns, values) = place(&shape);

@@ -21,13 +21,18 @@ pub(super) enum Effect<'a> {
 ///
 /// A put if the final row exists and lies in the scope, else a remove if it may have been there before: every
 /// touched key of a table without scope, and of one with scopes the keys whose tombstones name this scope.
-pub(super) fn effect<'a>(shape: &Shape, net: &'a TableNet, key: &Key, end: &'a Final) -> Result<Effect<'a>, Hole> {
+pub(super) fn effect<'a>(
+    shape: &Shape,
+    net: &'a TableNet,
+    key: &Key,
+    end: &'a Final,
+) -> Result<Effect<'a>, Hole> {
     let moved = net.moved.get(key);
-    let was_here = shape.scope.is_empty()
+    let was_here = shape.scope().is_empty()
         || moved.is_some_and(|scopes| scopes.iter().any(|scope| shape.covers_old_scope(scope)));
     let absent = if was_here { Effect::Remove } else { Effect::Nothing };
     let Final::Row(row) = end else { return Ok(absent) };
-    if shape.scope.iter().any(|(column, _)| row[*column] == Value::Unchanged) {
+    if shape.scope().iter().any(|(column, _)| row[*column] == Value::Unchanged) {
         return Err(Hole);
     }
     if !shape.covers(row) {

@@ -76,7 +76,8 @@ impl Ring {
         {
             self.bytes -= entry.delivered.transaction.bytes;
             entry.dropped = true;
-            let transaction = crate::change::Transaction { changes: None, bytes: 0, ..entry.delivered.transaction.clone() };
+            let transaction =
+                crate::change::Transaction { changes: None, bytes: 0, ..entry.delivered.transaction.clone() };
             entry.delivered = Arc::new(Delivered { transaction, net: None });
             entry.frames.clear();
         }
@@ -113,7 +114,11 @@ impl Ring {
 
     /// How far the stream may be acknowledged: short of the oldest commit record that no poll has seen.
     pub fn flush_limit(&self) -> Option<Lsn> {
-        self.entries.iter().filter(|e| e.seen_by_poll.is_none()).map(|e| e.delivered.transaction.commit_lsn).min()
+        self.entries
+            .iter()
+            .filter(|e| e.seen_by_poll.is_none())
+            .map(|e| e.delivered.transaction.commit_lsn)
+            .min()
     }
 
     /// Whether a transaction that no poll has seen is in it.

@@ -1,6 +1,7 @@
 //! Snapshots: which transactions a state includes.
 
 use super::{ParseError, Xid};
+use crate::limits;
 use std::fmt;
 use std::str::FromStr;
 
@@ -44,9 +45,13 @@ impl Snapshot {
         xid < self.xmax && self.xip.binary_search(&xid).is_err()
     }
 
-    /// Makes `xid` seen. Ids skipped on the way up become members of `xip`: nothing is known about them.
+    /// Makes `xid` seen. Ids skipped on the way up become members of `xip`: nothing is known about them. If there
+    /// are too many of them nothing changes, which is right too: a state that sees less is only sent more.
     pub fn fold(&mut self, xid: Xid) {
         if xid >= self.xmax {
+            if xid - self.xmax > limits::FOLD_GAP {
+                return;
+            }
             self.xip.extend(self.xmax..xid);
             self.xmax = xid + 1;
         } else if let Ok(at) = self.xip.binary_search(&xid) {
@@ -80,10 +85,15 @@ impl FromStr for Snapshot {
     fn from_str(text: &str) -> Result<Self, ParseError> {
         let error = || ParseError::new("snapshot", text);
         let number = |s: &str| {
-            if s.bytes().all(|b| b.is_ascii_digit()) { s.parse::<Xid>().map_err(|_| error()) } else { Err(error()) }
+            if s.bytes().all(|b| b.is_ascii_digit()) {
+                s.parse::<Xid>().map_err(|_| error())
+            } else {
+                Err(error())
+            }
         };
         let mut parts = text.split(':');
-        let (Some(xmin), Some(xmax), Some(xip), None) = (parts.next(), parts.next(), parts.next(), parts.next())
+        let (Some(xmin), Some(xmax), Some(xip), None) =
+            (parts.next(), parts.next(), parts.next(), parts.next())
         else {
             return Err(error());
         };
@@ -111,7 +121,18 @@ mod tests {
         assert!(s.sees(9) && !s.sees(10) && s.sees(13) && !s.sees(14) && s.sees(19) && !s.sees(20));
         assert_eq!(s.to_string(), "10:20:10,14,15");
         assert_eq!("735:735:".parse::<Snapshot>().unwrap().xmin(), 735);
-        for bad in ["", "1:2", "2:1:", "1:2:3", "1:5:3,2", "1:5:3,3", "a:b:", "1:5:+3", "1:5::", "1:99999999999999999999:"] {
+        for bad in [
+            "",
+            "1:2",
+            "2:1:",
+            "1:2:3",
+            "1:5:3,2",
+            "1:5:3,3",
+            "a:b:",
+            "1:5:+3",
+            "1:5::",
+            "1:99999999999999999999:",
+        ] {
             assert!(bad.parse::<Snapshot>().is_err(), "{bad:?}");
         }
     }
@@ -124,6 +145,7 @@ mod tests {
         s.fold(13);
         s.fold(10);
         assert_eq!(s.to_string(), "12:16:12,14");
+        s.fold(16 + limits::FOLD_GAP + 1);
         s.hide(11);
         s.hide(99);
         assert_eq!(s.to_string(), "11:16:11,12,14");

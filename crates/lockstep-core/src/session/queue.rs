@@ -54,7 +54,10 @@ mod tests {
         assert_eq!(queue.push("a frame larger than all".into()), Ok(()));
         assert_eq!(queue.push("b".into()), Err(Full));
         assert!(queue.pop().is_some());
-        assert_eq!((queue.bytes(), queue.push("12345".into()), queue.push("67890".into())), (0, Ok(()), Ok(())));
+        assert_eq!(
+            (queue.bytes(), queue.push("12345".into()), queue.push("67890".into())),
+            (0, Ok(()), Ok(()))
+        );
         assert_eq!(queue.push("x".into()), Err(Full));
         assert_eq!(queue.bytes(), 10);
     }

@@ -111,6 +111,15 @@ impl ShapeError {
     }
 }
 
+/// What feeds a shape. One kind today; a query becomes another one, and every place that decides by it must say what
+/// it does then.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// The rows of the shape's table whose scope columns (indices into `table.columns`) have these values; all rows
+    /// if there are none.
+    Scope(Vec<(usize, Text)>),
+}
+
 /// A resolved shape: the unit of fan-out. Frames are encoded once for it and shared by its sessions.
 #[derive(Debug, Clone)]
 pub struct Shape {
@@ -122,8 +131,8 @@ pub struct Shape {
     pub table: Arc<Table>,
     /// Indices into `table.columns`, ascending.
     pub columns: Vec<usize>,
-    /// Scope column (index into `table.columns`) and the value's text; empty for a table without scope.
-    pub scope: Vec<(usize, Text)>,
+    /// What feeds it.
+    pub source: Source,
     /// The columns were named by the client, not "all".
     pub subset: bool,
 }
@@ -132,7 +141,10 @@ impl Shape {
     /// Resolves a request, or says why it cannot be.
     pub fn resolve(request: &ShapeRequest, catalog: &Catalog) -> Result<Self, ShapeError> {
         if request.predicate.as_ref().is_some_and(|p| !p.is_null()) {
-            return Err(ShapeError::new("where_unsupported", "this node does not filter by `where`; leave it out"));
+            return Err(ShapeError::new(
+                "where_unsupported",
+                "this node does not filter by `where`; leave it out",
+            ));
         }
         let table = catalog.find(&request.table).ok_or_else(|| {
             let name = &request.table;
@@ -149,9 +161,9 @@ impl Shape {
         let names = |indices: &mut dyn Iterator<Item = usize>| {
             indices.map(|i| old.columns[i].name.clone()).collect::<Vec<_>>()
         };
-        let scope = names(&mut self.scope.iter().map(|(i, _)| *i))
+        let scope = names(&mut self.scope().iter().map(|(i, _)| *i))
             .into_iter()
-            .zip(self.scope.iter().map(|(_, v)| Json::from(v.as_ref())))
+            .zip(self.scope().iter().map(|(_, v)| Json::from(v.as_ref())))
             .collect::<BTreeMap<_, _>>();
         let request = ShapeRequest {
             reference: String::new(),
@@ -171,7 +183,8 @@ impl Shape {
     }
 
     fn build(table: Arc<Table>, columns: Vec<usize>, scope: Vec<(usize, Text)>, subset: bool) -> Self {
-        let mut parts = vec![table.schema.clone(), table.name.clone(), if subset { "some" } else { "all" }.into()];
+        let mut parts =
+            vec![table.schema.clone(), table.name.clone(), if subset { "some" } else { "all" }.into()];
         if subset {
             parts.extend(columns.iter().map(|i| table.columns[*i].name.clone()));
         }
@@ -183,17 +196,26 @@ impl Shape {
         let id = ShapeId::of(&parts);
         parts.push(table.schema_id.clone());
         let fingerprint = Fingerprint::of(&parts);
-        Self { id, fingerprint, table, columns, scope, subset }
+        Self { id, fingerprint, table, columns, source: Source::Scope(scope), subset }
+    }
+
+    /// The scope columns and their values; empty for a table without scope.
+    pub fn scope(&self) -> &[(usize, Text)] {
+        match &self.source {
+            Source::Scope(scope) => scope,
+        }
     }
 
     /// Whether a whole row lies in the shape's scope.
     pub fn covers(&self, row: &Tuple) -> bool {
-        self.scope.iter().all(|(column, wanted)| matches!(row.get(*column), Some(Value::Text(v)) if v == wanted))
+        self.scope()
+            .iter()
+            .all(|(column, wanted)| matches!(row.get(*column), Some(Value::Text(v)) if v == wanted))
     }
 
     /// Whether scope values, in the order of the table's scope columns, are the shape's.
     pub fn covers_old_scope(&self, values: &[Value]) -> bool {
-        self.scope.iter().all(|(column, wanted)| {
+        self.scope().iter().all(|(column, wanted)| {
             let at = self.table.scope_columns.iter().position(|c| c == column);
             matches!(at.and_then(|at| values.get(at)), Some(Value::Text(v)) if v == wanted)
         })
@@ -210,17 +232,26 @@ fn resolve_columns(table: &Table, names: Option<&[String]>) -> Result<Vec<usize>
     columns.dedup();
     if let Some(missing) = table.key.iter().find(|k| !columns.contains(k)) {
         let name = &table.columns[*missing].name;
-        return Err(ShapeError::new("key_missing", format!("`columns` must contain the primary key: add {name:?}")));
+        return Err(ShapeError::new(
+            "key_missing",
+            format!("`columns` must contain the primary key: add {name:?}"),
+        ));
     }
     Ok(columns)
 }
 
 fn unknown_column(table: &Table, name: &str) -> ShapeError {
     let has = table.columns.iter().map(|c| c.name.as_str()).collect::<Vec<_>>().join(", ");
-    ShapeError::new("unknown_column", format!("{}.{} has no column {name:?}; it has {has}", table.schema, table.name))
+    ShapeError::new(
+        "unknown_column",
+        format!("{}.{} has no column {name:?}; it has {has}", table.schema, table.name),
+    )
 }
 
-fn resolve_scope(table: &Table, scope: Option<&BTreeMap<String, Json>>) -> Result<Vec<(usize, Text)>, ShapeError> {
+fn resolve_scope(
+    table: &Table,
+    scope: Option<&BTreeMap<String, Json>>,
+) -> Result<Vec<(usize, Text)>, ShapeError> {
     let empty = BTreeMap::new();
     let scope = scope.unwrap_or(&empty);
     let mut resolved = Vec::new();
@@ -228,7 +259,10 @@ fn resolve_scope(table: &Table, scope: Option<&BTreeMap<String, Json>>) -> Resul
         let column = table.column(name).ok_or_else(|| unknown_column(table, name))?;
         let text = table.columns[column].canonical(value).ok_or_else(|| {
             let type_name = &table.columns[column].type_name;
-            ShapeError::new("bad_scope_value", format!("the value of scope column {name:?} is not a valid {type_name}"))
+            ShapeError::new(
+                "bad_scope_value",
+                format!("the value of scope column {name:?} is not a valid {type_name}"),
+            )
         })?;
         resolved.push((column, text));
     }
@@ -252,7 +286,9 @@ fn resolve_scope(table: &Table, scope: Option<&BTreeMap<String, Json>>) -> Resul
     let scopes = scopes.collect::<Vec<_>>().join(" or ");
     let name = format!("{}.{}", table.schema, table.name);
     Err(match (table.scopes.is_empty(), wanted.is_empty()) {
-        (true, _) => ShapeError::new("unknown_scope", format!("{name} is tracked without a scope; leave `scope` out")),
+        (true, _) => {
+            ShapeError::new("unknown_scope", format!("{name} is tracked without a scope; leave `scope` out"))
+        }
         (_, true) => ShapeError::new("scope_required", format!("{name} is read by scope; name {scopes}")),
         _ => ShapeError::new("unknown_scope", format!("these columns are no scope of {name}; name {scopes}")),
     })

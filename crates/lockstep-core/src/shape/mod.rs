@@ -2,4 +2,4 @@
 
 mod definition;
 
-pub use definition::{Fingerprint, Shape, ShapeError, ShapeId, ShapeRequest};
+pub use definition::{Fingerprint, Shape, ShapeError, ShapeId, ShapeRequest, Source};

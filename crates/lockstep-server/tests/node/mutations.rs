@@ -1,1 +1,234 @@
-//! mutations
+//! Writes: exactly once, in order, refused by name, never stuck.
+
+use crate::world::{World, lists, notes, todos};
+use lockstep_client::{ClientError, Replica};
+use serde_json::{Value as Json, json};
+
+fn insert(id: i64, title: &str) -> Json {
+    json!({"op": "insert", "table": "todos", "values": {"id": id, "list_id": 1, "title": title}})
+}
+
+fn update(id: i64, set: Json) -> Json {
+    json!({"op": "update", "table": "todos", "key": {"id": id}, "set": set})
+}
+
+fn code(error: ClientError) -> (String, Json) {
+    match error {
+        ClientError::Refused(response) => {
+            (response["code"].as_str().unwrap_or_default().to_owned(), response)
+        }
+        other => panic!("{other}"),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_and_acknowledgement_arrive_in_one_commit() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let mut client = node.join([todos(1), lists()]).await;
+    client.commit().await.unwrap();
+    let list = json!({"op": "update", "table": "public.lists", "key": {"id": 1}, "set": {"name": "renamed"}});
+    client.mutate("m1", vec![insert(1, "a"), insert(2, "b"), list]).await.unwrap();
+    let mut held = None;
+    client
+        .until(|r| {
+            held = r.outbox.is_empty().then(|| (r.column("0", "title"), r.column("1", "name")[2].clone()));
+            r.outbox.is_empty()
+        })
+        .await
+        .unwrap();
+    assert_eq!(held, Some((vec!["a".into(), "b".into()], "renamed".into())));
+    client
+        .mutate(
+            "m2",
+            vec![
+                update(1, json!({"done": true})),
+                json!({"op": "delete", "table": "todos", "key": {"id": 2}}),
+            ],
+        )
+        .await
+        .unwrap();
+    client.until(|r| r.outbox.is_empty()).await.unwrap();
+    world.settled(&mut client).await;
+    assert_eq!(world.sql.one("select string_agg(title || done, ',') from todos").await, "atrue");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn one_refused_mutation_never_blocks_the_next() {
+    let world = World::new().await;
+    let node = world.node().await;
+    world.sql.run("alter table notes add constraint late foreign key (list_id) references lists deferrable initially deferred").await;
+    node.until("live").await;
+    let mut client = node.join([todos(1)]).await;
+    client.commit().await.unwrap();
+    let bad: Vec<(&str, Vec<Json>, &str)> = vec![
+        ("check", vec![insert(1, "fine"), insert(2, "forbidden")], "23514"),
+        (
+            "at commit",
+            vec![json!({"op": "insert", "table": "notes", "values": {"id": 1, "list_id": 77}})],
+            "23503",
+        ),
+        (
+            "not a number",
+            vec![json!({"op": "insert", "table": "notes", "values": {"id": "x", "list_id": 1}})],
+            "22P02",
+        ),
+        ("nul", vec![insert(3, "nul \u{0}")], "22021"),
+        ("no table", vec![json!({"op": "delete", "table": "nowhere", "key": {}})], "unknown_table"),
+        ("no column", vec![update(1, json!({"colour": 1}))], "unknown_column"),
+        ("no op", vec![json!({"op": "drop", "table": "todos"})], "malformed"),
+        ("no key", vec![json!({"op": "delete", "table": "todos", "key": {"title": "x"}})], "malformed"),
+    ];
+    for (id, ops, _) in &bad {
+        client.replica.push(*id, ops.clone());
+    }
+    client.replica.push("good", vec![insert(10, "good")]);
+    let payload = client.replica.mutate().unwrap();
+    client.send("mutate", payload).await.unwrap();
+    let commits = client.until(|r| r.outbox.is_empty()).await.unwrap();
+    let outcomes: Vec<_> = commits.into_iter().flat_map(|c| c.outcomes).collect();
+    let told: Vec<_> =
+        outcomes.iter().map(|o| (o.id.as_str(), o.refusal.as_ref().map(|(c, _)| c.as_str()))).collect();
+    let expected: Vec<_> =
+        bad.iter().map(|(id, _, code)| (*id, Some(*code))).chain([("good", None)]).collect();
+    assert_eq!(told, expected, "{outcomes:#?}");
+    world.settled(&mut client).await;
+    assert_eq!(client.replica.column("0", "title"), ["good"], "all or nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_was_lost_is_told_by_another_node() {
+    let world = World::new().await;
+    let first = world.node().await;
+    let mut client = first.join([todos(1)]).await;
+    client.commit().await.unwrap();
+    client.replica.push("m1", vec![insert(1, "once")]);
+    client.replica.push("m2", vec![insert(2, "forbidden")]);
+    let payload = client.replica.mutate().unwrap();
+    client.send("mutate", payload.clone()).await.unwrap();
+    world.sql.until("select last from lockstep.clients", "2").await;
+    let away = client.crash();
+    assert_eq!(away.outbox.len(), 2, "the answer was lost");
+    first.kill();
+
+    let second = world.node().await;
+    let mut resumed = second.resume(away.clone()).await;
+    // Sent again before anything was heard; applied already.
+    resumed.call("mutate", payload.clone()).await.unwrap();
+    let commits = resumed.until(|r| r.outbox.is_empty()).await.unwrap();
+    let outcomes: Vec<_> =
+        commits.iter().flat_map(|c| &c.outcomes).map(|o| (o.n, o.refusal.is_some())).collect();
+    assert_eq!(outcomes, [(1, false), (2, true)], "not 23505: it was run once");
+    world.settled(&mut resumed).await;
+    resumed.call("mutate", payload).await.unwrap();
+    assert_eq!(world.sql.one("select count(*) from todos").await, "1");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copied_profile_is_told_apart_by_the_id() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let mut original = node.join([todos(1)]).await;
+    original.commit().await.unwrap();
+    let copy = original.replica.clone();
+    original.mutate("m-original", vec![insert(1, "original")]).await.unwrap();
+    original.until(|r| r.outbox.is_empty()).await.unwrap();
+
+    let mut copied = node.resume(copy).await;
+    copied.commit().await.unwrap();
+    let (code, response) = code(copied.mutate("m-copy", vec![insert(2, "copy")]).await.unwrap_err());
+    assert_eq!(code, "renumber");
+    copied.replica.renumber(response["client"].as_str().unwrap());
+    let mut copied = node.resume(copied.crash()).await;
+    let payload = copied.replica.mutate().unwrap();
+    copied.call("mutate", payload).await.unwrap();
+    copied.until(|r| r.outbox.is_empty()).await.unwrap();
+    world.settled(&mut copied).await;
+    assert_eq!(copied.replica.column("0", "title"), ["copy", "original"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn gaps_and_unknown_clients_are_never_run_blindly() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let mut replica = Replica::new([todos(1)]);
+    replica.client = Some("restored-from-elsewhere".into());
+    replica.last = 4;
+    let mut client = node.resume(replica).await;
+    client.commit().await.unwrap();
+    let (unknown, response) = code(client.mutate("m5", vec![insert(5, "x")]).await.unwrap_err());
+    assert_eq!((unknown.as_str(), response["client"].as_str().is_some()), ("unknown_client", true));
+    assert_eq!(world.sql.one("select count(*) from todos").await, "0");
+
+    let mut client = node.join([todos(1)]).await;
+    client.commit().await.unwrap();
+    client.mutate("m1", vec![insert(1, "a")]).await.unwrap();
+    client.until(|r| r.outbox.is_empty()).await.unwrap();
+    client.replica.last = 6;
+    let (gap, response) = code(client.mutate("m7", vec![insert(7, "b")]).await.unwrap_err());
+    assert_eq!((gap.as_str(), &response["last"]), ("gap", &json!("1")));
+    client.replica.renumber_after(1);
+    let payload = client.replica.mutate().unwrap();
+    client.call("mutate", payload).await.unwrap();
+    client.until(|r| r.outbox.is_empty()).await.unwrap();
+    assert_eq!(client.replica.column("0", "title"), ["a", "b"]);
+}
+
+/// The mutation's own session finds the deadlock first and is the victim: the application's has more patience.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadlock_is_retried_and_never_refused() {
+    let world = World::new().await;
+    let node = world.node().await;
+    world.sql.run("insert into todos values (1, 1, 'a'), (2, 1, 'b')").await;
+    let mut client = node.join([todos(1)]).await;
+    world.settled(&mut client).await;
+    let application = world.connect().await;
+    application.run("set deadlock_timeout = '60s'; begin; update todos set done = true where id = 1").await;
+    client.replica.push("m1", vec![update(2, json!({"title": "mine"})), update(1, json!({"title": "mine"}))]);
+    let payload = client.replica.mutate().unwrap();
+    client.send("mutate", payload).await.unwrap();
+    world.sql.until("select count(*) from pg_stat_activity where wait_event_type = 'Lock'", "1").await;
+    application.run("update todos set done = true where id = 2; commit").await;
+    let commits = client.until(|r| r.outbox.is_empty()).await.unwrap();
+    assert!(commits.iter().flat_map(|c| &c.outcomes).all(|o| o.refusal.is_none()), "{commits:?}");
+    assert!(
+        node.log().iter().any(|l| l.contains("deadlock detected")),
+        "there was a deadlock: {:#?}",
+        node.log()
+    );
+    world.settled(&mut client).await;
+    assert_eq!(client.replica.column("0", "title"), ["mine", "mine"]);
+    assert_eq!(client.replica.column("0", "done"), ["true", "true"]);
+}
+
+/// A mutation's rows are cast to the column's type without its length: too long is refused, not cut.
+#[tokio::test(flavor = "multi_thread")]
+async fn values_are_refused_rather_than_cut() {
+    let world = World::new().await;
+    world.sql.run("alter table notes add column s varchar(3), add column c char(3), add column j jsonb, add column n numeric").await;
+    let node = world.node().await;
+    let mut client = node.join([notes(1)]).await;
+    client.commit().await.unwrap();
+    let row = |id: i64, column: &str, value: Json| {
+        vec![json!({"op": "insert", "table": "notes", "values": {"id": id, "list_id": 1, column: value}})]
+    };
+    client.mutate("1", row(1, "s", json!("abcd"))).await.unwrap();
+    client.mutate("2", row(2, "c", json!("abcd"))).await.unwrap();
+    client.mutate("3", row(3, "c", json!("abc"))).await.unwrap();
+    client.mutate("4", row(4, "j", json!({"a": [1, null, "é\"\\"]}))).await.unwrap();
+    client.mutate("5", row(5, "n", json!("12345678901234567890.123"))).await.unwrap();
+    let mut commits = Vec::new();
+    if !client.replica.outbox.is_empty() {
+        commits = client.until(|r| r.outbox.is_empty()).await.unwrap();
+    }
+    let refused: Vec<_> = commits
+        .iter()
+        .flat_map(|c| &c.outcomes)
+        .filter_map(|o| Some((o.n, o.refusal.as_ref()?.0.clone())))
+        .collect();
+    assert_eq!(refused, [(1, "22001".to_owned()), (2, "22001".to_owned())]);
+    let rows = client.replica.rows_of("0").unwrap();
+    assert_eq!(rows["[3]"]["c"], "abc");
+    assert_eq!(rows["[4]"]["j"], json!(r#"{"a": [1, null, "é\"\\"]}"#));
+    assert_eq!(rows["[5]"]["n"], "12345678901234567890.123");
+}

@@ -10,8 +10,13 @@ async fn a_change_of_any_sql_client_arrives_as_one_commit() {
     let mut client = node.join([lists(), todos(1), notes(1)]).await;
     let first = client.commit().await.unwrap();
     assert_eq!(first.resets.len(), 3, "{first:?}");
-    world.sql.run("begin; insert into todos values (1, 1, 'a'); insert into notes values (1, 1, 7);
-        update lists set total = 1 where id = 1; commit").await;
+    world
+        .sql
+        .run(
+            "begin; insert into todos values (1, 1, 'a'); insert into notes values (1, 1, 7);
+        update lists set total = 1 where id = 1; commit",
+        )
+        .await;
     let commit = client.commit().await.unwrap();
     assert_eq!((commit.rows, commit.resets.len()), (3, 0), "{commit:?}");
     world.settled(&mut client).await;
@@ -52,12 +57,28 @@ async fn delete_and_insert_of_one_key_in_one_transaction() {
     world.settled(&mut live).await;
     let away = live.replica.clone();
 
-    world.sql.run("with d as (delete from todos where id = 1) select; begin; delete from todos where id = 2; \
-        insert into todos values (2, 1, 'new'); commit").await;
-    world.sql.run("begin; insert into todos values (3, 1, 'ghost'); delete from todos where id = 3; commit").await;
-    world.sql.run("begin; delete from todos where id = 2; insert into todos values (2, 2, 'moved'); commit").await;
-    world.sql.run("begin; insert into todos values (4, 1, 'x'); update todos set list_id = 2 where id = 4; \
-        delete from todos where id = 4; insert into todos values (4, 1, 'y'); commit").await;
+    world
+        .sql
+        .run(
+            "with d as (delete from todos where id = 1) select; begin; delete from todos where id = 2; \
+        insert into todos values (2, 1, 'new'); commit",
+        )
+        .await;
+    world
+        .sql
+        .run("begin; insert into todos values (3, 1, 'ghost'); delete from todos where id = 3; commit")
+        .await;
+    world
+        .sql
+        .run("begin; delete from todos where id = 2; insert into todos values (2, 2, 'moved'); commit")
+        .await;
+    world
+        .sql
+        .run(
+            "begin; insert into todos values (4, 1, 'x'); update todos set list_id = 2 where id = 4; \
+        delete from todos where id = 4; insert into todos values (4, 1, 'y'); commit",
+        )
+        .await;
     world.settled(&mut live).await;
     assert_eq!(live.replica.column("0", "title"), ["y"]);
     assert_eq!(live.replica.column("1", "title"), ["moved"]);
@@ -90,8 +111,13 @@ async fn truncate_empties_a_shape_live_and_after_absence() {
 async fn a_large_value_follows_its_row_into_another_scope() {
     let world = World::new().await;
     let node = world.node().await;
-    world.sql.run("alter table todos alter body set storage external; insert into todos values \
-        (1, 1, 'a', false, repeat('x', 20000))").await;
+    world
+        .sql
+        .run(
+            "alter table todos alter body set storage external; insert into todos values \
+        (1, 1, 'a', false, repeat('x', 20000))",
+        )
+        .await;
     let mut one = node.join([todos(1), lists()]).await;
     let mut two = node.join([todos(2), lists()]).await;
     world.settled(&mut one).await;

@@ -47,7 +47,12 @@ impl Sql {
 
     /// The first column of the first row.
     pub async fn one(&self, sql: &str) -> String {
-        self.rows(sql).await.into_iter().next().and_then(|r| r.into_iter().next().flatten()).unwrap_or_default()
+        self.rows(sql)
+            .await
+            .into_iter()
+            .next()
+            .and_then(|r| r.into_iter().next().flatten())
+            .unwrap_or_default()
     }
 
     /// Asks again until the answer is as wanted. There is no event to wait for inside PostgreSQL.
@@ -137,7 +142,9 @@ pub fn held(replica: &Replica) -> Vec<Vec<String>> {
     replica
         .wanted
         .iter()
-        .map(|w| sorted(replica.rows_of(&w.reference).unwrap_or_default().values().map(|r| json!(r).to_string())))
+        .map(|w| {
+            sorted(replica.rows_of(&w.reference).unwrap_or_default().values().map(|r| json!(r).to_string()))
+        })
         .collect()
 }
 
@@ -182,7 +189,8 @@ impl Node {
         let log = Arc::new(Mutex::new(Vec::new()));
         let mut port = None;
         for line in lines.by_ref().map_while(Result::ok) {
-            port = line.rsplit_once("listening on http://127.0.0.1:").and_then(|(_, p)| p.trim().parse().ok());
+            port =
+                line.rsplit_once("listening on http://127.0.0.1:").and_then(|(_, p)| p.trim().parse().ok());
             log.lock().unwrap().push(line);
             if port.is_some() {
                 break;
@@ -190,7 +198,9 @@ impl Node {
         }
         let port = port.unwrap_or_else(|| panic!("no port in {:#?}", log.lock().unwrap()));
         let kept = log.clone();
-        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| kept.lock().unwrap().push(line)));
+        std::thread::spawn(move || {
+            lines.map_while(Result::ok).for_each(|line| kept.lock().unwrap().push(line))
+        });
         Self { child, port, log }
     }
 

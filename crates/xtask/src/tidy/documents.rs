@@ -32,14 +32,15 @@ pub fn invariants(texts: &Texts) -> Vec<String> {
     let Some(document) = texts.get(ARCHITECTURE) else { return vec![format!("{ARCHITECTURE} is not here")] };
     let mut complaints = Vec::new();
     let mut named = 0;
-    let mut in_table = false;
+    // None outside a table; in one, whether its first row said that the last column names tests.
+    let mut names_tests = None;
     for (number, line) in document.lines().enumerate() {
         let Some(cell) = last_cell(line) else {
-            in_table = false;
+            names_tests = None;
             continue;
         };
-        if !in_table {
-            in_table = is_test_header(cell);
+        let is_header = names_tests.is_none();
+        if !*names_tests.get_or_insert_with(|| is_test_header(cell)) || is_header {
             continue;
         }
         if cell.chars().all(|c| matches!(c, '-' | ':' | ' ')) {

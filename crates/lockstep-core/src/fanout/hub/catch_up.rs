@@ -28,7 +28,7 @@ impl Hub {
         let ready = match self.mode {
             Mode::Starting => false,
             Mode::Polling => true,
-            Mode::Streaming => self.polls_answered > self.stream_since_poll,
+            Mode::Streaming => !self.unpushed && self.polls_answered > self.stream_since_poll,
         };
         while ready
             && self.now >= self.retry_at
@@ -52,8 +52,12 @@ impl Hub {
             if reads.len() >= limits::READS_PER_CATCH_UP {
                 break;
             }
-            served.insert(*session_id);
             let Some(session) = self.sessions.get_mut(session_id) else { continue };
+            if session.must_see.is_some_and(|xid| !self.last_poll.sees(xid)) {
+                continue;
+            }
+            session.must_see = None;
+            served.insert(*session_id);
             if !session.established {
                 // A shape added while the first ones are read waits for them: all become live in one state.
                 if session.establishing.is_some() {
@@ -159,55 +163,50 @@ impl Hub {
         let Some(running) = self.running.remove(&id) else { return };
         let Some(answer) = &running.answer else { return };
         let members = self.members(id, &running);
-        // Everything is merged before anything is sent: a hole found on the way throws all of it away.
-        let mut merged = Vec::with_capacity(members.len());
-        for session in &members {
-            match self.merge(id, *session, &answer.facts.snapshot) {
-                Ok(parts) => merged.push(parts),
-                Err(Hole) => {
-                    self.running.insert(id, running);
-                    self.retry(id);
-                    return;
+        self.retries = 0;
+        for member in members {
+            match self.merge(id, member, &answer.facts.snapshot) {
+                Ok(parts) => self.finish(id, member, &running, answer, parts),
+                Err(xid) => {
+                    if let Some(session) = self.sessions.get_mut(&member) {
+                        session.must_see = Some(xid);
+                    }
+                    self.want_again_one(member);
                 }
             }
-        }
-        self.retries = 0;
-        for (session, parts) in members.into_iter().zip(merged) {
-            self.finish(id, session, &running, answer, parts);
         }
         self.retire_ring();
     }
 
     fn members(&self, id: CatchUpId, running: &Running) -> Vec<SessionId> {
-        let waits = |s: &super::Session| s.establishing == Some(id) || s.subs.values().any(|sub| sub.is_read_by(id));
+        let waits =
+            |s: &super::Session| s.establishing == Some(id) || s.subs.values().any(|sub| sub.is_read_by(id));
         let members = running.members.iter().copied();
         members.filter(|member| self.sessions.get(member).is_some_and(waits)).collect()
     }
 
-    /// In commit order every transaction of the ring that S does not see, for the shapes that were read.
-    fn merge(&mut self, id: CatchUpId, session: SessionId, snapshot: &Snapshot) -> Result<Merged, Hole> {
+    /// In commit order every transaction of the ring that S does not see, for the shapes that were read. Fails with
+    /// one that the ring cannot tell: S must see it.
+    fn merge(&mut self, id: CatchUpId, session: SessionId, snapshot: &Snapshot) -> Result<Merged, Xid> {
         let mut merged = Merged::default();
         let Some(session) = self.sessions.get(&session) else { return Ok(merged) };
-        let mut read: Vec<ShapeIndex> = session
-            .subs
-            .values()
-            .filter(|s| s.is_read_by(id))
-            .map(|s| s.shape)
-            .collect();
+        let mut read: Vec<ShapeIndex> =
+            session.subs.values().filter(|s| s.is_read_by(id)).map(|s| s.shape).collect();
         read.sort_unstable();
         for entry in self.ring.entries_mut().filter(|e| !snapshot.sees(e.xid())) {
             let delivered = entry.delivered.clone();
+            let xid = delivered.transaction.xid;
             for index in &read {
                 let Some(held) = self.shapes.get(index) else { continue };
                 let Some(net) = &delivered.net else {
                     if delivered.transaction.touched.contains(&held.shape.table.oid) {
-                        return Err(Hole);
+                        return Err(xid);
                     }
                     continue;
                 };
                 let frame = match entry.frames.get(index) {
                     Some(frame) => frame.clone(),
-                    None => rows_frame(&held.shape, &delta_for(&held.shape, net)?),
+                    None => rows_frame(&held.shape, &delta_for(&held.shape, net).map_err(|Hole| xid)?),
                 };
                 entry.frames.insert(*index, frame.clone());
                 merged.frames.extend(frame);
@@ -217,34 +216,47 @@ impl Hub {
             }
             let Some(net) = &delivered.net else {
                 if delivered.transaction.touched.contains(&self.catalog.clients) {
-                    return Err(Hole);
+                    return Err(xid);
                 }
                 continue;
             };
-            let own = net.acknowledged.iter().filter(|a| *a.subject == *session.subject && *a.client == *session.client);
+            let own = net
+                .acknowledged
+                .iter()
+                .filter(|a| *a.subject == *session.subject && *a.client == *session.client);
             for ack in own {
                 merged.acknowledged.push(ack.outcome.clone());
-                merged.waits.push(delivered.transaction.xid);
+                merged.waits.push(xid);
             }
         }
         Ok(merged)
     }
 
     /// Sends one session what was read and merged, and makes it live.
-    fn finish(&mut self, id: CatchUpId, session_id: SessionId, running: &Running, answer: &CatchUpAnswer, merged: Merged) {
+    fn finish(
+        &mut self,
+        id: CatchUpId,
+        session_id: SessionId,
+        running: &Running,
+        answer: &CatchUpAnswer,
+        merged: Merged,
+    ) {
         let polled = self.mode == Mode::Polling;
         let base = polled.then(|| Arc::new(self.polled_head(answer)));
         let head = base.as_deref().cloned().or_else(|| self.stream_head());
         let Some(session) = self.sessions.get_mut(&session_id) else { return };
-        let mut frames = Vec::new();
+        let mut frames = std::mem::take(&mut session.preface);
         for (reference, sub) in &mut session.subs {
             let SubState::Reading(reading, from) = &sub.state else { continue };
             let (true, Some(held)) = (*reading == id, self.shapes.get(&sub.shape)) else { continue };
             if !std::mem::replace(&mut sub.announced, true) {
                 frames.push(shape_frame(reference, &held.shape));
             }
-            let read = running.request.reads.iter().position(|r| r.shape.id == held.shape.id && r.from == *from);
-            frames.extend(read.and_then(|at| answer.reads.get(at)).into_iter().flat_map(|r| r.frames.iter().cloned()));
+            let read =
+                running.request.reads.iter().position(|r| r.shape.id == held.shape.id && r.from == *from);
+            frames.extend(
+                read.and_then(|at| answer.reads.get(at)).into_iter().flat_map(|r| r.frames.iter().cloned()),
+            );
             sub.state = SubState::Live;
         }
         frames.extend(merged.frames);
@@ -253,10 +265,16 @@ impl Hub {
         if first {
             session.establishing = None;
             session.established = true;
-            let own = running.request.clients.iter().position(|(s, c)| *s == session.subject && *c == session.client);
+            let own = running
+                .request
+                .clients
+                .iter()
+                .position(|(s, c)| *s == session.subject && *c == session.client);
             outcomes.extend(own.and_then(|at| answer.clients.get(at)).into_iter().flatten().cloned());
         }
         outcomes.extend(merged.acknowledged);
+        outcomes.retain(|o| o.n > session.acknowledged);
+        session.acknowledged = outcomes.iter().map(|o| o.n).fold(session.acknowledged, u64::max);
         if !outcomes.is_empty() {
             frames.push(ack_frame(&outcomes));
         }

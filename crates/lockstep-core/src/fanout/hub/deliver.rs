@@ -3,6 +3,7 @@
 use super::{Batch, Hub, Output, SessionId, SubState};
 use crate::change::Delivered;
 use crate::fanout::match_index::ShapeIndex;
+use crate::fanout::{Hole, Routed};
 use crate::mutation::Outcome;
 use crate::position::Xid;
 use crate::protocol::{Frame, ack_frame, commit_frame, rows_frame};
@@ -22,48 +23,55 @@ impl Hub {
         let (xid, end) = (delivered.transaction.xid, delivered.transaction.end_lsn);
         self.reference = self.reference.max(xid);
         self.ring.push(delivered.clone());
-        self.skip_holes(&delivered);
+        let routed = self.route(&delivered);
+        self.skip_holes(xid, &routed);
         self.unsure.remove(&xid);
         if let Some(position) = &mut self.position {
             position.fold(xid);
         }
         self.watermark = self.watermark.max(end);
-        let parts = self.parts(&delivered);
+        let parts = self.parts(&delivered, routed);
         for (session, parts) in parts {
             self.send_transaction(session, parts, &delivered);
         }
         self.poll_soon();
     }
 
+    /// What it does to each shape. All shapes of a table are holes if its rows are not held.
+    fn route(&self, delivered: &Delivered) -> Routed {
+        match &delivered.net {
+            Some(net) => self.index.route(net),
+            None => {
+                let touched = delivered.transaction.touched.iter();
+                touched.flat_map(|oid| self.index.of_table(*oid)).map(|shape| (shape, Err(Hole))).collect()
+            }
+        }
+    }
+
     /// Shapes that this transaction cannot be told to from the stream alone: their sessions stand before it, and
     /// are caught up past it. Everyone else goes on.
-    fn skip_holes(&mut self, delivered: &Delivered) {
-        let holes: BTreeSet<ShapeIndex> = match &delivered.net {
-            Some(net) => self.index.route(net).into_iter().filter_map(|(s, d)| d.is_err().then_some(s)).collect(),
-            None => delivered.transaction.touched.iter().flat_map(|oid| self.index.of_table(*oid)).collect(),
-        };
-        let sessions: BTreeSet<SessionId> =
-            holes.iter().filter_map(|s| self.shapes.get(s)).flat_map(|h| h.subscribers.iter().copied()).collect();
+    fn skip_holes(&mut self, xid: Xid, routed: &Routed) {
+        let holes =
+            routed.iter().filter(|(_, delta)| delta.is_err()).filter_map(|(shape, _)| self.shapes.get(shape));
+        let sessions: BTreeSet<SessionId> = holes.flat_map(|h| h.subscribers.iter().copied()).collect();
         if sessions.is_empty() {
             return;
         }
         let Some(head) = self.stream_head().map(Arc::new) else { return };
-        for id in &sessions {
-            if let Some(session) = self.sessions.get_mut(id)
-                && session.established
-                && session.base.is_none()
-            {
+        for id in sessions {
+            let Some(session) = self.sessions.get_mut(&id) else { continue };
+            if session.established && session.base.is_none() {
                 session.base = Some(head.clone());
-                self.want_again_one(*id);
+                session.must_see = Some(xid);
+                self.want_again_one(id);
             }
         }
     }
 
     /// Encodes once per shape and sorts by session.
-    fn parts(&mut self, delivered: &Delivered) -> BTreeMap<SessionId, Parts> {
+    fn parts(&mut self, delivered: &Delivered, routed: Routed) -> BTreeMap<SessionId, Parts> {
         let mut parts: BTreeMap<SessionId, Parts> = BTreeMap::new();
         let Some(net) = &delivered.net else { return parts };
-        let routed = self.index.route(net);
         for (index, delta) in routed {
             let (Ok(delta), Some(held)) = (delta, self.shapes.get(&index)) else { continue };
             let frame = rows_frame(&held.shape, &delta);
@@ -98,7 +106,9 @@ impl Hub {
             frames.push(ack_frame(&parts.acknowledged));
             waits.extend((!self.is_released(xid)).then_some(xid));
         }
-        let Some(session) = self.sessions.get(&id) else { return };
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let told = parts.acknowledged.iter().map(|o| o.n).max().unwrap_or(0);
+        session.acknowledged = session.acknowledged.max(told);
         frames.push(commit_frame(self.watermark, Some(xid), &head.with_shapes(&session.shapes_part)));
         self.enqueue(id, Batch { frames, waits });
     }
@@ -117,8 +127,7 @@ impl Hub {
     }
 
     fn flush_batches(&mut self, id: SessionId) {
-        loop {
-            let Some(batch) = self.sessions.get(&id).and_then(|s| s.batches.front()) else { break };
+        while let Some(batch) = self.sessions.get(&id).and_then(|s| s.batches.front()) {
             if batch.waits.iter().any(|xid| !self.is_released(*xid)) {
                 self.holding.insert(id);
                 self.poll_soon();

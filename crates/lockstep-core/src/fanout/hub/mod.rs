@@ -90,6 +90,12 @@ struct Session {
     /// The catch-up that will establish it, if it runs.
     establishing: Option<CatchUpId>,
     shapes_part: String,
+    /// The last mutation acknowledged in this session.
+    acknowledged: u64,
+    /// No catch-up serves the session before a poll sees this transaction, which the stream could not tell it.
+    must_see: Option<Xid>,
+    /// Frames for the beginning of its next batch.
+    preface: Vec<Frame>,
     batches: VecDeque<Batch>,
 }
 
@@ -133,8 +139,10 @@ pub struct Hub {
     unsettled: VecDeque<PollAnswer>,
     last_poll: Snapshot,
     flushed: Lsn,
-    /// Polls up to this number were asked before the stream started, and say nothing of it.
+    /// Polls up to this number were asked before the stream's first push, and say nothing of it.
     stream_since_poll: u64,
+    /// The stream started and its first push is not yet committed: Z cannot be taken.
+    unpushed: bool,
 
     // Shapes and sessions.
     shapes: BTreeMap<ShapeIndex, Held>,
@@ -154,6 +162,7 @@ pub struct Hub {
     next_catch_up: CatchUpId,
     retry_at: Millis,
     retries: u32,
+    pushes_asked: u64,
     push_in_flight: bool,
     /// The highest fence that a push was sent for; its commit ends beyond it.
     push_covers: Lsn,
@@ -193,6 +202,7 @@ impl Hub {
             last_poll: Snapshot::default(),
             flushed: Lsn(0),
             stream_since_poll: 0,
+            unpushed: false,
             shapes: BTreeMap::new(),
             by_id: BTreeMap::new(),
             next_shape: 0,
@@ -206,6 +216,7 @@ impl Hub {
             next_catch_up: 0,
             retry_at: 0,
             retries: 0,
+            pushes_asked: 0,
             push_in_flight: false,
             push_covers: Lsn(0),
             push_again: 0,
@@ -248,7 +259,7 @@ impl Hub {
         }
         let poll = (!self.poll_in_flight).then_some(self.next_poll);
         let retry = (!self.needy.is_empty() && self.retry_at > self.now).then_some(self.retry_at);
-        let push = self.waits_for_fence().map(|_| self.push_again);
+        let push = (self.unpushed || self.waits_for_fence().is_some()).then_some(self.push_again);
         [poll, retry, push].into_iter().flatten().min()
     }
 
@@ -293,19 +304,36 @@ impl Hub {
 
     /// Waiting alone may not help: on an idle database W stays, and F may point past a page header.
     fn ask_for_push(&mut self) {
-        let Some(fence) = self.waits_for_fence() else { return };
-        let late = self.now >= self.push_again;
-        if (fence > self.push_covers && !self.push_in_flight) || late {
+        let fence = self.waits_for_fence();
+        if fence.is_none() && !self.unpushed {
+            return;
+        }
+        let wanted = fence > Some(self.push_covers) || self.unpushed;
+        if (wanted && !self.push_in_flight) || self.now >= self.push_again {
             self.push_in_flight = true;
-            self.push_covers = self.push_covers.max(fence);
+            self.push_covers = self.push_covers.max(fence.unwrap_or_default());
             self.push_again = self.now + limits::PUSH_AGAIN_MS;
-            self.outputs.push_back(Output::PushFence);
+            self.pushes_asked += 1;
+            self.outputs.push_back(Output::PushFence(self.pushes_asked));
         }
     }
 
     /// The push was committed, or failed.
-    pub fn handle_pushed(&mut self) {
+    pub fn handle_pushed(&mut self, number: u64, committed: bool) {
+        if number != self.pushes_asked {
+            return;
+        }
         self.push_in_flight = false;
+        if !committed {
+            // Tried again when `push_again` is reached.
+            self.push_in_flight = true;
+            return;
+        }
+        if std::mem::take(&mut self.unpushed) {
+            self.stream_since_poll = self.polls_asked;
+            self.poll_in_flight = false;
+            self.next_poll = self.now;
+        }
         if self.mode == Mode::Polling {
             self.next_poll = self.now;
         }

@@ -49,10 +49,11 @@ impl Hub {
         let joined = self.sessions.get(&id).is_some_and(|s| s.joined);
         let reply = match up {
             Up::Heartbeat => Some(Reply::ok(json!({"cursor": self.heartbeat_cursor(id)}))),
-            _ if envelope.topic != TOPIC => {
-                Some(Reply { ok: false, response: json!({"reason": "unmatched topic", "code": "malformed",
-                    "message": format!("the one topic is {TOPIC:?}")}) })
-            }
+            _ if envelope.topic != TOPIC => Some(Reply {
+                ok: false,
+                response: json!({"reason": "unmatched topic", "code": "malformed",
+                    "message": format!("the one topic is {TOPIC:?}")}),
+            }),
             Up::Join(join) => {
                 self.join(id, &envelope, &join, fresh_client);
                 None
@@ -150,7 +151,10 @@ impl Hub {
             return Err(Reply::error("malformed", ID_RULE));
         }
         if !join.subject.is_empty() {
-            return Err(Reply::error("malformed", "a subject needs a token, and this node has none to check"));
+            return Err(Reply::error(
+                "malformed",
+                "a subject needs a token, and this node has none to check",
+            ));
         }
         Ok(())
     }
@@ -299,16 +303,21 @@ impl Hub {
         self.poll_soon();
         let mut answer = match result {
             MutateResult::Decided => Reply::ok(json!({})),
-            MutateResult::Renumber => Reply::error("renumber", "this number is taken: the profile was copied or restored"),
-            MutateResult::Gap { .. } => Reply::error("gap", "an earlier mutation is missing"),
-            MutateResult::UnknownClient => {
-                Reply::error("unknown_client", "this client is not known here; what became of its mutations is unknown")
+            MutateResult::Renumber => {
+                Reply::error("renumber", "this number is taken: the profile was copied or restored")
             }
+            MutateResult::Gap { .. } => Reply::error("gap", "an earlier mutation is missing"),
+            MutateResult::UnknownClient => Reply::error(
+                "unknown_client",
+                "this client is not known here; what became of its mutations is unknown",
+            ),
             MutateResult::Busy => Reply::error("busy", "a passing failure; send again"),
         };
         match result {
             MutateResult::Gap { last } => answer.response["last"] = last.to_string().into(),
-            MutateResult::Renumber | MutateResult::UnknownClient => answer.response["client"] = fresh_client.into(),
+            MutateResult::Renumber | MutateResult::UnknownClient => {
+                answer.response["client"] = fresh_client.into()
+            }
             MutateResult::Decided | MutateResult::Busy => {}
         }
         if self.sessions.contains_key(&session) {
@@ -352,10 +361,13 @@ impl Hub {
 
     fn withdraw(&mut self, id: SessionId, index: u32) {
         let Some(session) = self.sessions.get(&id) else { return };
-        let references: Vec<_> = session.subs.iter().filter(|(_, s)| s.shape == index).map(|(r, _)| r.clone()).collect();
+        let references: Vec<_> =
+            session.subs.iter().filter(|(_, s)| s.shape == index).map(|(r, _)| r.clone()).collect();
         let Some(held) = self.shapes.get(&index) else { return };
         let frame = json!([null, null, TOPIC, "withdraw", {"shape": held.shape.id.to_string()}]).to_string();
-        self.enqueue(id, super::Batch { frames: vec![frame.into()], waits: vec![] });
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.preface.push(frame.into());
+        }
         references.iter().for_each(|r| self.unsubscribe(id, r));
     }
 }

@@ -23,10 +23,12 @@ impl Hub {
     /// A stream was started, after [`Self::handle_database`]. `reference` is a recent 64-bit xid.
     ///
     /// ```text
-    ///  START ──► Z (first poll asked after START) ──► S of the first catch-up
-    ///              every xid that Z does not see is unsure until this stream delivers it: its commit record
-    ///              may lie before the stream's start although no snapshot sees it yet
+    ///  START ──► push: a transaction with an xid commits ──► Z (first poll after it) ──► S of the first catch-up
     /// ```
+    /// Every xid below Z's xmax that Z does not see is unsure until this stream delivers it: its commit record may
+    /// lie before the stream's start although no snapshot sees it yet. The push comes first because a snapshot's
+    /// xmax is the last *ended* xid + 1: a transaction that waits for a standby, and is the newest, would be at
+    /// xmax and not below it. After the push it is below.
     pub fn handle_stream_started(&mut self, reference: Xid) {
         self.discard_catch_ups();
         self.mode = Mode::Streaming;
@@ -38,9 +40,8 @@ impl Hub {
         self.unsure.clear();
         self.gap_asked = false;
         self.unsettled.clear();
-        self.stream_since_poll = self.polls_asked;
-        self.poll_in_flight = false;
-        self.next_poll = self.now;
+        self.unpushed = true;
+        self.push_in_flight = false;
         self.want_again(|_| true);
     }
 
@@ -56,6 +57,7 @@ impl Hub {
             self.mode = Mode::Polling;
             self.next_poll = self.now;
         }
+        self.unpushed = false;
         self.ring.clear();
         self.position = None;
         self.unsure.clear();
@@ -81,9 +83,9 @@ impl Hub {
             }
             Ok(StreamFrame::Data(message)) => {
                 let catalog = self.catalog.clone();
-                let step = decode(message)
-                    .map_err(|e| e.to_string())
-                    .and_then(|m| self.assembler.handle(m, self.reference, &catalog).map_err(|e| e.to_string()));
+                let step = decode(message).map_err(|e| e.to_string()).and_then(|m| {
+                    self.assembler.handle(m, self.reference, &catalog).map_err(|e| e.to_string())
+                });
                 match step {
                     Ok(None) => {}
                     Ok(Some(delivered)) => {
@@ -109,7 +111,7 @@ impl Hub {
     }
 
     pub(super) fn ask_for_poll(&mut self) {
-        if self.mode == Mode::Starting || self.poll_in_flight || self.now < self.next_poll {
+        if self.mode == Mode::Starting || self.unpushed || self.poll_in_flight || self.now < self.next_poll {
             return;
         }
         self.poll_in_flight = true;
@@ -154,7 +156,7 @@ impl Hub {
         if self.mode == Mode::Polling {
             self.poll_sessions(&answer.snapshot);
             self.settle_catch_ups();
-        } else if answer.number > self.stream_since_poll {
+        } else if !self.unpushed && answer.number > self.stream_since_poll {
             self.reference = self.reference.max(answer.snapshot.xmax());
             // Any one settled poll will do: the next to settle and the newest are enough.
             self.unsettled.truncate(1);
@@ -244,7 +246,8 @@ impl Hub {
 
     /// Live shapes of sessions with a position of their own are wanted from there.
     pub(super) fn want_again(&mut self, concerned: impl Fn(&super::Session) -> bool) {
-        let ids: Vec<_> = self.sessions.iter().filter(|(_, s)| s.joined && concerned(s)).map(|(id, _)| *id).collect();
+        let ids: Vec<_> =
+            self.sessions.iter().filter(|(_, s)| s.joined && concerned(s)).map(|(id, _)| *id).collect();
         for id in ids {
             self.want_again_one(id);
         }

@@ -150,8 +150,9 @@ pub enum Output {
     Close(SessionId, u16, &'static str),
     /// Run a catch-up; answer with `handle_catch_up`.
     CatchUp(CatchUpRequest),
-    /// Emit a logical message so that the watermark reaches a fence; answer with `handle_pushed`.
-    PushFence,
+    /// Commit a transaction that has an xid and a logical message, so that the watermark reaches a fence; answer
+    /// with `handle_pushed`.
+    PushFence(u64),
     /// Take S, then F, then the flush LSN; answer with `handle_poll`.
     Poll(u64),
     /// Which of these have entries in a change log? Answer with `handle_gap`.
