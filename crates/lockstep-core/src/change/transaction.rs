@@ -104,6 +104,12 @@ pub struct Assembler {
     most: usize,
 }
 
+impl Default for Assembler {
+    fn default() -> Self {
+        Self::new(crate::limits::TRANSACTION_BYTES)
+    }
+}
+
 impl Assembler {
     /// For a new stream. A transaction of more than `most` bytes is not held.
     pub fn new(most: usize) -> Self {

@@ -45,6 +45,12 @@ pub struct Ring {
     pub plant: Option<crate::plant::Plant>,
 }
 
+impl Default for Ring {
+    fn default() -> Self {
+        Self::new(crate::limits::RING_BYTES)
+    }
+}
+
 impl Ring {
     /// Empty, with room for `most` bytes of rows.
     pub fn new(most: usize) -> Self {

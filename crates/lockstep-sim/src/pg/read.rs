@@ -74,7 +74,7 @@ impl Db {
     fn changed(&self, shape: &Shape, table: usize, since: &Snapshot) -> Delta {
         let scope_columns = &self.schema.tables[table].table.scope_columns;
         let here = |scope: &Row| {
-            shape.scope.iter().all(|(c, wanted)| {
+            shape.scope().iter().all(|(c, wanted)| {
                 let at = scope_columns.iter().position(|s| s == c);
                 at.and_then(|at| scope[at].as_ref()) == Some(wanted)
             })
@@ -111,5 +111,5 @@ impl Db {
 }
 
 fn covers(shape: &Shape, row: &Row) -> bool {
-    shape.scope.iter().all(|(c, wanted)| row[*c].as_ref() == Some(wanted))
+    shape.scope().iter().all(|(c, wanted)| row[*c].as_ref() == Some(wanted))
 }

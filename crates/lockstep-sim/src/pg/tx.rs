@@ -283,13 +283,16 @@ impl Db {
         }
     }
 
-    /// TRUNCATE: needs the table for itself.
+    /// TRUNCATE: needs the table for itself. Whoever comes while it waits for that stands behind it.
     pub fn truncate(&mut self, id: TxId, table: usize) -> Result<(), Stuck> {
-        if self.table_locks[table].is_some_and(|h| h != id) || self.lock_counts[table] > 0 {
+        if self.table_locks[table].is_some_and(|h| h != id) {
+            return Err(Stuck::Locked);
+        }
+        self.table_locks[table] = Some(id);
+        if self.lock_counts[table] > 0 {
             return Err(Stuck::Locked);
         }
         self.assign(id);
-        self.table_locks[table] = Some(id);
         let keys: Vec<Key> = self.visible[table].keys().cloned().collect();
         for key in keys {
             self.put(id, table, key, None);

@@ -15,7 +15,7 @@ use lockstep_core::position::{Lsn, Snapshot, Xid};
 pub(crate) enum Question {
     CatchUp(CatchUpRequest),
     Poll(u64),
-    Push,
+    Push(u64),
     Gap(Vec<Xid>),
     Mutate(Box<Run>),
 }
@@ -85,7 +85,7 @@ impl World {
                 ask.ready = Ready::Poll(PollAnswer { number: *number, snapshot, fence: Lsn(0), flushed: Lsn(0) });
                 self.fence_soon(id);
             }
-            Question::Push => {
+            Question::Push(_) => {
                 let tx = self.db.begin();
                 self.db.assign(tx);
                 self.db.write_wal(40);
@@ -169,7 +169,7 @@ impl World {
             }
             (Question::Poll(_), Ready::Poll(answer)) if !failed => hub.handle_poll(answer),
             (Question::Poll(number), _) => hub.handle_poll_failed(number),
-            (Question::Push, _) => hub.handle_pushed(),
+            (Question::Push(number), _) => hub.handle_pushed(number, !failed),
             (Question::Gap(_), _) if failed => hub.handle_gap_failed(),
             (Question::Gap(_), _) => hub.handle_gap(&wrote),
             (Question::Mutate(run), _) => self.mutated(at, *run, failed),

@@ -9,8 +9,9 @@ impl World {
         if self.quiet {
             return;
         }
-        let wait = self.rng.between(10_000, 120_000);
+        let wait = self.rng.between(40_000, 500_000);
         self.after(wait, Event::Fault);
+        self.end_prepared(false);
         let node = self.rng.index(self.nodes.len());
         let client = self.rng.index(self.clients.len());
         match self.rng.below(100) {
@@ -55,8 +56,7 @@ impl World {
                 let long = self.rng.between(20_000, 900_000);
                 self.after(long, Event::Standby);
             }
-            81..=90 => self.end_prepared(false),
-            91..=93 if self.now >= self.up_at => self.restart(),
+            91..=92 if self.now >= self.up_at => self.restart(),
             94..=95 if self.now >= self.up_at => self.promote(),
             _ => {}
         }

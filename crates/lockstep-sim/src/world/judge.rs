@@ -39,7 +39,7 @@ impl World {
         match placed {
             Ok(position) => client.position = position,
             Err(wrong) => {
-                let wrong = format!("client {at}, commit {} {:?}: {wrong}", commit.lsn, commit.xid);
+                let wrong = format!("client {at}, commit {} {:?}: {wrong}; cursor {cursor}{}", commit.lsn, commit.xid, self.explain(at, lsn));
                 self.violate(wrong);
                 return;
             }

@@ -3,6 +3,7 @@
 mod asks;
 mod clients;
 mod commits;
+mod explain;
 mod faults;
 mod feed;
 mod judge;
@@ -125,8 +126,6 @@ pub struct World {
     pub(crate) unconfirmed: Vec<usize>,
     pub(crate) waiters: HashMap<TxId, Waiter>,
     pub(crate) sends_empty: bool,
-    /// A copy of the volume: WAL up to there.
-    pub(crate) image: Option<u64>,
     pub(crate) nodes: Vec<Node>,
     pub(crate) clients: Vec<Client>,
     pub(crate) links: BTreeMap<SessionId, Link>,
@@ -165,7 +164,6 @@ impl World {
             unconfirmed: Vec::new(),
             waiters: HashMap::new(),
             sends_empty,
-            image: None,
             nodes: Vec::new(),
             clients: Vec::new(),
             links: BTreeMap::new(),
@@ -208,7 +206,7 @@ impl World {
         self.after(300_000, Event::Maintain);
         let rounds = 3 + self.rng.below(3);
         for _ in 0..rounds {
-            let chaos = 1_500_000 + self.rng.below(3_000_000);
+            let chaos = 3_000_000 + self.rng.below(5_000_000);
             self.after(200_000, Event::Fault);
             self.run_until(self.now + chaos);
             self.settle();

@@ -68,7 +68,7 @@ impl World {
                 self.ask(at, Question::CatchUp(request));
             }
             Output::Poll(number) => self.ask(at, Question::Poll(number)),
-            Output::PushFence => self.ask(at, Question::Push),
+            Output::PushFence(number) => self.ask(at, Question::Push(number)),
             Output::ReadGap(xids) => {
                 self.trace(|| format!("node {at} asks about {xids:?}"));
                 *self.report.resets.entry("gap asked".into()).or_default() += 1;

@@ -13,6 +13,7 @@ pub(super) struct Writer {
     tries: u32,
     pace: u64,
     committing: bool,
+    truncating: Option<usize>,
 }
 
 const ROWS: usize = 25;
@@ -89,8 +90,18 @@ impl World {
             self.end_writing(at, tx);
             return;
         }
-        match self.statement(tx) {
-            Err(Stuck::Locked) if self.writers[at].tries < 4 => {
+        let done = match self.writers[at].truncating {
+            Some(table) => self.truncate(tx, table),
+            None if self.rng.one_in(700) => {
+                let table = self.rng.index(APP_TABLES);
+                self.writers[at].truncating = Some(table);
+                self.writers[at].tries = 0;
+                self.truncate(tx, table)
+            }
+            None => self.statement(tx),
+        };
+        match done {
+            Err(Stuck::Locked) if self.writers[at].tries < if self.writers[at].truncating.is_some() { 30 } else { 4 } => {
                 self.writers[at].tries += 1;
                 let wait = self.rng.between(300, 3_000);
                 self.after(wait, Event::Writer(at));
@@ -98,7 +109,8 @@ impl World {
             _ => {
                 let writer = &mut self.writers[at];
                 writer.tries = 0;
-                writer.steps -= 1;
+                // A TRUNCATE given up would go on standing in everyone's way.
+                writer.steps = if writer.truncating.take().is_some() { 0 } else { writer.steps - 1 };
                 let pace = writer.pace;
                 let wait = self.rng.between(10, pace);
                 self.after(wait, Event::Writer(at));
@@ -108,13 +120,13 @@ impl World {
 
     fn begin_writing(&mut self, at: usize) {
         let tx = self.db.begin();
-        let long = self.rng.one_in(150);
-        let pace = if long { 300_000 } else { 500 };
+        let long = self.rng.one_in(900);
+        let pace = if long { 120_000 } else { 400 };
         if long {
             self.fault("long_transaction");
         }
         let steps = if self.rng.one_in(4) { self.rng.between(2, 6) } else { 1 };
-        self.writers[at] = Writer { tx: Some((tx, self.db.epoch)), steps, tries: 0, pace, committing: false };
+        self.writers[at] = Writer { tx: Some((tx, self.db.epoch)), steps, tries: 0, pace, committing: false, truncating: None };
         if self.rng.one_in(10) {
             // It takes its id before others write, and writes after them.
             self.db.assign(tx);
@@ -130,7 +142,7 @@ impl World {
             self.fault("abort");
             self.db.end(tx);
             self.writer_free(at);
-        } else if dice < 11 && !self.quiet {
+        } else if dice < 10 && !self.quiet && self.rng.one_in(3) {
             self.fault("prepared");
             self.db.prepare(tx);
             // Somebody else ends it, later.
@@ -160,6 +172,12 @@ impl World {
         }
     }
 
+    fn truncate(&mut self, tx: TxId, table: usize) -> Result<(), Stuck> {
+        self.db.truncate(tx, table)?;
+        self.fault("truncate");
+        Ok(())
+    }
+
     fn any_key(&mut self, table: usize) -> Option<Key> {
         let rows = &self.db.visible[table];
         let at = self.rng.index(rows.len());
@@ -170,11 +188,6 @@ impl World {
         let table = self.rng.index(APP_TABLES);
         let full = self.db.visible[table].len() > ROWS;
         let dice = self.rng.below(100);
-        if self.rng.one_in(500) {
-            self.db.truncate(tx, table)?;
-            self.fault("truncate");
-            return Ok(());
-        }
         match dice {
             0..=19 if !full => {
                 let rows = (0..self.rng.between(1, 3)).map(|_| Op::Insert(self.new_row(table))).collect::<Vec<_>>();

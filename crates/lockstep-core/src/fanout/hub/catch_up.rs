@@ -190,6 +190,10 @@ impl Hub {
     fn merge(&mut self, id: CatchUpId, session: SessionId, snapshot: &Snapshot) -> Result<Merged, Xid> {
         let mut merged = Merged::default();
         let Some(session) = self.sessions.get(&session) else { return Ok(merged) };
+        if !self.follows_stream() {
+            // What S sees, and nothing else: the ring may lack what these transactions build on.
+            return Ok(merged);
+        }
         let mut read: Vec<ShapeIndex> =
             session.subs.values().filter(|s| s.is_read_by(id)).map(|s| s.shape).collect();
         read.sort_unstable();
@@ -241,7 +245,7 @@ impl Hub {
         answer: &CatchUpAnswer,
         merged: Merged,
     ) {
-        let polled = self.mode == Mode::Polling;
+        let polled = !self.follows_stream();
         let base = polled.then(|| Arc::new(self.polled_head(answer)));
         let head = base.as_deref().cloned().or_else(|| self.stream_head());
         let Some(session) = self.sessions.get_mut(&session_id) else { return };

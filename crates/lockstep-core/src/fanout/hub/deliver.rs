@@ -25,7 +25,7 @@ impl Hub {
         self.ring.push(delivered.clone());
         let routed = self.route(&delivered);
         self.skip_holes(xid, &routed);
-        self.unsure.remove(&xid);
+        self.now_sure(xid);
         if let Some(position) = &mut self.position {
             position.fold(xid);
         }

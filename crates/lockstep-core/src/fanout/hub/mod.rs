@@ -293,6 +293,15 @@ impl Hub {
         if self.mode == Mode::Streaming { self.watermark } else { self.flushed }
     }
 
+    /// Whether live sessions may be brought forward by the stream alone.
+    ///
+    /// Not while something is unsure: its commit record may lie before the stream's start, so that the stream will
+    /// never bring it, and what does come may build on it. A child would be shown without its parent. Until then
+    /// sessions are caught up again and again, as without a stream.
+    fn follows_stream(&self) -> bool {
+        self.mode == Mode::Streaming && self.unsure.is_empty()
+    }
+
     /// The highest fence that somebody waits for.
     fn waits_for_fence(&self) -> Option<Lsn> {
         let reached = self.reached();

@@ -153,8 +153,10 @@ impl Hub {
         self.ring.polled(answer.number, &answer.snapshot);
         self.retire_ring();
         self.release_seen();
-        if self.mode == Mode::Polling {
+        if !self.follows_stream() {
             self.poll_sessions(&answer.snapshot);
+        }
+        if self.mode == Mode::Polling {
             self.settle_catch_ups();
         } else if !self.unpushed && answer.number > self.stream_since_poll {
             self.reference = self.reference.max(answer.snapshot.xmax());
@@ -205,13 +207,23 @@ impl Hub {
             self.rest_on_position(|_| true);
         }
         for (xid, _) in wrote {
-            if self.unsure.remove(xid) {
+            if self.now_sure(*xid) {
                 if let Some(position) = &mut self.position {
                     position.fold(*xid);
                 }
                 self.settled_poll.fold(*xid);
             }
         }
+    }
+
+    /// The transaction was delivered, or its rows are read from the logs. After the last one sessions follow the
+    /// stream again, from a snapshot taken after this.
+    pub(super) fn now_sure(&mut self, xid: Xid) -> bool {
+        let removed = self.unsure.remove(&xid);
+        if removed && self.unsure.is_empty() {
+            self.want_again(|s| s.base.is_some());
+        }
+        removed
     }
 
     /// [`Output::ReadGap`] failed; it is asked again with the next settled poll.
