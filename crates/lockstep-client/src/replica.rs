@@ -208,6 +208,8 @@ impl Replica {
             return;
         }
         self.last = last;
+        // Outcomes above `last` belong to a history that is gone; a server told to forget them would forget new ones.
+        self.confirmed = self.confirmed.min(last);
         for pending in &mut self.outbox {
             self.last += 1;
             pending.n = self.last;
@@ -235,8 +237,20 @@ impl Replica {
         Ok(Heard::Nothing)
     }
 
-    /// Nothing before this call is visible; everything after it is, at once.
+    /// Nothing before this call is visible; everything after it is, at once. A batch that breaks off leaves no part
+    /// of it behind: all rows are forgotten with the cursor, and the next join loads them anew.
     fn commit(&mut self, payload: &Json) -> Result<Commit, ReplicaError> {
+        let (outbox, confirmed) = (self.outbox.clone(), self.confirmed);
+        let result = self.apply(payload);
+        if result.is_err() {
+            (self.outbox, self.confirmed) = (outbox, confirmed);
+            self.shapes.clear();
+            self.cursor = None;
+        }
+        result
+    }
+
+    fn apply(&mut self, payload: &Json) -> Result<Commit, ReplicaError> {
         let mut commit = Commit {
             lsn: payload["lsn"].as_str().ok_or_else(|| bad("a commit without lsn"))?.into(),
             xid: payload["xid"].as_str().map(str::to_owned),
@@ -303,11 +317,17 @@ impl Replica {
             let (Some(row), Some(unchanged)) = (patch[0].as_array(), patch[1].as_array()) else {
                 return Err(bad("a patch"));
             };
+            if row.len() != held.columns.len() {
+                return Err(bad("a patch with another number of columns than its shape"));
+            }
             let mut row = row.clone();
             let before =
                 held.rows.get(&key_text(&held.key, &row)).ok_or_else(|| bad("a patch of a row not held"))?;
             for at in unchanged.iter().filter_map(Json::as_u64).filter_map(|at| usize::try_from(at).ok()) {
-                *row.get_mut(at).ok_or_else(|| bad("a patch's index"))? = before[at].clone();
+                let (Some(value), Some(before)) = (row.get_mut(at), before.get(at)) else {
+                    return Err(bad("a patch's index"));
+                };
+                *value = before.clone();
             }
             held.put(row);
             commit.rows += 1;
@@ -350,6 +370,12 @@ impl Replica {
     /// The fingerprint under which a subscription's rows are held; None before its first commit.
     pub fn fingerprint_of(&self, reference: &str) -> Option<&str> {
         self.shapes.values().find(|h| h.reference == reference).map(|h| h.fingerprint.as_str())
+    }
+
+    /// The columns of a subscription and its rows, uncopied; None before its first commit.
+    pub fn view(&self, reference: &str) -> Option<(&[String], impl Iterator<Item = &[Json]>)> {
+        let held = self.shapes.values().find(|h| h.reference == reference)?;
+        Some((&held.columns, held.rows.values().map(Vec::as_slice)))
     }
 
     /// A digest of a subscription's rows, whatever their order; None before its first commit.
@@ -403,6 +429,14 @@ mod tests {
         replica.disconnected();
         replica.handle(r#"[null,null,"sync","commit",{"lsn":"0/2","xid":null,"cursor":"d"}]"#).unwrap();
         assert_eq!(replica.column("0", "v"), ["a", "b"]);
+    }
+
+    #[test]
+    fn outcomes_of_a_lost_history_are_not_confirmed() {
+        let mut replica = Replica { last: 5, confirmed: 5, ..Replica::default() };
+        replica.push("six", Vec::new());
+        replica.renumber_after(3);
+        assert_eq!((replica.outbox[0].n, replica.confirmed), (4, 3));
     }
 
     #[test]

@@ -15,9 +15,9 @@ struct Table<'a> {
 }
 
 impl Replica {
-    /// The view: a function of rows and outbox. Only the shapes named by `shown` have rows in it; every one that is
+    /// What an application sees: a function of rows and outbox. Only the shapes named by `shown` have rows in it; every one that is
     /// wanted keeps rows of the outbox visible that lie in its scope.
-    pub fn view(&self, shown: &BTreeSet<String>) -> View {
+    pub fn application_view(&self, shown: &BTreeSet<String>) -> View {
         let mut tables: BTreeMap<String, Table<'_>> = BTreeMap::new();
         for wanted in &self.wanted {
             let name = table_name(&wanted.definition["table"]);
@@ -183,10 +183,10 @@ mod tests {
             json!({"op": "insert", "table": "elsewhere", "values": {"id": 5}}),
         ];
         replica.push("m", ops);
-        let view = json!(replica.view(&shown));
+        let view = json!(replica.application_view(&shown));
         let rows = json!({"[1]": {"id": 1, "list": 1, "v": "7"}, "[3]": {"id": 3, "list": 1, "v": null}});
         assert_eq!(view, json!({"t": rows}));
-        assert_eq!(json!(replica.view(&BTreeSet::new())), json!({"t": {"[3]": {"id": 3, "list": "1"}}}));
+        assert_eq!(json!(replica.application_view(&BTreeSet::new())), json!({"t": {"[3]": {"id": 3, "list": "1"}}}));
     }
 
     #[test]
@@ -194,7 +194,7 @@ mod tests {
         let (mut replica, shown) = held();
         replica.push("m", vec![json!({"op": "update", "table": "t", "key": {"id": 1}, "set": {"id": 9}})]);
         replica.push("n", vec![json!({"op": "update", "table": "t", "key": {"id": 2}, "set": {"list": 2}})]);
-        let view = json!(replica.view(&shown));
+        let view = json!(replica.application_view(&shown));
         assert_eq!(view, json!({"t": {"[9]": {"id": 9, "list": 1, "v": "a"}}}));
     }
 }

@@ -273,7 +273,8 @@ impl Cluster {
             // Line 8 is what `pg_ctl --wait` reads; the connection proves that it is this server's port.
             let text = fs::read_to_string(&file).unwrap_or_default();
             let is_ours = text.lines().next().is_some_and(|line| line.trim() == child.id().to_string());
-            let is_ready = text.lines().nth(7).is_some_and(|line| line.trim() == "ready");
+            // A hot standby says `standby` once it answers.
+            let is_ready = text.lines().nth(7).is_some_and(|line| matches!(line.trim(), "ready" | "standby"));
             if is_ours && is_ready && TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).is_ok() {
                 return Ok(());
             }

@@ -82,3 +82,10 @@ pub async fn sibling_slot<C: GenericClient>(client: &C) -> Result<Option<String>
                and confirmed_flush_lsn is not null order by confirmed_flush_lsn desc limit 1";
     Ok(texts(client, sql).await?.pop())
 }
+
+/// Whether the database knows this mark. If not, it was rolled back, and the mark must not be handed out again.
+pub async fn knows_mark<C: GenericClient>(client: &C, mark: i64) -> Result<bool, PgError> {
+    let sql = format!("select from lockstep.incarnations where mark = {mark}");
+    let known = client.simple_query(&sql).await?;
+    Ok(known.iter().any(|m| matches!(m, SimpleQueryMessage::Row(_))))
+}

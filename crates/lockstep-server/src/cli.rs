@@ -32,8 +32,17 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run a node: serve clients at ws://ADDRESS/socket
+    #[command(
+        after_help = "Every option is also an environment variable and, without its dashes, a line of \
+        lockstep.toml:\n\n  database-url = \"postgres://app:secret@localhost:5432/app\"\n  \
+        listen = \"127.0.0.1:4000\"\n\nThe database needs wal_level = logical, and the role REPLICATION. \
+        http://ADDRESS/health says how the node is fed, and what is wrong if something is."
+    )]
     Serve(Box<ServeSettings>),
     /// Create the schema `lockstep` and its publications; changes no table of yours
+    #[command(
+        after_help = "Once per database; again after an update of Lockstep. Then: lockstep track TABLE"
+    )]
     Install {
         /// Only print the SQL
         #[arg(long)]

@@ -1,10 +1,13 @@
 //! Settings: a flag beats an environment variable, which beats `lockstep.toml`, which beats the default.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use serde::Deserialize;
+use lockstep_core::limits;
+use serde::{Deserialize, Deserializer};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 /// The file that is read if it exists and no other is named.
 pub const FILE: &str = "lockstep.toml";
@@ -23,7 +26,8 @@ pub struct ServeSettings {
     pub read_database_url: Option<String>,
 
     /// Address and port to listen on. Loopback only: there is no authentication yet [default: 127.0.0.1:4000]
-    #[arg(long, env = "LOCKSTEP_LISTEN", value_name = "ADDRESS:PORT")]
+    #[arg(long, env = "LOCKSTEP_LISTEN", value_name = "ADDRESS:PORT", value_parser = address)]
+    #[serde(deserialize_with = "listed_address")]
     pub listen: Option<SocketAddr>,
 
     /// A folder of files to serve beside the socket, for example a built web app
@@ -31,7 +35,7 @@ pub struct ServeSettings {
     #[serde(rename = "static")]
     pub static_files: Option<PathBuf>,
 
-    /// Connections for catch-ups and polls [default: 8]
+    /// Connections for first loads and catch-ups [default: 8]. Five more are for the stream, polls and fences
     #[arg(long, env = "LOCKSTEP_READ_CONNECTIONS", value_name = "N")]
     pub read_connections: Option<usize>,
 
@@ -39,7 +43,15 @@ pub struct ServeSettings {
     #[arg(long, env = "LOCKSTEP_WRITE_CONNECTIONS", value_name = "N")]
     pub write_connections: Option<usize>,
 
-    /// Log lines as JSON
+    /// Seconds that PostgreSQL may leave a small question unanswered before the connection is given up [default: 10]
+    #[arg(long, env = "LOCKSTEP_DATABASE_TIMEOUT", value_name = "SECONDS")]
+    pub database_timeout: Option<NonZeroU32>,
+
+    /// Bytes that may wait for one client. One that does not read is closed there, and resumes [default: 268435456]
+    #[arg(long, env = "LOCKSTEP_QUEUE_BYTES", value_name = "BYTES")]
+    pub queue_bytes: Option<usize>,
+
+    /// Log lines as JSON. LOCKSTEP_LOG chooses which (error, warn, info, debug)
     #[arg(long, env = "LOCKSTEP_LOG_JSON", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub log_json: Option<bool>,
 }
@@ -59,6 +71,10 @@ pub struct Serve {
     pub read_connections: usize,
     /// Pool sizes.
     pub write_connections: usize,
+    /// How long a small question to PostgreSQL may stay unanswered.
+    pub database_timeout: Duration,
+    /// What may wait for one client.
+    pub queue_bytes: usize,
     /// JSON logs.
     pub log_json: bool,
 }
@@ -73,7 +89,27 @@ pub fn read_file(named: Option<&Path>) -> Result<ServeSettings> {
         return Ok(ServeSettings::default());
     }
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    toml::from_str(&text).with_context(|| format!("{} is not a valid configuration", path.display()))
+    parse(&text).map_err(|(line, what)| anyhow!("{}, line {line}: {what}", path.display()))
+}
+
+/// The parser's own error repeats the line, which may hold the database's password.
+fn parse(text: &str) -> Result<ServeSettings, (usize, String)> {
+    toml::from_str(text).map_err(|error: toml::de::Error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        (1 + before.matches('\n').count(), error.message().trim_end().replace('\n', "; "))
+    })
+}
+
+/// `127.0.0.1:4000`; `localhost:4000` is the same.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    let parsed = numeric.as_deref().unwrap_or(text).parse();
+    parsed.map_err(|_| "not an address with a port, such as 127.0.0.1:4000".to_owned())
+}
+
+fn listed_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    address(&text).map(Some).map_err(serde::de::Error::custom)
 }
 
 /// The database's URL from flag or environment (already merged by clap) or file.
@@ -99,6 +135,12 @@ impl ServeSettings {
                 "{listen} is not a loopback address; this version has no authentication and listens on loopback only"
             );
         }
+        let static_files = self.static_files.or(file.static_files);
+        if let Some(folder) = &static_files
+            && !folder.join("index.html").is_file()
+        {
+            bail!("--static {}: there is no index.html in it; build the web app first", folder.display());
+        }
         Ok(Serve {
             read_database_url: self
                 .read_database_url
@@ -106,9 +148,13 @@ impl ServeSettings {
                 .unwrap_or_else(|| database_url.clone()),
             database_url,
             listen,
-            static_files: self.static_files.or(file.static_files),
+            static_files,
             read_connections: self.read_connections.or(file.read_connections).unwrap_or(8),
             write_connections: self.write_connections.or(file.write_connections).unwrap_or(8),
+            database_timeout: Duration::from_secs(
+                self.database_timeout.or(file.database_timeout).map_or(10, NonZeroU32::get).into(),
+            ),
+            queue_bytes: self.queue_bytes.or(file.queue_bytes).unwrap_or(limits::QUEUE_BYTES),
             log_json: self.log_json.or(file.log_json).unwrap_or(false),
         })
     }
@@ -126,6 +172,25 @@ mod tests {
         let serve = flags.resolve("postgres://x".into(), file).unwrap();
         assert_eq!((serve.listen.port(), serve.read_connections, serve.write_connections), (5000, 4, 8));
         assert_eq!(serve.read_database_url, "postgres://x");
+    }
+
+    #[test]
+    fn an_error_in_the_file_names_the_line_and_repeats_none_of_it() {
+        for (text, line, says) in [
+            ("\ndatabase-url = \"postgres://u:secret@h/x\nlisten = 1", 2, ""),
+            ("database-url = [\"postgres://u:secret@h/x\"]", 1, "expected a string"),
+            ("# all\n\nlisen = 1", 3, "unknown field `lisen`"),
+            ("listen = \"secret\"", 1, "127.0.0.1:4000"),
+            ("database-timeout = 0", 1, "nonzero"),
+        ] {
+            let (at, what) = parse(text).unwrap_err();
+            assert_eq!(at, line, "{what}");
+            assert!(what.contains(says) && !what.contains("secret"), "{what}");
+        }
+        assert_eq!(
+            parse("listen = \"localhost:7\"").unwrap().listen,
+            Some(SocketAddr::from(([127, 0, 0, 1], 7)))
+        );
     }
 
     #[test]

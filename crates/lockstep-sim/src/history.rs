@@ -240,7 +240,13 @@ impl History {
     }
 
     /// A state read from a snapshot: what was visible, and what the client had beyond it.
-    fn polled(&self, from: Position, seen: usize, shown: &[(usize, u64)], commits: &[Commit]) -> Result<Position, Wrong> {
+    fn polled(
+        &self,
+        from: Position,
+        seen: usize,
+        shown: &[(usize, u64)],
+        commits: &[Commit],
+    ) -> Result<Position, Wrong> {
         let current = self.branch();
         let mut had = from.commits;
         for fork in &self.forks[from.branch.min(current)..] {
@@ -261,7 +267,10 @@ impl History {
             let more = extra.iter().flat_map(|c| &c.deltas).filter(|(s, _)| s == shape);
             let wanted = more.fold(self.seen_at(*shape, seen), |sum, (_, d)| sum.wrapping_add(*d));
             if wanted != *digest {
-                return Err(format!(" shape {shape} is not as snapshot {seen} saw it ({} more);", extra.len()));
+                return Err(format!(
+                    " shape {shape} is not as snapshot {seen} saw it ({} more);",
+                    extra.len()
+                ));
             }
         }
         Ok(Position { commits: had, seen, branch: current })

@@ -81,7 +81,8 @@ fn main() -> ExitCode {
             let seed = next.fetch_add(1, Ordering::Relaxed);
             let stop = {
                 let total = total.lock().unwrap_or_else(PoisonError::into_inner);
-                !total.1.is_empty() || if options.seed.is_some() { seed != first } else { Instant::now() >= until }
+                !total.1.is_empty()
+                    || if options.seed.is_some() { seed != first } else { Instant::now() >= until }
             };
             if stop {
                 break;

@@ -82,12 +82,12 @@ pub const RING_BYTES: usize = 64 << 10;
 
 impl Node {
     /// A new process.
-    pub fn new(plant: Option<Plant>, rng: &mut Rng) -> Self {
+    pub fn new(plant: Option<Plant>, short_cursors: bool, rng: &mut Rng) -> Self {
         let small = rng.one_in(3);
         let bounds = Bounds {
             ring_bytes: if small || plant == Some(Plant::RingEvicts) { 3 << 10 } else { RING_BYTES },
-            transaction_bytes: 1200,
-            cursor_xip: if rng.one_in(2) { 8 } else { 256 },
+            transaction_bytes: if rng.one_in(4) { 2_500 } else { 20_000 },
+            cursor_xip: if short_cursors { 8 } else { 256 },
         };
         let hub = Hub::with_bounds(bounds);
         #[cfg(feature = "plants")]

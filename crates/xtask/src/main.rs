@@ -7,7 +7,9 @@ use clap::{Parser, Subcommand};
 mod child;
 mod console;
 mod demo;
+mod fuzz;
 mod node;
+mod oracle;
 mod setup;
 mod stop;
 mod test;
@@ -28,10 +30,14 @@ enum Task {
     Demo(demo::Options),
     /// Run every test; the last line is `N passed, N failed`.
     Test(test::Options),
+    /// Give every reader of outside bytes inputs that nobody thought of.
+    Fuzz(fuzz::Options),
     /// Check what compilers do not: sizes, words, lock files, documents.
     Tidy,
     /// Run the browser tests alone.
     E2e,
+    /// Judge the real binary against a real PostgreSQL, with random writers and faults.
+    Oracle(oracle::Options),
     /// Install what the other commands need, and nothing else.
     Setup(setup::Options),
 }
@@ -41,8 +47,10 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Tidy => tidy::run(),
         Task::E2e => test::run_browser_alone(),
+        Task::Oracle(options) => oracle::run(&options),
         Task::Setup(options) => setup::run(&options),
     };
     match result {

@@ -53,6 +53,15 @@ pub fn postgres(major: u32) -> Result<()> {
     })
 }
 
+/// Whether the programs of this major version are where the environment or Debian puts them.
+pub fn has_postgres(major: u32) -> bool {
+    let named = std::env::var_os("LOCKSTEP_PG_BIN").map(PathBuf::from);
+    let debian = PathBuf::from(format!("/usr/lib/postgresql/{major}/bin"));
+    let version = |bin: &PathBuf| child::ask(&bin.join("postgres").to_string_lossy(), &["--version"]);
+    let is_it = |text: String| text.starts_with(&format!("postgres (PostgreSQL) {major}"));
+    named.into_iter().chain([debian]).any(|bin| version(&bin).is_some_and(is_it))
+}
+
 /// The npm packages of the client, the app and the browser tests.
 pub fn web_packages() -> Result<()> {
     require_node()?;
@@ -80,17 +89,25 @@ pub fn web_app() -> Result<()> {
 
 /// The path of the binary `lockstep`, built.
 pub fn server() -> Result<PathBuf> {
-    console::step("Building the server (minutes the first time)", || {
-        let mut cargo = Command::new(cargo());
-        cargo.args(["build", "--package", "lockstep-server", "--bin", "lockstep"]);
-        cargo.arg("--message-format=json-render-diagnostics").current_dir(workspace::root());
-        let built = child::must(cargo, "cargo-build")?;
-        let message = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok();
-        let text = built.text();
-        let mut programs =
-            text.lines().filter_map(message).filter_map(|m| Some(m["executable"].as_str()?.into()));
-        programs.next_back().context("cargo did not say where it put the binary `lockstep`")
-    })
+    console::step("Building the server (minutes the first time)", || program("lockstep-server", "lockstep"))
+}
+
+/// The path of a package's program, built.
+pub fn program(package: &str, name: &str) -> Result<PathBuf> {
+    let mut build = Command::new(cargo());
+    build.args(["build", "--package", package, "--bin", name]);
+    executable(build, "cargo-build")
+}
+
+/// The program that a `cargo build` makes.
+pub fn executable(mut build: Command, log: &str) -> Result<PathBuf> {
+    build.arg("--message-format=json-render-diagnostics").current_dir(workspace::root());
+    let built = child::must(build, log)?;
+    let message = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok();
+    let text = built.text();
+    let mut programs =
+        text.lines().filter_map(message).filter_map(|m| Some(m["executable"].as_str()?.into()));
+    programs.next_back().context("cargo did not say where it put the program")
 }
 
 /// The cargo that runs us, or else the one on the path.

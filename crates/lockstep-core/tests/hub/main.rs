@@ -39,12 +39,66 @@ fn an_unsure_transaction_stays_out_of_cursors_until_it_is_found() {
     world.keepalive(2);
     let asked = world.take(|o| if let Output::ReadGap(xids) = o { Some(xids.clone()) } else { None });
     assert_eq!(asked, [700]);
+    // While it is unsure the session is caught up as without a stream; that catch-up is void now.
+    world.catch_up();
     world.hub.handle_gap(&[(700, true)]);
     let request = world.catch_up();
     world.answer(&request, "702:702:", 2);
     let (event, commit) = world.heard(1).pop().unwrap();
     assert_eq!(event, "commit");
     assert!(commit["cursor"].as_str().unwrap().contains("~702:702:~"), "{commit}");
+}
+
+/// 700 may have committed before the stream's start, and 702 may build on it.
+#[test]
+fn a_session_does_not_follow_a_stream_that_may_lack_an_earlier_commit() {
+    let mut world = World::streaming("700:702:700");
+    world.join(1, "x");
+    let request = world.catch_up();
+    world.answer(&request, "700:702:700", 1);
+    world.heard(1);
+    world.transaction(702, 10, &[insert(ITEMS, &["child", "x", "-"])]);
+    assert_eq!(world.events(1), [] as [&str; 0], "a child may be shown without its parent");
+    world.poll("703:703:", 10);
+    world.catch_up();
+    world.hub.handle_gap(&[(700, true)]);
+    let request = world.catch_up();
+    world.answer(&request, "703:703:", 10);
+    world.heard(1);
+    world.transaction(703, 20, &[insert(ITEMS, &["next", "x", "-"])]);
+    assert_eq!(world.events(1), ["rows", "commit"], "all is sure: the stream is followed");
+}
+
+/// 701 is streamed and shown while it waits for its standby; then the stream breaks.
+#[test]
+fn what_was_shown_is_not_taken_back_by_a_snapshot_that_does_not_see_it() {
+    let mut world = World::streaming("700:700:");
+    world.join(1, "x");
+    let request = world.catch_up();
+    world.answer(&request, "700:700:", 1);
+    world.transaction(701, 10, &[insert(ITEMS, &["a", "x", "-"])]);
+    assert!(world.events(1).contains(&"commit".to_owned()));
+    world.hub.handle_stream_lost();
+    let request = world.catch_up();
+    world.answer(&request, "701:701:", 10);
+    assert_eq!(world.events(1), [] as [&str; 0], "it would lose 701");
+    world.poll("702:702:", 10);
+    let request = world.catch_up();
+    world.answer(&request, "702:702:", 10);
+    assert!(world.events(1).contains(&"commit".to_owned()));
+}
+
+/// Without a stream, a shape added while the first is read would be read in a later snapshot than the first one.
+#[test]
+fn shapes_read_in_different_snapshots_never_share_a_cursor() {
+    let mut world = World::polling();
+    world.join(1, "x");
+    let first = world.catch_up();
+    let more = r#"["1","2","sync","subscribe",{"shapes":[{"ref":"1","table":"items","scope":{"a":"y"}}]}]"#;
+    world.hub.handle_text(1, more, "fresh");
+    world.poll("700:700:", 1);
+    world.answer(&first, "700:700:", 1);
+    assert_eq!(world.catch_up().reads.len(), 2, "both are read in one snapshot");
 }
 
 /// ```text

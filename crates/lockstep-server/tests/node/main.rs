@@ -3,10 +3,15 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod catch_up;
+mod failover;
 mod holes;
+mod http;
 mod mutations;
+mod operator;
 mod protocol;
+mod proxy;
 mod resume;
 mod stream;
+mod stuck;
 mod visibility;
 mod world;

@@ -132,7 +132,8 @@ pub fn relation(schema: &Schema, oid: Oid) -> Bytes {
         if table.oid == oid {
             name.clone_from(&table.name);
             let key = |i: usize| table.key.contains(&i);
-            columns = table.columns.iter().enumerate().map(|(i, c)| (key(i), c.name.clone(), c.type_oid)).collect();
+            columns =
+                table.columns.iter().enumerate().map(|(i, c)| (key(i), c.name.clone(), c.type_oid)).collect();
         } else if table.tombstones == oid {
             namespace = "lockstep".into();
             name = format!("tombstones_{}", table.log);

@@ -73,7 +73,8 @@ impl Log {
         }
         for (xid, kept) in &mut self.by_xid {
             kept.retain(|k| {
-                k.commit >= floor || place(k).is_none_or(|place| newest.get(&place) == Some(&(k.commit, *xid)))
+                k.commit >= floor
+                    || place(k).is_none_or(|place| newest.get(&place) == Some(&(k.commit, *xid)))
             });
         }
         self.by_xid.retain(|_, kept| !kept.is_empty());

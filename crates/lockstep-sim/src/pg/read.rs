@@ -1,7 +1,7 @@
 //! Catch-ups and polls: the answers that `lockstep-pg` would read from PostgreSQL.
 
 use super::Db;
-use crate::schema::{APP_TABLES, CLIENTS, MARKS, MUTATIONS, Key, Row};
+use crate::schema::{APP_TABLES, CLIENTS, Key, MARKS, MUTATIONS, Row};
 use lockstep_core::change::{Text, Value};
 use lockstep_core::fanout::hub::{CatchUpAnswer, CatchUpError, CatchUpRequest, ReadAnswer, ReadFrom};
 use lockstep_core::mutation::{Outcome, Refusal};
@@ -24,8 +24,14 @@ fn values(row: &Row) -> Vec<Value> {
 
 impl Db {
     /// The transaction of rule 1: LOCK, S, facts, rows. F is read later and goes into `facts.insert_lsn` then.
-    pub fn catch_up(&self, request: &CatchUpRequest, history: &[(u32, Lsn)]) -> Result<CatchUpAnswer, CatchUpError> {
-        let table_of = |shape: &Shape| self.schema.tables[..APP_TABLES].iter().position(|t| t.table.oid == shape.table.oid);
+    pub fn catch_up(
+        &self,
+        request: &CatchUpRequest,
+        history: &[(u32, Lsn)],
+    ) -> Result<CatchUpAnswer, CatchUpError> {
+        let table_of = |shape: &Shape| {
+            self.schema.tables[..APP_TABLES].iter().position(|t| t.table.oid == shape.table.oid)
+        };
         let mut tables = Vec::with_capacity(request.reads.len());
         for read in &request.reads {
             let Some(table) = table_of(&read.shape) else { return Err(CatchUpError::SchemaChanged) };
@@ -63,7 +69,9 @@ impl Db {
             ReadFrom::Scratch(reason) => *reason,
             ReadFrom::Since(head) => match facts.accept(head, self.logs[table].horizon) {
                 Err(reason) => reason,
-                Ok(()) if self.logs[table].unseen(&head.snapshot).any(|e| e.kind == Some('t')) => ResetReason::Truncated,
+                Ok(()) if self.logs[table].unseen(&head.snapshot).any(|e| e.kind == Some('t')) => {
+                    ResetReason::Truncated
+                }
                 Ok(()) => return self.changed(shape, table, &head.snapshot),
             },
         };

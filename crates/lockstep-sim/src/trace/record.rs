@@ -258,7 +258,7 @@ impl Recorder {
             refused: self.refused.clone(),
             rows: rows.collect(),
             // An unsubscribed shape is held until the cursor moves, and not shown.
-            view: replica.view(&self.held).into_iter().filter(|(_, rows)| !rows.is_empty()).collect(),
+            view: replica.application_view(&self.held).into_iter().filter(|(_, rows)| !rows.is_empty()).collect(),
         }
     }
 

@@ -212,7 +212,44 @@ fn comings_and_goings() -> Result<Trace, String> {
     s.end("script-comings-and-goings", &["subscribed again", "refused subscription"])
 }
 
+/// The server lost commits that it had acknowledged, then all that it knew of the client.
+fn forgotten() -> Result<Trace, String> {
+    let insert = |id: u32| json!([{"op": "insert", "table": "todos", "values": {"id": id, "list": 1, "title": "new"}}]);
+    let applied = |n: u32, id: &str| json!([{"n": n.to_string(), "id": id, "outcome": "applied"}]);
+    let mut s = Script::default();
+    s.subscribe("a", todo(1)).join("c1", &["a"]).shape("a", "todos", "f", NARROW).rows("a", json!({"reset": "first"})).commit();
+    for n in 1..=2 {
+        s.mutate(&format!("m{n}"), insert(n)).reply("m", "ok", json!({}));
+        s.rows("a", json!({"put": [[n, 1, "new"]]})).ack(applied(n, &format!("m{n}"))).commit();
+    }
+    s.mutate("m3", insert(3)).disconnect().mutate("m4", insert(4)).join("c1", &["a"]);
+    s.shape("a", "todos", "f", NARROW).rows("a", json!({"reset": "rolled_back", "put": [[1, 1, "new"]]})).commit();
+    s.reply("m", "error", json!({"code": "gap", "message": "a number is missing", "last": "1"}));
+    s.rows("a", json!({"put": [[3, 1, "new"]]})).ack(applied(2, "m3")).commit();
+    s.disconnect().join("c1", &["a"]);
+    s.shape("a", "todos", "f", NARROW).rows("a", json!({"reset": "other_timeline", "put": [[1, 1, "new"]]})).commit();
+    s.reply("m", "error", json!({"code": "unknown_client", "message": "nothing is known of it", "client": "c2"}));
+    s.disconnect().join("c2", &["a"]).shape("a", "todos", "f", NARROW).commit().reply("m", "ok", json!({}));
+    s.rows("a", json!({"put": [[4, 1, "new"]]})).ack(applied(1, "m4")).commit();
+    s.end("script-forgotten", &[])
+}
+
+/// Loaded in full again and again, while the outbox waits.
+fn reset_reasons() -> Result<Trace, String> {
+    let mut s = Script::default();
+    s.subscribe("a", todo(1)).subscribe("b", todo(2)).join("c1", &["a", "b"]);
+    s.shape("a", "todos", "f", NARROW).rows("a", json!({"reset": "first", "put": [[1, 1, "x"]]}));
+    s.shape("b", "todos", "f", NARROW).rows("b", json!({"reset": "first", "put": [[100, 2, "stays"]]})).commit();
+    s.mutate("m1", json!([{"op": "update", "table": "todos", "key": {"id": 1}, "set": {"title": "mine"}}]));
+    for (id, reason) in (2_u32..).zip(["not_in_cursor", "bad_cursor", "horizon", "other_database", "rolled_back", "future"]) {
+        s.disconnect().join("c1", &["a", "b"]).shape("a", "todos", "f", NARROW).shape("b", "todos", "f", NARROW);
+        s.rows("a", json!({"reset": reason, "put": [[1, 1, reason]]})).rows("a", json!({"put": [[id, 1, "y"]]})).commit();
+    }
+    s.end("script-reset-reasons", &[])
+}
+
 /// All scripts.
 pub fn scripts() -> Result<Vec<Trace>, String> {
-    [schema_changes, keys_and_scopes, values, renumbered, comings_and_goings].into_iter().map(|script| script()).collect()
+    let all = [schema_changes, keys_and_scopes, values, renumbered, comings_and_goings, forgotten, reset_reasons];
+    all.into_iter().map(|script| script()).collect()
 }

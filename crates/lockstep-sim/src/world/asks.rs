@@ -82,7 +82,8 @@ impl World {
             }
             Question::Poll(number) => {
                 let snapshot = self.db.snapshot();
-                ask.ready = Ready::Poll(PollAnswer { number: *number, snapshot, fence: Lsn(0), flushed: Lsn(0) });
+                ask.ready =
+                    Ready::Poll(PollAnswer { number: *number, snapshot, fence: Lsn(0), flushed: Lsn(0) });
                 self.fence_soon(id);
             }
             Question::Push(_) => {
@@ -155,7 +156,9 @@ impl World {
             return;
         }
         let wrote = match &question {
-            Question::Gap(xids) if self.plant == Some(Plant::UnsureXid) => xids.iter().map(|x| (*x, false)).collect(),
+            Question::Gap(xids) if self.plant == Some(Plant::UnsureXid) => {
+                xids.iter().map(|x| (*x, false)).collect()
+            }
             Question::Gap(xids) => self.db.wrote(xids),
             _ => Vec::new(),
         };

@@ -82,7 +82,9 @@ impl World {
                 let catalog = self.db.schema.catalog();
                 for shape in join["shapes"].as_array_mut().into_iter().flatten() {
                     let request: Option<ShapeRequest> = serde_json::from_value(shape.clone()).ok();
-                    let Some(resolved) = request.and_then(|r| Shape::resolve(&r, &catalog).ok()) else { continue };
+                    let Some(resolved) = request.and_then(|r| Shape::resolve(&r, &catalog).ok()) else {
+                        continue;
+                    };
                     shape["have"] = true.into();
                     shape["fingerprint"] = resolved.fingerprint.to_string().into();
                     if !cursor.shapes.iter().any(|(id, _)| *id == resolved.id) {
@@ -121,7 +123,8 @@ impl World {
     }
 
     pub(crate) fn deliver_soon(&mut self, session: SessionId) {
-        let wait = if self.rng.one_in(40) { self.rng.between(5_000, 80_000) } else { self.rng.between(100, 3_000) };
+        let wait =
+            if self.rng.one_in(40) { self.rng.between(5_000, 80_000) } else { self.rng.between(100, 3_000) };
         let Some(link) = self.links.get_mut(&session) else { return };
         if !link.scheduled {
             link.scheduled = true;
@@ -252,20 +255,29 @@ impl World {
         let (op, meant) = match (self.rng.below(10), table, some(self)) {
             (0, ..) => {
                 let key = self.fresh_key();
-                (json!({"op": "insert", "table": "lists", "values": {"id": &*key, "n": FORBIDDEN}}), Meant::Forbidden)
+                (
+                    json!({"op": "insert", "table": "lists", "values": {"id": &*key, "n": FORBIDDEN}}),
+                    Meant::Forbidden,
+                )
             }
             (1..=2, 1, Some(key)) => {
                 let values = json!({"id": key[0], "list_id": list, "n": n, "note": "again"});
                 (json!({"op": "insert", "table": "todos", "values": values}), Meant::MaybeTaken)
             }
-            (3..=4, 0, Some(key)) => {
-                (json!({"op": "update", "table": "lists", "key": {"id": key[0]}, "set": {"n": n}}), Meant::Allowed)
-            }
+            (3..=4, 0, Some(key)) => (
+                json!({"op": "update", "table": "lists", "key": {"id": key[0]}, "set": {"n": n}}),
+                Meant::Allowed,
+            ),
             (3..=6, 2, Some(key)) => {
                 let key = json!({"org": key[0], "id": key[1]});
-                (json!({"op": "update", "table": "members", "key": key, "set": {"team": list}}), Meant::Allowed)
+                (
+                    json!({"op": "update", "table": "members", "key": key, "set": {"team": list}}),
+                    Meant::Allowed,
+                )
             }
-            (7, 1, Some(key)) => (json!({"op": "delete", "table": "todos", "key": {"id": key[0]}}), Meant::Allowed),
+            (7, 1, Some(key)) => {
+                (json!({"op": "delete", "table": "todos", "key": {"id": key[0]}}), Meant::Allowed)
+            }
             _ => {
                 let key = self.fresh_key();
                 let values = json!({"id": &*key, "list_id": list, "n": n, "note": id});

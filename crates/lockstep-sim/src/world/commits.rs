@@ -51,7 +51,8 @@ impl World {
         } else if self.standby_silent {
             self.unconfirmed.push(index);
         } else {
-            let late = if self.rng.one_in(20) { self.rng.between(2_000, 60_000) } else { self.rng.between(50, 900) };
+            let late =
+                if self.rng.one_in(20) { self.rng.between(2_000, 60_000) } else { self.rng.between(50, 900) };
             self.after(late, Event::Confirmed(epoch, index));
         }
     }
@@ -78,6 +79,10 @@ impl World {
     }
 
     fn becomes_visible(&mut self, index: usize) {
+        if self.short_cursors {
+            self.after(0, Event::Visible(self.db.epoch, index));
+            return;
+        }
         let wait = if self.rng.one_in(40) { self.rng.between(500, 6_000) } else { self.rng.below(150) };
         self.after(wait, Event::Visible(self.db.epoch, index));
     }

@@ -47,7 +47,9 @@ impl World {
                     }
                     let text = |r: &Option<Row>| r.as_ref().and_then(|r| self.db.schema.row_text(def, r));
                     let (before, after) = (text(&w.before), text(&w.after));
-                    let odd = |t: &Option<String>| t.as_ref().is_some_and(|t| ghosts.contains(&t) || missing.contains(&t));
+                    let odd = |t: &Option<String>| {
+                        t.as_ref().is_some_and(|t| ghosts.contains(&t) || missing.contains(&t))
+                    };
                     before != after && (odd(&before) || odd(&after))
                 })
             });
@@ -62,7 +64,11 @@ impl World {
     }
 }
 
-fn set(rows: &mut BTreeMap<Vec<lockstep_core::change::Text>, Row>, key: &[lockstep_core::change::Text], row: &Option<Row>) {
+fn set(
+    rows: &mut BTreeMap<Vec<lockstep_core::change::Text>, Row>,
+    key: &[lockstep_core::change::Text],
+    row: &Option<Row>,
+) {
     match row {
         Some(row) => drop(rows.insert(key.to_vec(), row.clone())),
         None => drop(rows.remove(key)),

@@ -9,7 +9,7 @@ impl World {
         if self.quiet {
             return;
         }
-        let wait = self.rng.between(40_000, 500_000);
+        let wait = self.rng.between(60_000, 800_000);
         self.after(wait, Event::Fault);
         self.end_prepared(false);
         let node = self.rng.index(self.nodes.len());
@@ -101,7 +101,8 @@ impl World {
             self.db.promote_at(lsn);
         } else {
             let flushed = self.db.flushed_from(0).len();
-            let confirmed = self.db.commits.iter().rposition(|c| c.confirmed && self.standby).map_or(0, |at| at + 1);
+            let confirmed =
+                self.db.commits.iter().rposition(|c| c.confirmed && self.standby).map_or(0, |at| at + 1);
             let least = confirmed.max(self.db.floor).max(flushed.saturating_sub(40)).min(flushed);
             let keep = usize::try_from(self.rng.between(least as u64, flushed as u64)).unwrap_or(flushed);
             let lsn = keep.checked_sub(1).and_then(|at| self.db.commits.get(at)).map_or(0, |c| c.end_lsn);
@@ -113,8 +114,11 @@ impl World {
     }
 
     fn server_was_down(&mut self) {
-        self.trace(|| format!("the server restarts: line {}, timeline {}", self.db.history.branch(), self.db.timeline));
-        let lost: Vec<_> = self.db.history.last_lost().iter().map(|c| (c.decided.clone(), c.received)).collect();
+        self.trace(|| {
+            format!("the server restarts: line {}, timeline {}", self.db.history.branch(), self.db.timeline)
+        });
+        let lost: Vec<_> =
+            self.db.history.last_lost().iter().map(|c| (c.decided.clone(), c.received)).collect();
         for (decided, received) in lost {
             self.report.received_and_lost += u64::from(received);
             for decided in decided.iter().filter(|d| d.applied) {

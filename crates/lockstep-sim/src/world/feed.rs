@@ -2,8 +2,8 @@
 
 use super::{Event, Sync, Waiter, World};
 use crate::node::{Feed, Step};
-use crate::pg::encode;
 use crate::pg::Op;
+use crate::pg::encode;
 use crate::plant::Plant;
 use crate::schema::MARKS;
 use bytes::Bytes;
@@ -31,7 +31,10 @@ impl World {
             Step::Slot => {
                 let sibling = (0..self.nodes.len()).find(|other| {
                     let feed = &self.nodes[*other].feed;
-                    *other != at && self.nodes[*other].alive && feed.step == Step::Streaming && feed.confirmed > 0
+                    *other != at
+                        && self.nodes[*other].alive
+                        && feed.step == Step::Streaming
+                        && feed.confirmed > 0
                 });
                 match sibling.filter(|_| !self.rng.one_in(5)) {
                     Some(other) => {
@@ -188,7 +191,8 @@ impl World {
             return;
         }
         let feed = &mut self.nodes[at].feed;
-        let wait = if self.rng.one_in(50) { self.rng.between(1_000, 30_000) } else { self.rng.between(30, 400) };
+        let wait =
+            if self.rng.one_in(50) { self.rng.between(1_000, 30_000) } else { self.rng.between(30, 400) };
         feed.ready_at = (self.now + wait).max(feed.ready_at + 1);
         let ready_at = feed.ready_at;
         // Sometimes a transaction arrives in two pieces, and the connection may break in between.
@@ -232,7 +236,8 @@ fn planted(
     let kind = |bytes: &Bytes| bytes.get(25).copied();
     match plant {
         Some(Plant::RemovesFirst) => {
-            let (mut first, rest): (Vec<_>, Vec<_>) = messages.iter().cloned().partition(|(_, m)| kind(m) == Some(b'D'));
+            let (mut first, rest): (Vec<_>, Vec<_>) =
+                messages.iter().cloned().partition(|(_, m)| kind(m) == Some(b'D'));
             first.extend(rest);
             first
         }

@@ -21,7 +21,8 @@ impl World {
             *self.report.resets.entry(reason.clone()).or_default() += 1;
         }
         if !std::mem::replace(&mut client.established, true) {
-            let held: Vec<usize> = client.wanted().filter(|s| client.replica.digest(&s.to_string()).is_some()).collect();
+            let held: Vec<usize> =
+                client.wanted().filter(|s| client.replica.digest(&s.to_string()).is_some()).collect();
             client.shown.extend(held.into_iter().filter(|s| !client.fresh.contains(s)));
         }
         client.node = client.session.and_then(|s| self.links.get(&s)).map(|l| l.node);
@@ -39,7 +40,12 @@ impl World {
         match placed {
             Ok(position) => client.position = position,
             Err(wrong) => {
-                let wrong = format!("client {at}, commit {} {:?}: {wrong}; cursor {cursor}{}", commit.lsn, commit.xid, self.explain(at, lsn));
+                let wrong = format!(
+                    "client {at}, commit {} {:?}: {wrong}; cursor {cursor}{}",
+                    commit.lsn,
+                    commit.xid,
+                    self.explain(at, lsn)
+                );
                 self.violate(wrong);
                 return;
             }
@@ -84,7 +90,8 @@ impl World {
 
     /// An outcome is told with the rows or after them, and only once nothing can take it back.
     fn judge_decision(&mut self, at: usize, id: &str, applied: bool, position: Position) {
-        let decided = self.db.commits.iter().enumerate().rev().find(|(_, c)| c.decided.iter().any(|d| d.id == id));
+        let decided =
+            self.db.commits.iter().enumerate().rev().find(|(_, c)| c.decided.iter().any(|d| d.id == id));
         if let Some((index, commit)) = decided {
             let said = commit.decided.iter().find(|d| d.id == id).is_some_and(|d| d.applied);
             if said != applied {
@@ -92,10 +99,15 @@ impl World {
                 return;
             }
             let Some(seen) = commit.visible else {
-                self.violate(format!("mutation {id} was acknowledged to client {at} before its COMMIT could return"));
+                self.violate(format!(
+                    "mutation {id} was acknowledged to client {at} before its COMMIT could return"
+                ));
                 return;
             };
-            if position.branch == self.db.history.branch() && position.commits <= index && position.seen < seen {
+            if position.branch == self.db.history.branch()
+                && position.commits <= index
+                && position.seen < seen
+            {
                 self.violate(format!("mutation {id} was acknowledged to client {at} ahead of its rows"));
             }
             return;
@@ -103,7 +115,9 @@ impl World {
         match self.db.history.lost_commit(id).map(|c| c.visible.is_some()) {
             None => self.violate(format!("mutation {id} was told, and never decided")),
             Some(false) => {
-                self.violate(format!("mutation {id} was acknowledged to client {at}, was never visible, and is lost"));
+                self.violate(format!(
+                    "mutation {id} was acknowledged to client {at}, was never visible, and is lost"
+                ));
             }
             Some(true) => {}
         }
@@ -119,12 +133,14 @@ impl World {
                 let names: Vec<&str> = def.columns.iter().map(|c| columns[*c].name.as_str()).collect();
                 let rows = client.replica.rows_of(&shape.to_string()).unwrap_or_default();
                 let text = |row: &lockstep_client::Row| {
-                    let values: Vec<_> = names.iter().map(|n| row.get(*n).cloned().unwrap_or_default()).collect();
+                    let values: Vec<_> =
+                        names.iter().map(|n| row.get(*n).cloned().unwrap_or_default()).collect();
                     serde_json::Value::from(values).to_string()
                 };
                 let mut has: Vec<String> = rows.values().map(text).collect();
                 let visible = self.db.visible[def.table].values();
-                let mut wanted: Vec<String> = visible.filter_map(|r| self.db.schema.row_text(def, r)).collect();
+                let mut wanted: Vec<String> =
+                    visible.filter_map(|r| self.db.schema.row_text(def, r)).collect();
                 has.sort();
                 wanted.sort();
                 if has != wanted {
@@ -137,7 +153,9 @@ impl World {
                 match client.told.get(id) {
                     None => wrong.push(format!("client {at} was never told what became of mutation {id}")),
                     Some((_, applied)) if !lost && count != u32::from(*applied) => {
-                        wrong.push(format!("mutation {id} was applied {count} times and told as applied: {applied}"));
+                        wrong.push(format!(
+                            "mutation {id} was applied {count} times and told as applied: {applied}"
+                        ));
                     }
                     Some(_) => {}
                 }

@@ -127,6 +127,9 @@ pub struct World {
     pub(crate) unconfirmed: Vec<usize>,
     pub(crate) waiters: HashMap<TxId, Waiter>,
     pub(crate) sends_empty: bool,
+    /// Cursors are shortened often. A shortened one does not tell what was shown ahead of its visibility (a known
+    /// limit), so commits of these worlds become visible as they are flushed.
+    pub(crate) short_cursors: bool,
     pub(crate) nodes: Vec<Node>,
     pub(crate) clients: Vec<Client>,
     pub(crate) links: BTreeMap<SessionId, Link>,
@@ -155,6 +158,7 @@ impl World {
         let first = if rng.one_in(2) { 0xffff_ffff - rng.below(4000) } else { 700 + rng.below(100_000) };
         let standby = rng.one_in(2);
         let sends_empty = rng.one_in(3);
+        let short_cursors = !standby && rng.one_in(3);
         Self {
             plant,
             now: 0,
@@ -167,6 +171,7 @@ impl World {
             unconfirmed: Vec::new(),
             waiters: HashMap::new(),
             sends_empty,
+            short_cursors,
             nodes: Vec::new(),
             clients: Vec::new(),
             links: BTreeMap::new(),
@@ -207,7 +212,7 @@ impl World {
         self.traced = std::env::var_os("LOCKSTEP_SIM_TRACE").is_some();
         self.fixture();
         for node in 0..NODES {
-            let node_at = Node::new(self.plant, &mut self.rng);
+            let node_at = Node::new(self.plant, self.short_cursors, &mut self.rng);
             self.nodes.push(node_at);
             self.after(0, Event::Feed(node, self.nodes[node].feed.generation));
         }

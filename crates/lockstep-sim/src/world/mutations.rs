@@ -26,14 +26,25 @@ enum Attempt {
 
 impl World {
     pub(super) fn run_mutation(&mut self, at: usize, session: SessionId) {
-        let Some(request) = self.nodes[at].mutating.get(&session).and_then(|q| q.front()).cloned() else { return };
-        let run = Run { request, at: 0, attempt: 0, waited: 0, committed: Vec::new(), result: MutateResult::Decided };
+        let Some(request) = self.nodes[at].mutating.get(&session).and_then(|q| q.front()).cloned() else {
+            return;
+        };
+        let run = Run {
+            request,
+            at: 0,
+            attempt: 0,
+            waited: 0,
+            committed: Vec::new(),
+            result: MutateResult::Decided,
+        };
         self.ask(at, Question::Mutate(Box::new(run)));
     }
 
     /// Tries the mutation at hand.
     pub(super) fn mutation_step(&mut self, id: AskId) {
-        let Some(Ask { question: Question::Mutate(run), failed, .. }) = self.asks.get_mut(&id) else { return };
+        let Some(Ask { question: Question::Mutate(run), failed, .. }) = self.asks.get_mut(&id) else {
+            return;
+        };
         let Some(mutation) = run.request.mutations.get(run.at).cloned() else {
             self.answer_soon(id);
             return;
@@ -86,7 +97,14 @@ impl World {
         self.db.end(tx);
     }
 
-    fn attempt(&mut self, tx: TxId, client: &str, confirmed: u64, mutation: &Mutation, refusal: Option<Refusal>) -> Attempt {
+    fn attempt(
+        &mut self,
+        tx: TxId,
+        client: &str,
+        confirmed: u64,
+        mutation: &Mutation,
+        refusal: Option<Refusal>,
+    ) -> Attempt {
         let applied = refusal.is_none();
         match self.claim(tx, client, confirmed, mutation, refusal.as_ref()) {
             Ok(true) => {}
@@ -134,14 +152,22 @@ impl World {
         let (code, message) = (refusal.and_then(|r| text(&r.code)), refusal.and_then(|r| text(&r.message)));
         let number = Some(Text::from(mutation.n.to_string()));
         let row: Row = vec![
-            text(""), text(client), number.clone(), text(&mutation.id), outcome.clone(), code.clone(),
-            message.clone(), text("now"),
+            text(""),
+            text(client),
+            number.clone(),
+            text(&mutation.id),
+            outcome.clone(),
+            code.clone(),
+            message.clone(),
+            text("now"),
         ];
         let key: Key = vec!["".into(), client.into()];
         let last = self.db.client_at(tx, client).map(|(last, _)| last);
         let again = self.plant == Some(Plant::DoubleApply) && last >= Some(mutation.n);
         match last {
-            Some(last) if last + 1 == mutation.n || again => self.db.statement(tx, CLIENTS, &[Op::Update(key, row)])?,
+            Some(last) if last + 1 == mutation.n || again => {
+                self.db.statement(tx, CLIENTS, &[Op::Update(key, row)])?
+            }
             None if mutation.n == 1 => self.db.statement(tx, CLIENTS, &[Op::Insert(row)])?,
             _ => return Ok(false),
         }
@@ -188,14 +214,17 @@ impl World {
         }
         let names = self.db.schema.tables[..APP_TABLES].iter().position(|t| t.table.name == *name);
         let Some(table) = names else { return Err(Some(Refusal::new("unknown_table", "no such table"))) };
-        let columns: Vec<String> = self.db.schema.tables[table].table.columns.iter().map(|c| c.name.clone()).collect();
+        let columns: Vec<String> =
+            self.db.schema.tables[table].table.columns.iter().map(|c| c.name.clone()).collect();
         let value = |values: &BTreeMap<String, Json>, name: &String| values.get(name).map(text_of);
         let key_columns = self.db.schema.tables[table].table.key.clone();
         let key_of = |key: &BTreeMap<String, Json>| -> Key {
             key_columns.iter().map(|c| value(key, &columns[*c]).unwrap_or_else(|| "".into())).collect()
         };
         let op = match operation {
-            Operation::Insert { values, .. } => Op::Insert(columns.iter().map(|c| value(values, c)).collect()),
+            Operation::Insert { values, .. } => {
+                Op::Insert(columns.iter().map(|c| value(values, c)).collect())
+            }
             Operation::Update { key, set, .. } => {
                 let key = key_of(key);
                 let Some(mut row) = self.db.row(tx, table, &key).cloned() else { return Ok(()) };
@@ -230,7 +259,11 @@ impl World {
         let result = if failed { MutateResult::Busy } else { run.result };
         let request = run.request;
         if self.plant == Some(Plant::AckBeforeRows) && !run.committed.is_empty() {
-            self.acknowledge_early(at, request.session, &request.mutations[..run.at.min(request.mutations.len())]);
+            self.acknowledge_early(
+                at,
+                request.session,
+                &request.mutations[..run.at.min(request.mutations.len())],
+            );
         }
         self.nodes[at].hub.handle_mutated(request.session, &request.reply, &run.committed, result, &fresh);
         let queue = self.nodes[at].mutating.entry(request.session).or_default();
@@ -244,7 +277,11 @@ impl World {
 
     /// The plant.
     fn acknowledge_early(&mut self, at: usize, session: SessionId, mutations: &[Mutation]) {
-        let outcome = |m: &Mutation| lockstep_core::mutation::Outcome { n: m.n, id: m.id.as_str().into(), refusal: None };
+        let outcome = |m: &Mutation| lockstep_core::mutation::Outcome {
+            n: m.n,
+            id: m.id.as_str().into(),
+            refusal: None,
+        };
         let outcomes: Vec<_> = mutations.iter().map(outcome).collect();
         let Some((commit, _)) = self.nodes[at].last_commit.get(&session).cloned() else { return };
         let frames: [Frame; 2] = [ack_frame(&outcomes), commit.into_bytes().into()];

@@ -45,7 +45,11 @@ impl World {
             Output::Send(session, frame) => self.send(at, session, frame),
             Output::Close(session, ..) => self.close_after_queue(session),
             Output::Feedback { flush, reply } => {
-                let flush = if self.plant == Some(Plant::FlushPastRing) { self.nodes[at].hub.watermark() } else { flush };
+                let flush = if self.plant == Some(Plant::FlushPastRing) {
+                    self.nodes[at].hub.watermark()
+                } else {
+                    flush
+                };
                 let generation = self.nodes[at].feed.generation;
                 let wait = self.pg_delay(at);
                 self.after(wait, Event::Feedback(at, generation, flush.0, reply));
@@ -130,7 +134,8 @@ impl World {
 
     /// The process ends as by `kill -9`.
     pub(super) fn kill_node(&mut self, at: usize) {
-        let sessions: Vec<SessionId> = self.links.iter().filter(|(_, l)| l.node == at).map(|(s, _)| *s).collect();
+        let sessions: Vec<SessionId> =
+            self.links.iter().filter(|(_, l)| l.node == at).map(|(s, _)| *s).collect();
         self.cut_pg(at, false);
         let node = &mut self.nodes[at];
         node.alive = false;
@@ -144,7 +149,7 @@ impl World {
     pub(super) fn node_born(&mut self, at: usize) {
         let old = &self.nodes[at];
         let (generation, feed) = (old.generation + 1, old.feed.generation + 1);
-        let mut node = Node::new(self.plant, &mut self.rng);
+        let mut node = Node::new(self.plant, self.short_cursors, &mut self.rng);
         node.generation = generation;
         node.feed.generation = feed;
         self.nodes[at] = node;
@@ -158,7 +163,8 @@ impl World {
     /// How long something takes between a node and PostgreSQL.
     pub(crate) fn pg_delay(&mut self, at: usize) -> super::Micros {
         let stalled = self.nodes[at].stalled_until.saturating_sub(self.now);
-        stalled + if self.rng.one_in(30) { self.rng.between(1_000, 20_000) } else { self.rng.between(40, 600) }
+        stalled
+            + if self.rng.one_in(30) { self.rng.between(1_000, 20_000) } else { self.rng.between(40, 600) }
     }
 
     pub(crate) fn is_streaming(&self, at: usize) -> bool {

@@ -44,7 +44,11 @@ impl World {
         }
         for (at, node) in self.nodes.iter().enumerate() {
             if !self.is_streaming(at) || node.feed.step != Step::Streaming {
-                return Some(format!("node {at} does not stream: {:?}, {:?}", node.hub.mode(), node.feed.step));
+                return Some(format!(
+                    "node {at} does not stream: {:?}, {:?}",
+                    node.hub.mode(),
+                    node.feed.step
+                ));
             }
         }
         for (at, client) in self.clients.iter().enumerate() {

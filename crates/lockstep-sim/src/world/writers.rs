@@ -20,7 +20,7 @@ const ROWS: usize = 25;
 
 impl World {
     fn text_value(&mut self) -> Text {
-        let length = if self.rng.one_in(4) { 48 } else { 6 };
+        let length = if self.rng.one_in(40) { 48 } else { 6 };
         format!("{:0length$x}", self.rng.number() & 0xff_ffff).into()
     }
 
@@ -101,7 +101,9 @@ impl World {
             None => self.statement(tx),
         };
         match done {
-            Err(Stuck::Locked) if self.writers[at].tries < if self.writers[at].truncating.is_some() { 30 } else { 4 } => {
+            Err(Stuck::Locked)
+                if self.writers[at].tries < if self.writers[at].truncating.is_some() { 30 } else { 4 } =>
+            {
                 self.writers[at].tries += 1;
                 let wait = self.rng.between(300, 3_000);
                 self.after(wait, Event::Writer(at));
@@ -120,13 +122,20 @@ impl World {
 
     fn begin_writing(&mut self, at: usize) {
         let tx = self.db.begin();
-        let long = self.rng.one_in(900);
+        let long = self.rng.one_in(2500);
         let pace = if long { 120_000 } else { 400 };
         if long {
             self.fault("long_transaction");
         }
         let steps = if self.rng.one_in(4) { self.rng.between(2, 6) } else { 1 };
-        self.writers[at] = Writer { tx: Some((tx, self.db.epoch)), steps, tries: 0, pace, committing: false, truncating: None };
+        self.writers[at] = Writer {
+            tx: Some((tx, self.db.epoch)),
+            steps,
+            tries: 0,
+            pace,
+            committing: false,
+            truncating: None,
+        };
         if self.rng.one_in(10) {
             // It takes its id before others write, and writes after them.
             self.db.assign(tx);
@@ -142,7 +151,7 @@ impl World {
             self.fault("abort");
             self.db.end(tx);
             self.writer_free(at);
-        } else if dice < 10 && !self.quiet && self.rng.one_in(3) {
+        } else if dice < 9 && !self.quiet && self.rng.one_in(8) {
             self.fault("prepared");
             self.db.prepare(tx);
             // Somebody else ends it, later.
@@ -190,7 +199,8 @@ impl World {
         let dice = self.rng.below(100);
         match dice {
             0..=19 if !full => {
-                let rows = (0..self.rng.between(1, 3)).map(|_| Op::Insert(self.new_row(table))).collect::<Vec<_>>();
+                let rows =
+                    (0..self.rng.between(1, 3)).map(|_| Op::Insert(self.new_row(table))).collect::<Vec<_>>();
                 self.db.statement(tx, table, &rows)
             }
             0..=34 => match self.any_key(table) {

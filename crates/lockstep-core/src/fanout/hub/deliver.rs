@@ -57,7 +57,7 @@ impl Hub {
         if sessions.is_empty() {
             return;
         }
-        let Some(head) = self.stream_head().map(Arc::new) else { return };
+        let Some(head) = self.exact_head().map(Arc::new) else { return };
         for id in sessions {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
             if session.established && session.base.is_none() {
@@ -123,7 +123,7 @@ impl Hub {
     /// An acknowledgement is released when the mutation's COMMIT has returned, or a snapshot sees it: not before
     /// a synchronous standby has it, since the client forgets the mutation then.
     fn is_released(&self, xid: Xid) -> bool {
-        self.released.contains(&xid) || self.last_poll.sees(xid)
+        self.released.contains(&xid) || self.identified && self.last_poll.sees(xid)
     }
 
     fn flush_batches(&mut self, id: SessionId) {

@@ -85,6 +85,8 @@ struct Session {
     subs: BTreeMap<String, Sub>,
     /// The session's own position while it does not follow the stream.
     base: Option<Arc<CursorHead>>,
+    /// The state that its client came with.
+    joined_at: Option<Arc<CursorHead>>,
     /// Its first catch-up has settled; acknowledgements may follow from the stream.
     established: bool,
     /// The catch-up that will establish it, if it runs.
@@ -114,6 +116,8 @@ pub struct Hub {
     now: Millis,
     bounds: Bounds,
     identity: Option<Identity>,
+    /// Polls are of the history that the stream was of. Not after a stream broke, until the server was looked at.
+    identified: bool,
     catalog: Arc<Catalog>,
 
     // The stream.
@@ -185,6 +189,7 @@ impl Hub {
             now: 0,
             bounds,
             identity: None,
+            identified: false,
             catalog: Arc::default(),
             assembler: Assembler::new(bounds.transaction_bytes),
             reference: 0,
@@ -273,6 +278,11 @@ impl Hub {
         self.mode != Mode::Starting
     }
 
+    /// Whether this catch-up's answer is still of use.
+    pub fn awaits(&self, id: CatchUpId) -> bool {
+        self.running.contains_key(&id)
+    }
+
     /// Connected sessions.
     pub fn sessions(&self) -> usize {
         self.sessions.len()
@@ -348,19 +358,25 @@ impl Hub {
         }
     }
 
-    /// The head of a cursor for a session that follows the stream.
+    /// The head of a cursor for a session that follows the stream, short enough to be sent.
     fn stream_head(&self) -> Option<CursorHead> {
+        let mut head = self.exact_head()?;
+        if head.snapshot.xip().len() > self.bounds.cursor_xip {
+            head.snapshot = self.settled_poll.clone();
+        }
+        Some(head)
+    }
+
+    /// Where sessions that follow the stream stand, however many numbers that takes.
+    fn exact_head(&self) -> Option<CursorHead> {
         let identity = self.identity.as_ref()?;
-        let position = self.position.as_ref()?;
-        let snapshot =
-            if position.xip().len() > self.bounds.cursor_xip { &self.settled_poll } else { position }.clone();
         Some(CursorHead {
             system: identity.system,
             timeline: identity.timeline,
             database: identity.database,
             incarnation: identity.incarnation,
             fence: self.watermark,
-            snapshot,
+            snapshot: self.position.clone()?,
         })
     }
 

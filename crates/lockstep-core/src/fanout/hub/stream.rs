@@ -14,10 +14,35 @@ impl Hub {
         self.lose_stream();
         self.discard_catch_ups();
         self.want_again(|_| true);
+        let same = |known: &Identity| {
+            (known.system, known.timeline, known.database)
+                == (identity.system, identity.timeline, identity.database)
+        };
+        if !self.identity.as_ref().is_some_and(same) {
+            self.leave_history();
+        }
+        // An id that a session waits to see may belong to a history that is gone, and never come.
+        self.sessions.values_mut().for_each(|s| s.must_see = None);
         self.identity = Some(identity);
+        self.identified = true;
         self.adopt(Arc::new(catalog));
         self.mode = Mode::Polling;
         self.next_poll = self.now;
+    }
+
+    /// The server has another history: its xids and LSNs say nothing about what was seen and released before. A batch
+    /// that still waits for a transaction may be of commits that are lost, so its session comes back and is judged
+    /// by its cursor.
+    fn leave_history(&mut self) {
+        self.released.clear();
+        self.last_poll = Snapshot::default();
+        self.flushed = Lsn(0);
+        for id in std::mem::take(&mut self.holding) {
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.batches.clear();
+            }
+            self.outputs.push_back(Output::Close(id, 1012, "the database's history changed; come back"));
+        }
     }
 
     /// A stream was started, after [`Self::handle_database`]. `reference` is a recent 64-bit xid.
@@ -57,6 +82,7 @@ impl Hub {
             self.mode = Mode::Polling;
             self.next_poll = self.now;
         }
+        self.identified = false;
         self.unpushed = false;
         self.ring.clear();
         self.position = None;
@@ -244,7 +270,7 @@ impl Hub {
 
     /// Sessions that fail the test no longer follow the stream; all their live shapes are wanted again from P.
     pub(super) fn rest_on_position(&mut self, concerned: impl Fn(&super::Session) -> bool) {
-        let Some(head) = self.stream_head().map(Arc::new) else {
+        let Some(head) = self.exact_head().map(Arc::new) else {
             self.want_again(concerned);
             return;
         };
