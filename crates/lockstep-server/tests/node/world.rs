@@ -82,7 +82,7 @@ impl World {
         install::install(&mut client, &InstallOptions::default()).await.expect("install");
         for (table, scope) in [("lists", None), ("todos", Some("list_id")), ("notes", Some("list_id"))] {
             let scopes = scope.into_iter().map(|s| vec![s.to_owned()]).collect();
-            let request = TrackRequest { table: table.into(), scopes };
+            let request = TrackRequest { table: table.into(), scopes, ..TrackRequest::default() };
             install::track(&mut client, &request, &Patience::default()).await.expect("track");
         }
         Self { sql: Sql { client }, cluster }
