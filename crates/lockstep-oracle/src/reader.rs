@@ -162,7 +162,8 @@ impl Reader {
             let join = Client::join(&url, self.replica.clone());
             match tokio::time::timeout(SILENCE, join).await {
                 Ok(Ok(client)) => {
-                    if !self.follow(client).await {
+                    let goes_on = self.follow(client).await;
+                    if !goes_on {
                         return;
                     }
                 }
