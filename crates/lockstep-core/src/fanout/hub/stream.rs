@@ -17,7 +17,7 @@ impl Hub {
         let same = |known: &Identity| {
             (known.system, known.timeline, known.database) == (identity.system, identity.timeline, identity.database)
         };
-        if !self.identity.as_ref().is_some_and(same) {
+        if self.identity.as_ref().is_some_and(|known| !same(known)) {
             self.leave_history();
         }
         self.identity = Some(identity);
@@ -27,18 +27,17 @@ impl Hub {
         self.next_poll = self.now;
     }
 
-    /// The server has another history: its xids and LSNs say nothing about what was seen and released before. A batch
-    /// that still waits for a transaction may be of commits that are lost, so its session comes back and is judged
-    /// by its cursor.
+    /// The server has another history: its xids and LSNs say nothing about what was seen and released before, and
+    /// mutations that were taken may be lost. Sessions come back: they are judged by their cursors, send their
+    /// outboxes again, and no batch that waits for a lost transaction is ever sent.
     fn leave_history(&mut self) {
         self.released.clear();
         self.last_poll = Snapshot::default();
         self.flushed = Lsn(0);
-        for id in std::mem::take(&mut self.holding) {
-            if let Some(session) = self.sessions.get_mut(&id) {
-                session.batches.clear();
-            }
-            self.outputs.push_back(Output::Close(id, 1012, "the database's history changed; come back"));
+        self.holding.clear();
+        for (id, session) in self.sessions.iter_mut().filter(|(_, session)| session.joined) {
+            session.batches.clear();
+            self.outputs.push_back(Output::Close(*id, 1012, "the database's history changed; come back"));
         }
     }
 
