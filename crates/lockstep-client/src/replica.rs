@@ -17,12 +17,49 @@ pub struct Wanted {
 
 /// A shape as the node described it, with its rows by the text of their key.
 #[derive(Debug, Clone, Default, PartialEq)]
-struct Held {
-    reference: String,
+pub(crate) struct Held {
+    pub(crate) reference: String,
     fingerprint: String,
-    columns: Vec<String>,
-    key: Vec<usize>,
-    rows: BTreeMap<String, Vec<Json>>,
+    pub(crate) columns: Vec<String>,
+    /// How the values of each column travel.
+    pub(crate) wires: Vec<String>,
+    pub(crate) key: Vec<usize>,
+    pub(crate) rows: BTreeMap<String, Vec<Json>>,
+    /// The sum of [`row_digest`] over `rows`.
+    digest: u64,
+}
+
+/// A number for a row, from the JSON text of its values. Sums of it tell sets of rows apart without comparing them.
+pub fn row_digest(text: &str) -> u64 {
+    let fold = |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+    let mut hash = text.bytes().fold(0xcbf2_9ce4_8422_2325, fold);
+    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    hash ^ (hash >> 31)
+}
+
+fn digest_of(row: &Vec<Json>) -> u64 {
+    serde_json::to_string(row).map_or(0, |text| row_digest(&text))
+}
+
+impl Held {
+    fn clear(&mut self) {
+        self.rows.clear();
+        self.digest = 0;
+    }
+
+    fn put(&mut self, row: Vec<Json>) {
+        self.digest = self.digest.wrapping_add(digest_of(&row));
+        if let Some(before) = self.rows.insert(key_text(&self.key, &row), row) {
+            self.digest = self.digest.wrapping_sub(digest_of(&before));
+        }
+    }
+
+    fn remove(&mut self, key: &str) {
+        if let Some(before) = self.rows.remove(key) {
+            self.digest = self.digest.wrapping_sub(digest_of(&before));
+        }
+    }
 }
 
 /// A mutation that is not acknowledged yet.
@@ -99,7 +136,7 @@ pub struct Replica {
     pub confirmed: u64,
     /// Frames of unknown kinds.
     pub unknown: u64,
-    shapes: BTreeMap<String, Held>,
+    pub(crate) shapes: BTreeMap<String, Held>,
     batch: Vec<(String, Json)>,
 }
 
@@ -200,8 +237,20 @@ impl Replica {
         Ok(Heard::Nothing)
     }
 
-    /// Nothing before this call is visible; everything after it is, at once.
+    /// Nothing before this call is visible; everything after it is, at once. A batch that breaks off leaves no part
+    /// of it behind: all rows are forgotten with the cursor, and the next join loads them anew.
     fn commit(&mut self, payload: &Json) -> Result<Commit, ReplicaError> {
+        let (outbox, confirmed) = (self.outbox.clone(), self.confirmed);
+        let result = self.apply(payload);
+        if result.is_err() {
+            (self.outbox, self.confirmed) = (outbox, confirmed);
+            self.shapes.clear();
+            self.cursor = None;
+        }
+        result
+    }
+
+    fn apply(&mut self, payload: &Json) -> Result<Commit, ReplicaError> {
         let mut commit = Commit {
             lsn: payload["lsn"].as_str().ok_or_else(|| bad("a commit without lsn"))?.into(),
             xid: payload["xid"].as_str().map(str::to_owned),
@@ -226,8 +275,10 @@ impl Replica {
         let text =
             |name: &str| payload[name].as_str().map(str::to_owned).ok_or_else(|| bad("a shape's fields"));
         let columns = payload["columns"].as_array().ok_or_else(|| bad("a shape's columns"))?;
-        let columns: Vec<String> =
-            columns.iter().filter_map(|c| c["name"].as_str().map(str::to_owned)).collect();
+        let each = |field: &str| -> Vec<String> {
+            columns.iter().map(|c| c[field].as_str().unwrap_or_default().to_owned()).collect()
+        };
+        let (wires, columns) = (each("wire"), each("name"));
         let key = payload["key"].as_array().ok_or_else(|| bad("a shape's key"))?;
         let at = |k: &Json| columns.iter().position(|c| k.as_str() == Some(c));
         let key: Option<Vec<usize>> = key.iter().map(at).collect();
@@ -237,6 +288,7 @@ impl Replica {
         held.reference = reference;
         held.fingerprint = text("fingerprint")?;
         held.columns = columns;
+        held.wires = wires;
         held.key = key.ok_or_else(|| bad("a key of columns that the shape lacks"))?;
         Ok(())
     }
@@ -245,12 +297,12 @@ impl Replica {
         let id = payload["shape"].as_str().unwrap_or_default();
         let held = self.shapes.get_mut(id).ok_or_else(|| bad("rows of a shape that was not described"))?;
         if let Some(reason) = payload["reset"].as_str() {
-            held.rows.clear();
+            held.clear();
             commit.resets.push((held.reference.clone(), reason.into()));
         }
         let list = |name: &str| payload[name].as_array().cloned().unwrap_or_default();
         for key in list("remove") {
-            held.rows.remove(&key.to_string());
+            held.remove(&key.to_string());
             commit.rows += 1;
         }
         for row in list("put") {
@@ -258,20 +310,26 @@ impl Replica {
             if row.len() != held.columns.len() {
                 return Err(bad("a row with another number of columns than its shape"));
             }
-            held.rows.insert(key_text(&held.key, &row), row);
+            held.put(row);
             commit.rows += 1;
         }
         for patch in list("patch") {
             let (Some(row), Some(unchanged)) = (patch[0].as_array(), patch[1].as_array()) else {
                 return Err(bad("a patch"));
             };
+            if row.len() != held.columns.len() {
+                return Err(bad("a patch with another number of columns than its shape"));
+            }
             let mut row = row.clone();
             let before =
                 held.rows.get(&key_text(&held.key, &row)).ok_or_else(|| bad("a patch of a row not held"))?;
             for at in unchanged.iter().filter_map(Json::as_u64).filter_map(|at| usize::try_from(at).ok()) {
-                *row.get_mut(at).ok_or_else(|| bad("a patch's index"))? = before[at].clone();
+                let (Some(value), Some(before)) = (row.get_mut(at), before.get(at)) else {
+                    return Err(bad("a patch's index"));
+                };
+                *value = before.clone();
             }
-            held.rows.insert(key_text(&held.key, &row), row);
+            held.put(row);
             commit.rows += 1;
         }
         Ok(())
@@ -304,10 +362,25 @@ impl Replica {
         Some(held.rows.iter().map(|(k, row)| (k.clone(), named(row))).collect())
     }
 
+    /// A subscription's columns, in the order in which its values travel; None before its first commit.
+    pub fn columns_of(&self, reference: &str) -> Option<&[String]> {
+        self.shapes.values().find(|h| h.reference == reference).map(|h| h.columns.as_slice())
+    }
+
+    /// The fingerprint under which a subscription's rows are held; None before its first commit.
+    pub fn fingerprint_of(&self, reference: &str) -> Option<&str> {
+        self.shapes.values().find(|h| h.reference == reference).map(|h| h.fingerprint.as_str())
+    }
+
     /// The columns of a subscription and its rows, uncopied; None before its first commit.
     pub fn view(&self, reference: &str) -> Option<(&[String], impl Iterator<Item = &[Json]>)> {
         let held = self.shapes.values().find(|h| h.reference == reference)?;
         Some((&held.columns, held.rows.values().map(Vec::as_slice)))
+    }
+
+    /// A digest of a subscription's rows, whatever their order; None before its first commit.
+    pub fn digest(&self, reference: &str) -> Option<u64> {
+        self.shapes.values().find(|h| h.reference == reference).map(|h| h.digest)
     }
 
     /// One column of a subscription's rows, sorted.

@@ -17,6 +17,8 @@ pub mod fanout;
 pub mod limits;
 pub mod mutation;
 pub mod pgoutput;
+#[cfg(feature = "plants")]
+pub mod plant;
 pub mod position;
 pub mod protocol;
 pub mod session;

@@ -21,12 +21,16 @@ pub const FOLD_GAP: u64 = 65_536;
 /// Shapes of one session. Each costs a lookup at catch-up and a few hundred bytes.
 pub const SESSION_SHAPES: usize = 200;
 
-/// Bytes waiting for one socket. A session that does not read is closed and resumes by its cursor; the bound
-/// must hold the largest first load, which is queued whole.
+/// Bytes waiting for one socket, one batch apart, which is queued whole. A session that does not read is closed and
+/// resumes by its cursor.
 pub const QUEUE_BYTES: usize = 256 << 20;
 
 /// Bytes of one message from a client.
 pub const CLIENT_FRAME_BYTES: usize = 1 << 20;
+
+/// Bytes of one session's messages that are read and not yet served, about. Past it nothing more is read from its
+/// socket: a client that writes faster than PostgreSQL takes it is slowed down, and no other.
+pub const UNSERVED_BYTES: usize = 4 << 20;
 
 /// Mutations in one message, and operations in one mutation.
 pub const MUTATIONS_PER_FRAME: usize = 100;
@@ -58,3 +62,20 @@ pub const POLL_IDLE_MS: u64 = 1_000;
 
 /// Milliseconds after which an unanswered push of the fence is repeated.
 pub const PUSH_AGAIN_MS: u64 = 1_000;
+
+/// The bounds whose far side holds code of its own: what happens there must be run, and not only at 64 MiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bounds {
+    /// See [`RING_BYTES`].
+    pub ring_bytes: usize,
+    /// See [`TRANSACTION_BYTES`].
+    pub transaction_bytes: usize,
+    /// See [`CURSOR_XIP`].
+    pub cursor_xip: usize,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self { ring_bytes: RING_BYTES, transaction_bytes: TRANSACTION_BYTES, cursor_xip: CURSOR_XIP }
+    }
+}

@@ -37,7 +37,11 @@ impl Disk {
             mount(Some("lockstep"), &point, Some("tmpfs"), MsFlags::MS_NOSUID, Some(SIZE))?;
             Ok(Self { point, _folder: folder })
         };
-        attempt().inspect_err(|error| drop(report.skipped.insert(FULL, format!("no tmpfs can be mounted: {error}")))).ok()
+        attempt()
+            .inspect_err(|error| {
+                drop(report.skipped.insert(FULL, format!("no tmpfs can be mounted: {error}")))
+            })
+            .ok()
     }
 
     /// Where a cluster may live.

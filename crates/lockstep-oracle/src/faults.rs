@@ -45,7 +45,8 @@ pub const ALL: [Kind; 25] = [
 
 /// Only clients notice these: a node has no reason to complain.
 pub fn is_quiet(kind: Kind) -> bool {
-    kind.starts_with("downstream") || matches!(kind, "sockets-cut" | "transaction-held" | "huge-transaction" | clock::STEP)
+    kind.starts_with("downstream")
+        || matches!(kind, "sockets-cut" | "transaction-held" | "huge-transaction" | clock::STEP)
 }
 
 /// Strikes once. False if this kind cannot strike here; the report then says why.
@@ -74,7 +75,11 @@ pub async fn strike(world: &mut World, kind: Kind) -> Result<bool> {
         clock::STEP => return step_clock(world).await,
         _ => {
             let upstream = kind.starts_with("upstream");
-            let link = if upstream { world.sites[site].upstream.clone() } else { world.sites[site].downstream.clone() };
+            let link = if upstream {
+                world.sites[site].upstream.clone()
+            } else {
+                world.sites[site].downstream.clone()
+            };
             storm(world, &link, kind.split_once('-').map_or("", |(_, what)| what)).await;
         }
     }
@@ -171,7 +176,8 @@ async fn huge(world: &mut World) -> Result<()> {
 
 /// Every row moves to a new file; a snapshot that is older reads none of them.
 async fn rewrite(world: &mut World) -> Result<()> {
-    let at = world.shared.schema.fixed + world.dice.below(world.shared.schema.tables.len() - world.shared.schema.fixed);
+    let at = world.shared.schema.fixed
+        + world.dice.below(world.shared.schema.tables.len() - world.shared.schema.fixed);
     let name = world.shared.schema.tables[at].sql();
     let sql = world.sql().await?;
     sql.batch_execute("set lock_timeout = '5s'").await?;
@@ -219,7 +225,10 @@ async fn fill_disk(world: &mut World) -> Result<bool> {
 /// Forward, back behind where it was, and right again.
 async fn step_clock(world: &mut World) -> Result<bool> {
     if clock::library().is_none() {
-        world.report.skipped.insert(clock::STEP, "libfaketime is not here: `apt-get install -y libfaketime` brings it".into());
+        world.report.skipped.insert(
+            clock::STEP,
+            "libfaketime is not here: `apt-get install -y libfaketime` brings it".into(),
+        );
         return Ok(false);
     }
     for seconds in [86_400, -7_200, 0] {

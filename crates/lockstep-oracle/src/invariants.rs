@@ -44,18 +44,27 @@ fn both<T>(references: &[String; 2], read: impl Fn(&str) -> Option<T>) -> Option
 }
 
 /// Checks everything that this client's subscriptions allow. Returns how many invariants were checked.
-pub fn check(replica: &Replica, commit: &Commit, refs: &References, memory: &mut Memory) -> Result<u64, String> {
+pub fn check(
+    replica: &Replica,
+    commit: &Commit,
+    refs: &References,
+    memory: &mut Memory,
+) -> Result<u64, String> {
     let mut checks = 0;
     if let Some((a, b)) = both(&refs.pulses, |r| pairs(replica, r, "writer", "n")) {
         checks += 2;
-        let (a, b): (BTreeMap<i64, i64>, BTreeMap<i64, i64>) = (a.into_iter().collect(), b.into_iter().collect());
+        let (a, b): (BTreeMap<i64, i64>, BTreeMap<i64, i64>) =
+            (a.into_iter().collect(), b.into_iter().collect());
         if a != b {
             return Err(format!("a transaction in part: pulse_a is {a:?}, pulse_b is {b:?}"));
         }
         let rewritten = commit.resets.iter().any(|(_, why)| REWRITTEN.contains(&why.as_str()));
         let back = a.iter().find(|(writer, n)| memory.pulses.get(writer).is_some_and(|before| before > n));
         if let (Some((writer, n)), false) = (back, rewritten) {
-            return Err(format!("back in time: writer {writer} is at {n} after {:?}", memory.pulses.get(writer)));
+            return Err(format!(
+                "back in time: writer {writer} is at {n} after {:?}",
+                memory.pulses.get(writer)
+            ));
         }
         memory.pulses = a;
     }

@@ -68,7 +68,8 @@ pub const ANY: [Kind; 25] = [
 /// Types of keys.
 pub const KEYS: [Kind; 6] = [Kind::Int4, Kind::Int8, Kind::Uuid, Kind::Text, Kind::Varchar, Kind::Date];
 /// Types of scope columns.
-pub const SCOPES: [Kind; 7] = [Kind::Int4, Kind::Int8, Kind::Uuid, Kind::Text, Kind::Enum, Kind::Bool, Kind::Date];
+pub const SCOPES: [Kind; 7] =
+    [Kind::Int4, Kind::Int8, Kind::Uuid, Kind::Text, Kind::Enum, Kind::Bool, Kind::Date];
 
 /// Texts that break encoders.
 const NASTY: [&str; 14] = [
@@ -150,17 +151,68 @@ impl Kind {
             Self::Int2 => format!("{}", n % 32_768),
             Self::Int4 => format!("{}", dice.between(0, u64::from(u32::MAX)).cast_signed() - 2_147_483_648),
             Self::Int8 => format!("'{}'", dice.between(0, u64::MAX).cast_signed()),
-            Self::Float4 => pick(dice, &["1.1", "NaN", "-0", "3.4e38", "1e-40", "Infinity", "16777217", "0.1"]),
-            Self::Float8 => pick(dice, &["0.1", "NaN", "-Infinity", "1e-300", "1e300", "-0", "9007199254740993", "1e21", "123456.789"]),
-            Self::Numeric => pick(dice, &["1.0", "1.00", "NaN", "-0.000", "123456789012345678901234567890.123456789", "1e-20", "0", "-7"]),
-            Self::Text => literal(&format!("{}{}", NASTY[n % NASTY.len()], if n % 3 == 0 { n.to_string() } else { String::new() })),
-            Self::Varchar | Self::Bpchar => literal(&["a", "", " b ", "\\", "é", "12345678"][n % 6].to_owned()),
-            Self::Timestamptz => pick(dice, &["2024-02-29 23:59:59.999999+14", "infinity", "0044-03-15 12:00:00+00 BC", "1970-01-01", "294000-01-01", "2026-11-01 01:30:00.5-07"]),
-            Self::Timestamp => pick(dice, &["2024-02-29 23:59:59.9996", "-infinity", "0001-01-01 BC", "2026-01-01 00:00:00.1"]),
+            Self::Float4 => {
+                pick(dice, &["1.1", "NaN", "-0", "3.4e38", "1e-40", "Infinity", "16777217", "0.1"])
+            }
+            Self::Float8 => pick(
+                dice,
+                &[
+                    "0.1",
+                    "NaN",
+                    "-Infinity",
+                    "1e-300",
+                    "1e300",
+                    "-0",
+                    "9007199254740993",
+                    "1e21",
+                    "123456.789",
+                ],
+            ),
+            Self::Numeric => pick(
+                dice,
+                &[
+                    "1.0",
+                    "1.00",
+                    "NaN",
+                    "-0.000",
+                    "123456789012345678901234567890.123456789",
+                    "1e-20",
+                    "0",
+                    "-7",
+                ],
+            ),
+            Self::Text => literal(&format!(
+                "{}{}",
+                NASTY[n % NASTY.len()],
+                if n % 3 == 0 { n.to_string() } else { String::new() }
+            )),
+            Self::Varchar | Self::Bpchar => {
+                literal(&["a", "", " b ", "\\", "é", "12345678"][n % 6].to_owned())
+            }
+            Self::Timestamptz => pick(
+                dice,
+                &[
+                    "2024-02-29 23:59:59.999999+14",
+                    "infinity",
+                    "0044-03-15 12:00:00+00 BC",
+                    "1970-01-01",
+                    "294000-01-01",
+                    "2026-11-01 01:30:00.5-07",
+                ],
+            ),
+            Self::Timestamp => pick(
+                dice,
+                &["2024-02-29 23:59:59.9996", "-infinity", "0001-01-01 BC", "2026-01-01 00:00:00.1"],
+            ),
             Self::Date => pick(dice, &["2024-02-29", "infinity", "0044-03-15 BC", "10000-01-01"]),
             Self::Time => pick(dice, &["00:00", "24:00", "12:34:56.789012"]),
-            Self::Interval => pick(dice, &["0", "1 year -2 mons 3 days", "-04:05:06.789", "1 day -1 hour", "178000000 years"]),
-            Self::Jsonb | Self::Json => literal(&JSONS[n % JSONS.len()].replace('#', &(n % 1000).to_string())),
+            Self::Interval => pick(
+                dice,
+                &["0", "1 year -2 mons 3 days", "-04:05:06.789", "1 day -1 hour", "178000000 years"],
+            ),
+            Self::Jsonb | Self::Json => {
+                literal(&JSONS[n % JSONS.len()].replace('#', &(n % 1000).to_string()))
+            }
             Self::Bytea => format!("'\\x{}'", "00ff5c27".repeat(n % 4)),
             Self::Uuid => literal(&dice.uuid()),
             Self::IntArray => pick(dice, &["{}", "{1,NULL,-3}", "{{1,2},{3,4}}", "[0:1]={7,8}"]),
@@ -169,7 +221,10 @@ impl Kind {
             Self::Inet => pick(dice, &["10.0.0.1", "::1/64", "192.168.0.0/16"]),
             Self::Range => pick(dice, &["empty", "[2024-01-01,infinity)", "(,2020-01-01 00:00:00.5+00]"]),
             Self::Big if n % 5 == 0 => "'short'".into(),
-            Self::Big => format!("(select string_agg(md5((g * {n})::text), '') from generate_series(1, {}) g)", 70 + n % 300),
+            Self::Big => format!(
+                "(select string_agg(md5((g * {n})::text), '') from generate_series(1, {}) g)",
+                70 + n % 300
+            ),
         }
     }
 

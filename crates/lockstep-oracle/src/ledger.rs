@@ -39,7 +39,8 @@ impl Ledger {
     pub fn make(&self, who: usize, dice: &mut Dice) -> (String, Vec<Json>) {
         let id = dice.uuid();
         let doomed = dice.chance(15);
-        let receipt = json!({"op": "insert", "table": "receipts", "values": {"who": who, "what": id, "fine": !doomed}});
+        let receipt =
+            json!({"op": "insert", "table": "receipts", "values": {"who": who, "what": id, "fine": !doomed}});
         let purse = json!({"op": "update", "table": "pulse_b", "key": {"writer": 11}, "set": {"note": id}});
         let ops = if dice.chance(30) { vec![purse, receipt] } else { vec![receipt] };
         self.entries().insert(id.clone(), Entry { who, fate: Fate::Open, doomed });

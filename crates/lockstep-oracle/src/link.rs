@@ -96,7 +96,9 @@ impl Link {
 
 async fn connection(near: TcpStream, state: Arc<State>) {
     let number = state.opened.fetch_add(1, Ordering::Relaxed) + 1;
-    let Ok(far) = TcpStream::connect(("127.0.0.1", state.target.load(Ordering::Relaxed))).await else { return };
+    let Ok(far) = TcpStream::connect(("127.0.0.1", state.target.load(Ordering::Relaxed))).await else {
+        return;
+    };
     // A proxy that collects small packets would hide what it is to test.
     if near.set_nodelay(true).is_err() || far.set_nodelay(true).is_err() {
         return;
@@ -136,8 +138,12 @@ async fn pump(
         };
         let now = *weather.borrow();
         match now {
-            Weather::Delay(most) => tokio::time::sleep(Duration::from_millis(rand::random::<u64>() % (most + 1))).await,
-            Weather::Throttle(rate) => tokio::time::sleep(Duration::from_millis(size as u64 * 1000 / rate)).await,
+            Weather::Delay(most) => {
+                tokio::time::sleep(Duration::from_millis(rand::random::<u64>() % (most + 1))).await
+            }
+            Weather::Throttle(rate) => {
+                tokio::time::sleep(Duration::from_millis(size as u64 * 1000 / rate)).await
+            }
             Weather::Calm | Weather::Stalled | Weather::Closed => {}
         }
         let sent = match &mut filter {

@@ -8,7 +8,10 @@ fn main() -> ExitCode {
     let options = Options::parse();
     match lockstep_oracle::run(&options) {
         Ok(report) => {
-            println!("{}", if options.json { report.json().to_string() } else { format!("{:#}", report.json()) });
+            println!(
+                "{}",
+                if options.json { report.json().to_string() } else { format!("{:#}", report.json()) }
+            );
             if report.violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
         Err(error) => {

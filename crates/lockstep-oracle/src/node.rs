@@ -37,7 +37,8 @@ impl Node {
         let mut log = Vec::new();
         let mut port = None;
         for line in lines.by_ref().map_while(Result::ok) {
-            port = line.rsplit_once("listening on http://127.0.0.1:").and_then(|(_, p)| p.trim().parse().ok());
+            port =
+                line.rsplit_once("listening on http://127.0.0.1:").and_then(|(_, p)| p.trim().parse().ok());
             log.push(line);
             if port.is_some() {
                 break;

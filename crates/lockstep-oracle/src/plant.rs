@@ -30,7 +30,10 @@ impl FromStr for Plant {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let names = ALL.map(|(name, _)| name).join(", ");
-        ALL.iter().find(|(name, _)| *name == text).map(|(_, p)| *p).ok_or_else(|| format!("known are {names}"))
+        ALL.iter()
+            .find(|(name, _)| *name == text)
+            .map(|(_, p)| *p)
+            .ok_or_else(|| format!("known are {names}"))
     }
 }
 

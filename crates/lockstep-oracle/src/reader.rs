@@ -82,7 +82,13 @@ pub struct Handle {
 
 impl Handle {
     /// Starts a client.
-    pub fn start(number: usize, seed: u64, shapes: Vec<Shape>, refs: References, shared: Arc<Shared>) -> Self {
+    pub fn start(
+        number: usize,
+        seed: u64,
+        shapes: Vec<Shape>,
+        refs: References,
+        shared: Arc<Shared>,
+    ) -> Self {
         let (orders, inbox) = mpsc::unbounded_channel();
         let replica = Replica::new(shapes.iter().map(|s| s.definition(&shared.schema)));
         let reader = Reader {
@@ -227,8 +233,12 @@ impl Reader {
 
     fn heard(&mut self, client: &mut Client, heard: Heard, beat: Option<&str>) -> Next {
         let said = match &heard {
-            Heard::Commit(commit) => Some(format!("commit {} {:?} {:?}", commit.lsn, commit.resets.first(), commit.outcomes)),
-            Heard::Reply(reference, ok, response) if beat != Some(reference) => Some(format!("{reference} {ok} {response}")),
+            Heard::Commit(commit) => {
+                Some(format!("commit {} {:?} {:?}", commit.lsn, commit.resets.first(), commit.outcomes))
+            }
+            Heard::Reply(reference, ok, response) if beat != Some(reference) => {
+                Some(format!("{reference} {ok} {response}"))
+            }
             _ => None,
         };
         self.said.extend(said);
@@ -338,7 +348,9 @@ impl Reader {
                 let (last, confirmed) = (replica.last, replica.confirmed);
                 let said = &self.said;
                 let client = replica.client.as_deref().unwrap_or_default();
-                drop(answer.send(format!("{client}: outbox {numbers:?}, last {last}, confirmed {confirmed}; heard {said:?}")));
+                drop(answer.send(format!(
+                    "{client}: outbox {numbers:?}, last {last}, confirmed {confirmed}; heard {said:?}"
+                )));
             }
             Order::Resets(answer) => drop(answer.send(std::mem::take(&mut self.resets))),
         }
@@ -346,7 +358,9 @@ impl Reader {
 
     fn answer(&mut self, replica: &Replica) {
         if replica.outbox.is_empty() {
-            self.drain.drain(..).for_each(|answer| { let _ = answer.send(()); });
+            self.drain.drain(..).for_each(|answer| {
+                let _ = answer.send(());
+            });
         }
         if std::mem::take(&mut self.fresh)
             && let Some((truth, answer)) = self.expect.take()
@@ -372,14 +386,19 @@ impl Reader {
         let empty = Rows::new();
         let held = replica.rows_of(&at.to_string());
         let wanted = truth.of(shape).map_or(&empty, |rows| &**rows);
-        let Some(held) = held else { return format!("shape {} was never loaded", shape.definition(&self.shared.schema)) };
+        let Some(held) = held else {
+            return format!("shape {} was never loaded", shape.definition(&self.shared.schema));
+        };
         let missing: Vec<_> = wanted.keys().filter(|k| !held.contains_key(*k)).collect();
         let ghosts: Vec<_> = held.keys().filter(|k| !wanted.contains_key(*k)).collect();
-        let other: Vec<_> = wanted.iter().filter(|(k, row)| held.get(*k).is_some_and(|h| h != *row)).collect();
+        let other: Vec<_> =
+            wanted.iter().filter(|(k, row)| held.get(*k).is_some_and(|h| h != *row)).collect();
         let columns = other.first().map(|(k, row)| {
             let differ = |(name, value): &(&String, &Json)| held[*k].get(*name) != Some(value);
             let cut = |v: &Json| v.to_string().chars().take(60).collect::<String>();
-            let list = row.iter().filter(differ).map(|(n, v)| format!("{n}: {} for {}", held[*k].get(n).map_or_else(String::new, cut), cut(v)));
+            let list = row.iter().filter(differ).map(|(n, v)| {
+                format!("{n}: {} for {}", held[*k].get(n).map_or_else(String::new, cut), cut(v))
+            });
             list.collect::<Vec<_>>()
         });
         format!(

@@ -53,7 +53,8 @@ pub async fn run(options: &Options) -> Result<Report> {
 fn kinds(seed: u64, options: &Options) -> Result<Vec<Kind>> {
     if let Some(named) = &options.fault {
         let kind = faults::ALL.iter().find(|k| **k == named.as_str());
-        let kind = kind.with_context(|| format!("no fault is called {named}; there are {}", faults::ALL.join(", ")))?;
+        let kind = kind
+            .with_context(|| format!("no fault is called {named}; there are {}", faults::ALL.join(", ")))?;
         return Ok(vec![*kind; FAULTS]);
     }
     let start = usize::try_from(seed % faults::ALL.len() as u64)? * FAULTS;
@@ -88,7 +89,8 @@ impl World {
         let began = Instant::now();
         let until = Instant::now() + Duration::from_millis(self.dice.between(600, 1600));
         // Writers go on for as long as a fault lasts.
-        let running: Vec<_> = self.writers.drain(..).map(|w| tokio::spawn(w.run(until, usize::MAX))).collect();
+        let running: Vec<_> =
+            self.writers.drain(..).map(|w| tokio::spawn(w.run(until, usize::MAX))).collect();
         for at in 0..self.clients.len() {
             self.clients[at].tell(Order::Mutate(true));
             if self.dice.chance(12) {
@@ -113,7 +115,12 @@ impl World {
         let wrong = self.judge(kind).await;
         if std::env::var_os("LOCKSTEP_ORACLE_TRACE").is_some() {
             let states = self.report.states_checked;
-            eprintln!("{:>6} ms {} tx {states} states {}", began.elapsed().as_millis(), self.transactions(), kind.unwrap_or("-"));
+            eprintln!(
+                "{:>6} ms {} tx {states} states {}",
+                began.elapsed().as_millis(),
+                self.transactions(),
+                kind.unwrap_or("-")
+            );
         }
         wrong
     }
@@ -179,7 +186,9 @@ impl World {
                 let outbox = outbox.ok().and_then(Result::ok).unwrap_or_else(|| "it does not answer".into());
                 let states = self.states().await;
                 let stored = self.stored(outbox.split(':').next().unwrap_or_default()).await?;
-                return Ok(Some(format!("client {at} hangs: its mutations are not decided within {IN_STEP:?}: {outbox}; stored {stored}{states}")));
+                return Ok(Some(format!(
+                    "client {at} hangs: its mutations are not decided within {IN_STEP:?}: {outbox}; stored {stored}{states}"
+                )));
             }
         }
         let sql = self.sql().await?;
@@ -193,12 +202,17 @@ impl World {
         }
         let deadline = Instant::now() + IN_STEP;
         for (at, told) in waiting {
-            let Ok(Ok(Compared { rows, changed })) = tokio::time::timeout_at(deadline.into(), told).await else {
+            let Ok(Ok(Compared { rows, changed })) = tokio::time::timeout_at(deadline.into(), told).await
+            else {
                 let (tell, told) = oneshot::channel();
                 self.clients[at].tell(Order::Differ(truth, tell));
                 let differs = tokio::time::timeout(Duration::from_secs(5), told).await;
-                let differs = differs.ok().and_then(Result::ok).unwrap_or_else(|| "it does not answer".into());
-                return Ok(Some(format!("client {at} is not in step after {IN_STEP:?}: {differs}{}", self.states().await)));
+                let differs =
+                    differs.ok().and_then(Result::ok).unwrap_or_else(|| "it does not answer".into());
+                return Ok(Some(format!(
+                    "client {at} is not in step after {IN_STEP:?}: {differs}{}",
+                    self.states().await
+                )));
             };
             self.report.rows_compared += rows;
             self.report.states_checked += u64::from(changed >= 10);
@@ -252,7 +266,10 @@ impl World {
                     break;
                 }
                 if Instant::now() > deadline {
-                    return Some(format!("node {at} is not live after {LIVE:?}: {health}; {:?}", node.log_from(0).last()));
+                    return Some(format!(
+                        "node {at} is not live after {LIVE:?}: {health}; {:?}",
+                        node.log_from(0).last()
+                    ));
                 }
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
@@ -270,7 +287,8 @@ impl World {
             let bad = |line: &&String| {
                 // A pool finds out that a connection ended when it is next asked for one.
                 let late = line.contains("could not be recycled");
-                line.contains("panicked") || quiet && !late && (line.contains(" WARN ") || line.contains("ERROR "))
+                line.contains("panicked")
+                    || quiet && !late && (line.contains(" WARN ") || line.contains("ERROR "))
             };
             found = found.or_else(|| lines.iter().find(bad).map(|line| format!("the node says: {line}")));
         }

@@ -88,7 +88,8 @@ impl Table {
 
     /// Columns in no key and no foreign key, that may be written.
     pub fn plain(&self) -> Vec<usize> {
-        let tied: Vec<usize> = self.reference.iter().flat_map(|r| r.columns.clone()).chain(self.key.clone()).collect();
+        let tied: Vec<usize> =
+            self.reference.iter().flat_map(|r| r.columns.clone()).chain(self.key.clone()).collect();
         (0..self.columns.len()).filter(|c| !tied.contains(c) && !self.columns[*c].generated).collect()
     }
 
@@ -104,7 +105,8 @@ impl Table {
 
     /// A condition that this is the key.
     pub fn key_is(&self, number: usize) -> String {
-        let parts = self.key.iter().zip(self.key_of(number)).map(|(c, v)| format!("{} = {v}", self.column(*c)));
+        let parts =
+            self.key.iter().zip(self.key_of(number)).map(|(c, v)| format!("{} = {v}", self.column(*c)));
         parts.collect::<Vec<_>>().join(" and ")
     }
 
@@ -127,19 +129,28 @@ impl Table {
         }
         let mut parts: Vec<String> = Vec::new();
         for (i, column) in self.columns.iter().enumerate() {
-            let more = if column.generated { " generated always as ('g'::text || 'x'::text) stored" } else { "" };
+            let more =
+                if column.generated { " generated always as ('g'::text || 'x'::text) stored" } else { "" };
             parts.push(format!("{} {}{more}", self.column(i), column.kind.sql()));
         }
         let list = |columns: &[usize]| columns.iter().map(|c| self.column(*c)).collect::<Vec<_>>().join(", ");
         parts.push(format!("primary key ({})", list(&self.key)));
         if let Some(reference) = &self.reference {
             let to = tables[reference.table].sql();
-            parts.push(format!("foreign key ({}) references {to} {}", list(&reference.columns), reference.actions));
+            parts.push(format!(
+                "foreign key ({}) references {to} {}",
+                list(&reference.columns),
+                reference.actions
+            ));
         }
         let mut sql = format!("create table {} ({});\n", self.sql(), parts.join(", "));
         for (i, column) in self.columns.iter().enumerate() {
             if column.kind == Kind::Big {
-                sql += &format!("alter table {} alter column {} set storage external;\n", self.sql(), self.column(i));
+                sql += &format!(
+                    "alter table {} alter column {} set storage external;\n",
+                    self.sql(),
+                    self.column(i)
+                );
             }
         }
         if let Some(reference) = &self.reference {
@@ -166,7 +177,8 @@ impl Schema {
     /// Everything as SQL, the fixed tables' first rows included.
     pub fn ddl(&self) -> String {
         let labels: Vec<String> = COLOURS.iter().map(|c| literal(c)).collect();
-        let mut sql = format!("create schema \"Side Room\";\ncreate type colour as enum ({});\n", labels.join(", "));
+        let mut sql =
+            format!("create schema \"Side Room\";\ncreate type colour as enum ({});\n", labels.join(", "));
         for table in &self.tables {
             sql += &table.ddl(&self.tables);
         }
@@ -198,11 +210,20 @@ fn fixed(scoped_families: bool) -> Vec<Table> {
     let table = |name: &str, columns: &[(&str, Kind)], scope: Option<usize>, more: &str| {
         let columns: Vec<Column> =
             columns.iter().map(|(n, k)| Column { name: (*n).into(), kind: *k, generated: false }).collect();
-        let list: Vec<String> = columns.iter().map(|c| format!("{} {} not null", c.name, c.kind.sql())).collect();
+        let list: Vec<String> =
+            columns.iter().map(|c| format!("{} {} not null", c.name, c.kind.sql())).collect();
         let list = list.join(", ").replacen(" not null", " primary key", 1);
         let ddl = format!("create table {name} ({}{more});\n", list.replace("serial ", ""));
         let scopes = scope.into_iter().map(|s| vec![s]).collect();
-        Table { schema: "public", name: name.into(), columns, key: vec![0], scopes, reference: None, ddl: Some(ddl) }
+        Table {
+            schema: "public",
+            name: name.into(),
+            columns,
+            key: vec![0],
+            scopes,
+            reference: None,
+            ddl: Some(ddl),
+        }
     };
     let group = |at: usize| scoped_families.then_some(at);
     let mut tables = vec![
@@ -210,14 +231,24 @@ fn fixed(scoped_families: bool) -> Vec<Table> {
         table("pulse_b", &[("writer", Kind::Int4), ("n", Kind::Int8), ("note", Kind::Text)], None, ""),
         table("purse_a", &[("id", Kind::Int4), ("amount", Kind::Int8)], None, ""),
         table("purse_b", &[("id", Kind::Int4), ("amount", Kind::Int8)], None, ""),
-        table("parents", &[("id", Kind::Int4), ("g", Kind::Int4), ("title", Kind::Text)], group(1), ", unique (id, g)"),
+        table(
+            "parents",
+            &[("id", Kind::Int4), ("g", Kind::Int4), ("title", Kind::Text)],
+            group(1),
+            ", unique (id, g)",
+        ),
         table(
             "children",
             &[("id", Kind::Int8), ("parent_id", Kind::Int4), ("g", Kind::Int4), ("body", Kind::Text)],
             group(2),
             ", foreign key (parent_id, g) references parents (id, g) on delete cascade on update cascade",
         ),
-        table("receipts", &[("id", Kind::Int8), ("who", Kind::Int4), ("what", Kind::Uuid), ("fine", Kind::Bool)], Some(1), ", check (fine)"),
+        table(
+            "receipts",
+            &[("id", Kind::Int8), ("who", Kind::Int4), ("what", Kind::Uuid), ("fine", Kind::Bool)],
+            Some(1),
+            ", check (fine)",
+        ),
         table("tallies", &[("who", Kind::Int4), ("n", Kind::Int8)], Some(0), ""),
     ];
     // Without a key of its own, an insert that is applied twice makes two rows.
@@ -254,7 +285,10 @@ fn random_table(dice: &mut Dice, number: usize, others: &[Table], fixed: usize) 
         scopes.push(vec![key[0]]);
     }
     for extra in 0..2 + dice.below(6) {
-        columns.push(column(["v", "Weird \"name\"", "select", "ünïcode", "v_4", "v_5", "v_6", "v_7"][extra].into(), *dice.pick(&ANY)));
+        columns.push(column(
+            ["v", "Weird \"name\"", "select", "ünïcode", "v_4", "v_5", "v_6", "v_7"][extra].into(),
+            *dice.pick(&ANY),
+        ));
     }
     if dice.chance(40) {
         columns.push(column("big".into(), Kind::Big));
@@ -275,7 +309,8 @@ fn random_table(dice: &mut Dice, number: usize, others: &[Table], fixed: usize) 
             "on delete set null on update set null deferrable initially deferred",
             "deferrable initially deferred",
         ]);
-        reference = Some(Reference { table: fixed + table, columns: (first..columns.len()).collect(), actions });
+        reference =
+            Some(Reference { table: fixed + table, columns: (first..columns.len()).collect(), actions });
     }
     let schema = if dice.chance(20) { "Side Room" } else { "public" };
     Table { schema, name, columns, key, scopes, reference, ddl: None }

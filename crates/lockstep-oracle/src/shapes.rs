@@ -61,9 +61,13 @@ impl Shape {
     /// As docs/protocol.md has it, without `ref`.
     pub fn definition(&self, schema: &Schema) -> Json {
         let table = &schema.tables[self.table];
-        let names = |list: &Vec<usize>| list.iter().map(|c| table.columns[*c].name.clone()).collect::<Vec<_>>();
-        let scope: serde_json::Map<String, Json> =
-            self.scope.iter().map(|(c, v)| (table.columns[*c].name.clone(), table.columns[*c].kind.scope_json(v))).collect();
+        let names =
+            |list: &Vec<usize>| list.iter().map(|c| table.columns[*c].name.clone()).collect::<Vec<_>>();
+        let scope: serde_json::Map<String, Json> = self
+            .scope
+            .iter()
+            .map(|(c, v)| (table.columns[*c].name.clone(), table.columns[*c].kind.scope_json(v)))
+            .collect();
         let scope = if scope.is_empty() { Json::Null } else { Json::Object(scope) };
         json!({"table": table.protocol_name(), "columns": self.columns.as_ref().map(names), "scope": scope})
     }
@@ -77,9 +81,10 @@ impl Shape {
 
     fn sql(&self, table: &Table, columns: &[usize]) -> String {
         let list: Vec<String> = columns.iter().map(|c| table.column(*c)).collect();
-        let place = self.scope.iter().map(|(c, v)| {
-            format!("{} = {}::{}", table.column(*c), literal(v), table.columns[*c].kind.sql())
-        });
+        let place = self
+            .scope
+            .iter()
+            .map(|(c, v)| format!("{} = {}::{}", table.column(*c), literal(v), table.columns[*c].kind.sql()));
         let place: Vec<String> = place.chain(["true".to_owned()]).collect();
         format!("select {} from {} where {}", list.join(", "), table.sql(), place.join(" and "))
     }
@@ -94,7 +99,11 @@ impl Shape {
             let SimpleQueryMessage::Row(texts) = message else { continue };
             let value = |(at, column): (usize, &usize)| table.columns[*column].kind.wire(texts.get(at));
             let values: Vec<Json> = columns.iter().enumerate().map(value).collect();
-            let key = table.key.iter().filter_map(|k| columns.iter().position(|c| c == k)).map(|at| values[at].clone());
+            let key = table
+                .key
+                .iter()
+                .filter_map(|k| columns.iter().position(|c| c == k))
+                .map(|at| values[at].clone());
             let key = Json::Array(key.collect()).to_string();
             let names = columns.iter().map(|c| table.columns[*c].name.clone());
             rows.insert(key, names.zip(values).collect());

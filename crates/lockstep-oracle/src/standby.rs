@@ -27,7 +27,10 @@ async fn make(world: &mut World) -> Result<Cluster> {
     let sql = world.sql().await?;
     let old = world.cluster.major() < 15;
     let (start, stop) = if old {
-        ("select pg_start_backup('oracle', true, false)", "select labelfile from pg_stop_backup(false, false)")
+        (
+            "select pg_start_backup('oracle', true, false)",
+            "select labelfile from pg_stop_backup(false, false)",
+        )
     } else {
         ("select pg_backup_start('oracle', true)", "select labelfile from pg_backup_stop(false)")
     };
@@ -43,7 +46,8 @@ async fn make(world: &mut World) -> Result<Cluster> {
     let label: String = sql.query_one(stop, &[]).await?.get(0);
     world.folders.push(Folder(root.clone()));
     let data = root.join("data");
-    let slots = fs::read_dir(data.join("pg_replslot")).with_context(|| format!("the copy at {}", data.display()))?;
+    let slots =
+        fs::read_dir(data.join("pg_replslot")).with_context(|| format!("the copy at {}", data.display()))?;
     for slot in slots.flatten() {
         fs::remove_dir_all(slot.path()).context("removing a copied slot")?;
     }
@@ -64,7 +68,8 @@ async fn make(world: &mut World) -> Result<Cluster> {
         .setting("primary_conninfo", primary);
     drop(lock);
     let standby = tokio::task::block_in_place(|| builder.start()).context("the standby")?;
-    let follows = "select count(*) from pg_stat_replication where application_name = 'standby' and state = 'streaming'";
+    let follows =
+        "select count(*) from pg_stat_replication where application_name = 'standby' and state = 'streaming'";
     let deadline = Instant::now() + Duration::from_secs(30);
     while sql.query_one(follows, &[]).await?.get::<_, i64>(0) == 0 {
         if Instant::now() > deadline {

@@ -51,7 +51,11 @@ impl Statements {
                 format!("truncate {} cascade; {insert}", table.sql())
             }
             960..980 => self.unchanged(table, dice),
-            980..988 => format!("delete from {} where {} or random() < 0.3", table.sql(), table.key_is(key_number(dice))),
+            980..988 => format!(
+                "delete from {} where {} or random() < 0.3",
+                table.sql(),
+                table.key_is(key_number(dice))
+            ),
             988..994 => self.without_triggers(table, dice),
             _ => format!("select count(*) from {} ", table.sql()),
         };
@@ -74,14 +78,22 @@ impl Statements {
         let other = &self.schema.tables[reference.table];
         let place = other.key_is(key_number(dice));
         let pairs = reference.columns.iter().zip(&other.key);
-        pairs.map(|(c, k)| (*c, format!("(select {} from {} where {place})", other.column(*k), other.sql()))).collect()
+        pairs
+            .map(|(c, k)| (*c, format!("(select {} from {} where {place})", other.column(*k), other.sql())))
+            .collect()
     }
 
     fn insert(&self, table: &Table, dice: &mut Dice, conflict: fn(&Table, &mut Dice) -> String) -> String {
         let row = self.row(table, key_number(dice), dice);
-        let (columns, values): (Vec<String>, Vec<String>) = row.into_iter().map(|(c, v)| (table.column(c), v)).unzip();
+        let (columns, values): (Vec<String>, Vec<String>) =
+            row.into_iter().map(|(c, v)| (table.column(c), v)).unzip();
         let conflict = conflict(table, dice);
-        format!("insert into {} ({}) values ({}) {conflict}", table.sql(), columns.join(", "), values.join(", "))
+        format!(
+            "insert into {} ({}) values ({}) {conflict}",
+            table.sql(),
+            columns.join(", "),
+            values.join(", ")
+        )
     }
 
     fn insert_many(&self, table: &Table, dice: &mut Dice) -> String {
@@ -94,7 +106,12 @@ impl Statements {
             names = row.iter().map(|(c, _)| table.column(*c)).collect();
             rows.push(format!("({})", row.into_iter().map(|(_, v)| v).collect::<Vec<_>>().join(", ")));
         }
-        format!("insert into {} ({}) values {} on conflict do nothing", table.sql(), names.join(", "), rows.join(", "))
+        format!(
+            "insert into {} ({}) values {} on conflict do nothing",
+            table.sql(),
+            names.join(", "),
+            rows.join(", ")
+        )
     }
 
     fn update(&self, table: &Table, dice: &mut Dice) -> String {
@@ -103,7 +120,8 @@ impl Statements {
         if set.is_empty() {
             set.push(*dice.pick(&plain));
         }
-        let set: Vec<String> = set.iter().map(|c| format!("{} = {}", table.column(*c), table.value(*c, dice))).collect();
+        let set: Vec<String> =
+            set.iter().map(|c| format!("{} = {}", table.column(*c), table.value(*c, dice))).collect();
         format!("update {} set {} where {}", table.sql(), set.join(", "), some_rows(table, dice))
     }
 
@@ -119,7 +137,8 @@ impl Statements {
     }
 
     fn scope_move(&self, table: &Table, dice: &mut Dice) -> String {
-        let columns: Vec<usize> = table.scopes.iter().flatten().copied().filter(|c| !table.key.contains(c)).collect();
+        let columns: Vec<usize> =
+            table.scopes.iter().flatten().copied().filter(|c| !table.key.contains(c)).collect();
         if columns.is_empty() {
             return self.update(table, dice);
         }
@@ -137,7 +156,11 @@ impl Statements {
     fn key_change(&self, table: &Table, dice: &mut Dice) -> String {
         let (from, to) = (key_number(dice), key_number(dice));
         let change = Self::set_key(table, &table.key_is(from), to);
-        if dice.chance(50) { format!("delete from {} where {}; {change}", table.sql(), table.key_is(to)) } else { change }
+        if dice.chance(50) {
+            format!("delete from {} where {}; {change}", table.sql(), table.key_is(to))
+        } else {
+            change
+        }
     }
 
     /// Two rows exchange their keys, by way of a third.
@@ -145,7 +168,8 @@ impl Statements {
         let (a, b) = (key_number(dice), key_number(dice));
         // The numbers just past the ordinary ones are nobody's.
         let spare = KEYS_PER_TABLE - 1;
-        let steps = [(a, spare), (b, a), (spare, b)].map(|(from, to)| Self::set_key(table, &table.key_is(from), to));
+        let steps =
+            [(a, spare), (b, a), (spare, b)].map(|(from, to)| Self::set_key(table, &table.key_is(from), to));
         format!("delete from {} where {}; {}", table.sql(), table.key_is(spare), steps.join("; "))
     }
 
@@ -153,12 +177,17 @@ impl Statements {
     fn again(&self, table: &Table, dice: &mut Dice) -> String {
         let number = key_number(dice);
         let row = self.row(table, number, dice);
-        let (columns, values): (Vec<String>, Vec<String>) = row.into_iter().map(|(c, v)| (table.column(c), v)).unzip();
+        let (columns, values): (Vec<String>, Vec<String>) =
+            row.into_iter().map(|(c, v)| (table.column(c), v)).unzip();
         let (columns, values) = (columns.join(", "), values.join(", "));
         let (name, place) = (table.sql(), table.key_is(number));
         match dice.below(3) {
-            0 => format!("with gone as (delete from {name} where {place} returning 1) insert into {name} ({columns}) select {values} from gone"),
-            1 => format!("delete from {name} where {place}; insert into {name} ({columns}) values ({values})"),
+            0 => format!(
+                "with gone as (delete from {name} where {place} returning 1) insert into {name} ({columns}) select {values} from gone"
+            ),
+            1 => {
+                format!("delete from {name} where {place}; insert into {name} ({columns}) values ({values})")
+            }
             _ => format!(
                 "insert into {name} ({columns}) values ({values}) on conflict do nothing; delete from {name} where {place}; \
                  insert into {name} ({columns}) values ({values})"
@@ -172,9 +201,17 @@ impl Statements {
         let places: Vec<String> = numbers.iter().map(|n| format!("({})", table.key_is(*n))).collect();
         let clear = format!("delete from {} where {}", table.sql(), places.join(" or "));
         let columns: Vec<String> = table.key.iter().map(|c| table.column(*c)).collect();
-        let texts: Vec<usize> = table.plain().into_iter().filter(|c| table.columns[*c].kind == Kind::Text).collect();
-        let scopes: Vec<usize> = table.scopes.iter().flatten().copied().filter(|c| !table.key.contains(c) && !texts.contains(c)).collect();
-        let all: Vec<String> = columns.iter().cloned().chain(texts.iter().chain(&scopes).map(|c| table.column(*c))).collect();
+        let texts: Vec<usize> =
+            table.plain().into_iter().filter(|c| table.columns[*c].kind == Kind::Text).collect();
+        let scopes: Vec<usize> = table
+            .scopes
+            .iter()
+            .flatten()
+            .copied()
+            .filter(|c| !table.key.contains(c) && !texts.contains(c))
+            .collect();
+        let all: Vec<String> =
+            columns.iter().cloned().chain(texts.iter().chain(&scopes).map(|c| table.column(*c))).collect();
         let mut data = String::new();
         for number in numbers {
             let parts = table.key.len();
@@ -195,9 +232,13 @@ impl Statements {
     fn merge(&self, table: &Table, dice: &mut Dice) -> String {
         let row = self.row(table, key_number(dice), dice);
         let names: Vec<String> = row.iter().map(|(c, _)| table.column(*c)).collect();
-        let sources: Vec<String> = row.iter().map(|(c, v)| format!("({v})::{} as {}", table.columns[*c].kind.sql(), table.column(*c))).collect();
+        let sources: Vec<String> = row
+            .iter()
+            .map(|(c, v)| format!("({v})::{} as {}", table.columns[*c].kind.sql(), table.column(*c)))
+            .collect();
         let on: Vec<String> = table.key.iter().map(|c| format!("t.{0} = s.{0}", table.column(*c))).collect();
-        let set: Vec<String> = table.plain().iter().map(|c| format!("{0} = s.{0}", table.column(*c))).collect();
+        let set: Vec<String> =
+            table.plain().iter().map(|c| format!("{0} = s.{0}", table.column(*c))).collect();
         let values: Vec<String> = names.iter().map(|n| format!("s.{n}")).collect();
         let matched = match dice.below(3) {
             0 => "delete".to_owned(),
@@ -217,7 +258,9 @@ impl Statements {
     /// A subtransaction of PL/pgSQL that is undone after it wrote.
     fn exception(&self, table: &Table, dice: &mut Dice) -> String {
         let (lost, kept) = (self.update(table, dice), self.insert(table, dice, dice_conflict));
-        format!("do $do$ begin begin {lost}; raise division_by_zero; exception when division_by_zero then {kept}; end; end $do$")
+        format!(
+            "do $do$ begin begin {lost}; raise division_by_zero; exception when division_by_zero then {kept}; end; end $do$"
+        )
     }
 
     fn reference_change(&self, at: usize, dice: &mut Dice) -> String {
@@ -226,19 +269,24 @@ impl Statements {
         if values.is_empty() {
             return self.update(table, dice);
         }
-        let set: Vec<String> = values.into_iter().map(|(c, v)| format!("{} = {v}", table.column(c))).collect();
+        let set: Vec<String> =
+            values.into_iter().map(|(c, v)| format!("{} = {v}", table.column(c))).collect();
         format!("update {} set {} where {}", table.sql(), set.join(", "), some_rows(table, dice))
     }
 
     /// As restores and logical replication write: only triggers that are ALWAYS enabled fire.
     fn without_triggers(&self, table: &Table, dice: &mut Dice) -> String {
-        format!("set local session_replication_role = replica; {}; set local session_replication_role = origin", self.update(table, dice))
+        format!(
+            "set local session_replication_role = replica; {}; set local session_replication_role = origin",
+            self.update(table, dice)
+        )
     }
 
     /// Money moves between purses of two tables; its sum stays.
     pub fn move_money(&self, dice: &mut Dice) -> String {
         let (a, b, amount) = (1 + dice.below(PURSES), 1 + dice.below(PURSES), dice.below(50));
-        let (from, to) = *dice.pick(&[("purse_a", "purse_b"), ("purse_b", "purse_a"), ("purse_a", "purse_a")]);
+        let (from, to) =
+            *dice.pick(&[("purse_a", "purse_b"), ("purse_b", "purse_a"), ("purse_a", "purse_a")]);
         match dice.below(4) {
             // Without the lock an update that waits for the row finds it gone, and takes nothing.
             0 => format!(
@@ -250,22 +298,32 @@ impl Statements {
                 "with taken as (update {from} set amount = amount - {amount} where id = {a} returning 1) \
                  update {to} set amount = amount + {amount} * (select count(*) from taken) where id = {b}"
             ),
-            _ => format!("update {from} set amount = amount - {amount} where id = {a}; update {to} set amount = amount + {amount} where id = {b}"),
+            _ => format!(
+                "update {from} set amount = amount - {amount} where id = {a}; update {to} set amount = amount + {amount} where id = {b}"
+            ),
         }
     }
 
     /// Parents and children come, move and go together.
     pub fn family(&self, dice: &mut Dice) -> String {
         let (p, g, c) = (dice.below(40), dice.below(3), dice.between(1, 1_000_000_000));
-        let adopt = format!("insert into children select {c} + i, id, g, 'child ' || i from parents, generate_series(0, 2) i where id = {p} on conflict do nothing");
+        let adopt = format!(
+            "insert into children select {c} + i, id, g, 'child ' || i from parents, generate_series(0, 2) i where id = {p} on conflict do nothing"
+        );
         match dice.below(8) {
             0 | 1 => format!("insert into parents values ({p}, {g}, 'p') on conflict do nothing; {adopt}"),
             2 => adopt,
             3 => format!("update parents set g = {g} where id = {p}"),
             4 => format!("delete from parents where id = {p}"),
-            5 => format!("delete from children where parent_id = {p}; delete from parents where id = {p}; insert into parents values ({p}, {g}, 'again'); {adopt}"),
-            6 => format!("delete from parents where id = {p} + 1; update parents set id = {p} + 1 where id = {p}"),
-            _ => format!("update children set body = 'b' || id where parent_id = {p}; update parents set title = 't{c}' where id = {p}"),
+            5 => format!(
+                "delete from children where parent_id = {p}; delete from parents where id = {p}; insert into parents values ({p}, {g}, 'again'); {adopt}"
+            ),
+            6 => format!(
+                "delete from parents where id = {p} + 1; update parents set id = {p} + 1 where id = {p}"
+            ),
+            _ => format!(
+                "update children set body = 'b' || id where parent_id = {p}; update parents set title = 't{c}' where id = {p}"
+            ),
         }
     }
 }
@@ -273,7 +331,8 @@ impl Statements {
 fn dice_conflict(table: &Table, dice: &mut Dice) -> String {
     let key: Vec<String> = table.key.iter().map(|c| table.column(*c)).collect();
     let key = key.join(", ");
-    let set: Vec<String> = table.plain().iter().map(|c| format!("{0} = excluded.{0}", table.column(*c))).collect();
+    let set: Vec<String> =
+        table.plain().iter().map(|c| format!("{0} = excluded.{0}", table.column(*c))).collect();
     match dice.below(3) {
         0 => String::new(),
         1 => "on conflict do nothing".into(),

@@ -89,8 +89,13 @@ async fn database(cluster: &Cluster, schema: &Schema) -> Result<()> {
     client.batch_execute(&schema.ddl()).await.context("the random schema")?;
     install::install(&mut client, &InstallOptions::default()).await?;
     for table in &schema.tables {
-        let names = |scope: &Vec<usize>| scope.iter().map(|c| table.columns[*c].name.clone()).collect::<Vec<_>>();
-        let request = TrackRequest { table: table.sql(), scopes: table.scopes.iter().map(names).collect() };
+        let names =
+            |scope: &Vec<usize>| scope.iter().map(|c| table.columns[*c].name.clone()).collect::<Vec<_>>();
+        let request = TrackRequest {
+            table: table.sql(),
+            scopes: table.scopes.iter().map(names).collect(),
+            ..TrackRequest::default()
+        };
         let tracked = install::track(&mut client, &request, &Patience::default()).await;
         tracked.with_context(|| format!("tracking {}", table.sql()))?;
     }
@@ -192,7 +197,11 @@ impl World {
     /// Starts the node of a site.
     pub fn start_node(&mut self, at: usize) -> Result<()> {
         let site = &mut self.sites[at];
-        let url = self.cluster.url().replacen(&format!(":{}/", self.cluster.port()), &format!(":{}/", site.upstream.port()), 1);
+        let url = self.cluster.url().replacen(
+            &format!(":{}/", self.cluster.port()),
+            &format!(":{}/", site.upstream.port()),
+            1,
+        );
         let node = tokio::task::block_in_place(|| Node::start(&self.binary, &url, &self.environment))?;
         site.downstream.lead_to(node.port());
         site.read = 0;

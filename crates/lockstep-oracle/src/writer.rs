@@ -7,7 +7,7 @@ use bytes::Bytes;
 use futures_util::SinkExt;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, RwLock, PoisonError};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio_postgres::{Client, NoTls};
 
@@ -35,14 +35,19 @@ impl Application {
 /// Opens a connection; waits while the server is down, until `deadline`.
 pub async fn connect(url: impl Fn() -> String, deadline: Instant) -> Result<Client> {
     loop {
-        let attempt = tokio::time::timeout(Duration::from_secs(5), tokio_postgres::connect(&url(), NoTls)).await;
+        let attempt =
+            tokio::time::timeout(Duration::from_secs(5), tokio_postgres::connect(&url(), NoTls)).await;
         match attempt {
             Ok(Ok((client, connection))) => {
                 tokio::spawn(connection);
                 return Ok(client);
             }
-            Ok(Err(error)) if Instant::now() > deadline => return Err(error).context("PostgreSQL cannot be reached"),
-            Err(error) if Instant::now() > deadline => return Err(error).context("PostgreSQL cannot be reached"),
+            Ok(Err(error)) if Instant::now() > deadline => {
+                return Err(error).context("PostgreSQL cannot be reached");
+            }
+            Err(error) if Instant::now() > deadline => {
+                return Err(error).context("PostgreSQL cannot be reached");
+            }
             _ => tokio::time::sleep(Duration::from_millis(50)).await,
         }
     }

@@ -1,7 +1,9 @@
 //! Catch-up: one repeatable-read transaction that reads shapes from the change logs, or in full (rule 1).
 
 use crate::catalog::{literal, qualified, quote, tables, texts};
+use crate::copy_text::Rows;
 use crate::error::PgError;
+use crate::lease::within;
 use futures_util::{StreamExt, pin_mut};
 use lockstep_core::catalog::Table;
 use lockstep_core::change::{Key, Text, Tuple, Value};
@@ -12,52 +14,48 @@ use lockstep_core::position::{Facts, Lsn, ResetReason, Snapshot, Xid};
 use lockstep_core::protocol::{Delta, rows_frames};
 use lockstep_core::shape::Shape;
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
 /// SQLSTATE of a table that does not exist.
 const UNDEFINED_TABLE: &str = "42P01";
 
-/// Reads everything asked for in one snapshot. `history` is of the stream's server.
-///
-/// On an error the transaction is left to the caller's pool, which rolls it back when the client is recycled; here
-/// it is rolled back at once.
+/// How long COPY may be silent. PostgreSQL's own time-out ends the statement before; this is for a server that does
+/// not keep to it.
+const SILENT_READ: Duration = Duration::from_secs(11 * 60);
+
+/// Reads everything asked for in one snapshot. `history` is of the stream's server; small questions are answered
+/// within `answer`. After an error the transaction is left to the connection's [`Lease`](crate::lease::Lease).
 pub async fn read(
     client: &Client,
     request: &CatchUpRequest,
     history: &[(u32, Lsn)],
+    answer: Duration,
 ) -> Result<CatchUpAnswer, PgError> {
-    let result = read_in_transaction(client, request, history).await;
-    if result.is_err() {
-        // The first error is the one that matters; a dead connection cannot be rolled back.
-        let _ = client.batch_execute("rollback").await;
-    }
-    let mut answer = result?;
-    // F, after S: no commit that S sees ends later.
-    let fence = texts(client, "select pg_current_wal_insert_lsn()::text").await?;
-    answer.facts.insert_lsn = fence.first().ok_or(PgError::Protocol("no insert LSN"))?.parse()?;
-    Ok(answer)
-}
-
-async fn read_in_transaction(
-    client: &Client,
-    request: &CatchUpRequest,
-    history: &[(u32, Lsn)],
-) -> Result<CatchUpAnswer, PgError> {
-    begin_and_lock(client, request).await?;
-    // From here on S stands: a snapshot taken before the LOCK could be older than a rewrite and read nothing.
-    let facts = facts(client, request, history).await?;
-    let horizons = check_schema(client, request).await?;
+    let begin = async {
+        begin_and_lock(client, request).await?;
+        // From here on S stands: a snapshot taken before the LOCK could be older than a rewrite and read nothing.
+        let facts = facts(client, request, history).await?;
+        Ok((facts, check_schema(client, request).await?))
+    };
+    let (mut facts, logs) = within(answer, begin).await?;
     let mut reads = Vec::with_capacity(request.reads.len());
     for read in &request.reads {
-        let delta = read_shape(client, read, &facts, &horizons).await?;
+        let delta = read_shape(client, read, &facts, &logs).await?;
         reads.push(ReadAnswer { frames: rows_frames(&read.shape, &delta, limits::ROWS_FRAME_BYTES) });
     }
     let mut clients = Vec::with_capacity(request.clients.len());
     for (subject, id) in &request.clients {
-        clients.push(outcomes(client, subject, id).await?);
+        clients.push(within(answer, outcomes(client, subject, id)).await?);
     }
-    client.batch_execute("commit").await?;
+    let end = async {
+        client.batch_execute("commit").await?;
+        // F, after S: no commit that S sees ends later.
+        texts(client, "select pg_current_wal_insert_lsn()::text").await
+    };
+    let fence = within(answer, end).await?;
+    facts.insert_lsn = fence.first().ok_or(PgError::Protocol("no insert LSN"))?.parse()?;
     Ok(CatchUpAnswer { facts, reads, clients })
 }
 
@@ -69,7 +67,7 @@ async fn begin_and_lock(client: &Client, request: &CatchUpRequest) -> Result<(),
     client
         .batch_execute(
             "set local lock_timeout = '200ms'; set local statement_timeout = '10min'; \
-             set local idle_in_transaction_session_timeout = '30s'",
+             set local idle_in_transaction_session_timeout = '30s'; set local jit = off",
         )
         .await?;
     let mut names = BTreeSet::from(["lockstep.tracked".to_owned()]);
@@ -119,8 +117,15 @@ async fn facts(client: &Client, request: &CatchUpRequest, history: &[(u32, Lsn)]
     })
 }
 
-/// The tables must still be what the shapes were resolved with. Returns each log's horizon.
-async fn check_schema(client: &Client, request: &CatchUpRequest) -> Result<BTreeMap<i32, Xid>, PgError> {
+/// What a catch-up must know of a log.
+#[derive(Clone, Copy)]
+struct Log {
+    horizon: Xid,
+    partitioned: bool,
+}
+
+/// The tables must still be what the shapes were resolved with. Returns the logs by number.
+async fn check_schema(client: &Client, request: &CatchUpRequest) -> Result<BTreeMap<i32, Log>, PgError> {
     if request.reads.is_empty() {
         return Ok(BTreeMap::new());
     }
@@ -131,42 +136,51 @@ async fn check_schema(client: &Client, request: &CatchUpRequest) -> Result<BTree
             return Err(PgError::SchemaChanged);
         }
     }
-    let rows = texts(client, "select log || ' ' || horizon from lockstep.tracked").await?;
-    Ok(rows
-        .iter()
-        .filter_map(|r| r.split_once(' '))
-        .filter_map(|(l, h)| Some((l.parse().ok()?, h.parse().ok()?)))
-        .collect())
+    let sql = "select concat_ws(' ', t.log, t.horizon, c.relkind = 'p') from lockstep.tracked t \
+               join pg_catalog.pg_class c on c.oid = t.relation";
+    let read = |row: &String| -> Option<(i32, Log)> {
+        let mut words = row.split(' ');
+        let (log, horizon) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        Some((log, Log { horizon, partitioned: words.next()? == "t" }))
+    };
+    Ok(texts(client, sql).await?.iter().filter_map(read).collect())
 }
 
 async fn read_shape(
     client: &Client,
     read: &ReadRequest,
     facts: &Facts,
-    horizons: &BTreeMap<i32, Xid>,
+    logs: &BTreeMap<i32, Log>,
 ) -> Result<Delta, PgError> {
     let shape = &read.shape;
+    let log = logs.get(&shape.table.log).copied().ok_or(PgError::SchemaChanged)?;
     let reset = match &read.from {
         ReadFrom::Scratch(reason) => *reason,
-        ReadFrom::Since(head) => {
-            let horizon = horizons.get(&shape.table.log).copied().unwrap_or(Xid::MAX);
-            match facts.accept(head, horizon) {
-                Err(reason) => reason,
-                Ok(()) if truncated(client, &shape.table, &head.snapshot).await? => ResetReason::Truncated,
-                Ok(()) => return changed_rows(client, shape, &head.snapshot).await,
-            }
-        }
+        ReadFrom::Since(head) => match facts.accept(head, log.horizon) {
+            Err(reason) => reason,
+            Ok(()) if truncated(client, &shape.table, &head.snapshot).await? => ResetReason::Truncated,
+            Ok(()) => return changed_rows(client, shape, &head.snapshot, log).await,
+        },
     };
     let mut delta = Delta { reset: Some(reset), ..Delta::default() };
-    let table = &shape.table;
-    let sql =
-        format!("select {} from only {} t where {}", columns(shape), qualified(table), in_scope(shape, "t"));
+    let sql = format!(
+        "select {} from {} t where {}",
+        columns(shape),
+        rows_of(&shape.table, log),
+        in_scope(shape, "t")
+    );
     copy(client, &sql, |fields| {
         delta.put.push(widen(shape, fields));
         Ok(())
     })
     .await?;
     Ok(delta)
+}
+
+/// A partitioned table's rows are in its partitions. An ordinary one could be given children, which are tables of
+/// their own: the stream names those, and they are not tracked.
+fn rows_of(table: &Table, log: Log) -> String {
+    format!("{}{}", if log.partitioned { "" } else { "only " }, qualified(table))
 }
 
 /// A state does not include what a log entry's transaction did: the exact set, whatever the isolation levels,
@@ -178,15 +192,22 @@ fn unseen(snapshot: &Snapshot) -> String {
 
 async fn truncated(client: &Client, table: &Table, snapshot: &Snapshot) -> Result<bool, PgError> {
     let sql = format!(
-        "select exists (select from lockstep.tombstones_{} where kind = 't' and {})::text",
+        "select exists (select from lockstep.tombstones_{} where kind in ('t', 'p') and {})::text",
         table.log,
         unseen(snapshot)
     );
-    Ok(texts(client, &sql).await?.first().is_some_and(|t| t == "true"))
+    let answer = within(SILENT_READ, texts(client, &sql)).await?;
+    Ok(answer.first().is_some_and(|t| t == "true"))
 }
 
 /// Keys that the logs name for the scope, with the current row where it exists and lies in the scope.
-async fn changed_rows(client: &Client, shape: &Shape, snapshot: &Snapshot) -> Result<Delta, PgError> {
+async fn changed_rows(
+    client: &Client,
+    shape: &Shape,
+    snapshot: &Snapshot,
+    log: Log,
+) -> Result<Delta, PgError> {
+    let rows = rows_of(&shape.table, log);
     let table = &shape.table;
     let keys: Vec<String> = (1..=table.key.len()).map(|i| format!("k{i}")).collect();
     let list = keys.join(", ");
@@ -202,11 +223,10 @@ async fn changed_rows(client: &Client, shape: &Shape, snapshot: &Snapshot) -> Re
     let first_key = quote(&table.columns[table.key[0]].name);
     let sql = format!(
         "with k as (select {list} from lockstep.changes_{log} where {place} \
-         union select {list} from lockstep.tombstones_{log} where kind <> 't' and {place}) \
-         select t.{first_key} is not null, {}, {} from k left join only {} t on {join} and {}",
+         union select {list} from lockstep.tombstones_{log} where kind not in ('t', 'p') and {place}) \
+         select t.{first_key} is not null, {}, {} from k left join {rows} t on {join} and {}",
         keys.iter().map(|k| format!("k.{k}")).collect::<Vec<_>>().join(", "),
         columns(shape),
-        qualified(table),
         in_scope(shape, "t"),
     );
     let mut delta = Delta::default();
@@ -258,57 +278,14 @@ async fn copy(
     sql: &str,
     mut each: impl FnMut(Vec<Value>) -> Result<(), PgError>,
 ) -> Result<(), PgError> {
-    let stream = client.copy_out(&format!("copy ({sql}) to stdout")).await?;
+    let copy = format!("copy ({sql}) to stdout");
+    let stream = within(SILENT_READ, async { Ok(client.copy_out(&copy).await?) }).await?;
     pin_mut!(stream);
-    let mut carried: Vec<u8> = Vec::new();
-    while let Some(chunk) = stream.next().await {
-        let chunk = chunk?;
-        carried.extend_from_slice(&chunk);
-        let mut start = 0;
-        while let Some(end) = carried[start..].iter().position(|b| *b == b'\n').map(|n| start + n) {
-            each(fields(&carried[start..end])?)?;
-            start = end + 1;
-        }
-        carried.drain(..start);
+    let mut rows = Rows::default();
+    while let Some(chunk) = within(SILENT_READ, async { Ok(stream.next().await) }).await? {
+        rows.push(&chunk?, &mut each)?;
     }
-    if carried.is_empty() { Ok(()) } else { Err(PgError::Protocol("a row cut short")) }
-}
-
-/// One line of COPY's text format (manual, COPY, File Formats).
-fn fields(line: &[u8]) -> Result<Vec<Value>, PgError> {
-    line.split(|b| *b == b'\t').map(field).collect()
-}
-
-fn field(raw: &[u8]) -> Result<Value, PgError> {
-    if raw == b"\\N" {
-        return Ok(Value::Null);
-    }
-    let utf8 = |bytes: &[u8]| -> Result<Value, PgError> {
-        let text = std::str::from_utf8(bytes).map_err(|_| PgError::Protocol("text that is not UTF-8"))?;
-        Ok(Value::Text(text.into()))
-    };
-    if !raw.contains(&b'\\') {
-        return utf8(raw);
-    }
-    let mut out = Vec::with_capacity(raw.len());
-    let mut bytes = raw.iter().copied();
-    while let Some(byte) = bytes.next() {
-        out.push(if byte != b'\\' {
-            byte
-        } else {
-            match bytes.next() {
-                Some(b'b') => 8,
-                Some(b'f') => 12,
-                Some(b'n') => b'\n',
-                Some(b'r') => b'\r',
-                Some(b't') => b'\t',
-                Some(b'v') => 11,
-                Some(other) => other,
-                None => return Err(PgError::Protocol("a lone backslash in COPY")),
-            }
-        });
-    }
-    utf8(&out)
+    rows.finish()
 }
 
 /// What is stored of a client's mutations, as of S.
@@ -328,19 +305,4 @@ async fn outcomes(client: &Client, subject: &str, id: &str) -> Result<Vec<Outcom
         })
     };
     rows.iter().map(read).collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_copy_text() {
-        let line = b"a\\tb\t\\N\t\t\\\\N\t\xc3\xa9\\n";
-        let text = |t: &str| Value::Text(t.into());
-        let expected = [text("a\tb"), Value::Null, text(""), text("\\N"), text("é\n")];
-        assert_eq!(fields(line).unwrap(), expected);
-        assert!(fields(b"a\\").is_err());
-        assert!(fields(b"\xff").is_err());
-    }
 }

@@ -1,7 +1,10 @@
 //! Errors of talking to PostgreSQL.
 
+use deadpool_postgres::{PoolError, TimeoutType};
 use lockstep_core::pgoutput::DecodeError;
 use lockstep_core::position::ParseError;
+use std::error::Error;
+use std::time::Duration;
 
 /// What can go wrong between a node and its database. Texts are static or PostgreSQL's own; never row values.
 #[derive(Debug, thiserror::Error)]
@@ -10,19 +13,22 @@ pub enum PgError {
     #[error("connection to PostgreSQL: {0}")]
     Io(#[from] std::io::Error),
     /// An ErrorResponse on the replication connection.
-    #[error("PostgreSQL: {message} (SQLSTATE {code})")]
+    #[error("PostgreSQL: {}", say(.code, .message))]
     Server {
         /// SQLSTATE.
         code: String,
         /// Its primary message.
         message: String,
     },
-    /// An error of a query.
+    /// An error of a query, or of connecting.
     #[error("PostgreSQL: {}", describe(.0))]
     Query(#[from] tokio_postgres::Error),
     /// No connection could be had from the pool.
     #[error("no connection to PostgreSQL: {0}")]
     Pool(String),
+    /// The server, or the way to it, does not answer.
+    #[error("PostgreSQL has not answered for {} s; the connection is given up", .0.as_secs())]
+    Silent(Duration),
     /// The server said something that the protocol does not allow here.
     #[error("unexpected answer of PostgreSQL: {0}")]
     Protocol(&'static str),
@@ -43,10 +49,37 @@ pub enum PgError {
     Decode(#[from] DecodeError),
 }
 
+impl From<PoolError> for PgError {
+    fn from(error: PoolError) -> Self {
+        match error {
+            PoolError::Backend(error) => Self::Query(error),
+            PoolError::Timeout(TimeoutType::Wait) => Self::Pool("all connections are in use".into()),
+            PoolError::Timeout(_) => Self::Pool("the server did not answer in time".into()),
+            other => Self::Pool(other.to_string()),
+        }
+    }
+}
+
 fn describe(error: &tokio_postgres::Error) -> String {
-    match error.as_db_error() {
-        Some(db) => format!("{} (SQLSTATE {})", db.message(), db.code().code()),
-        None => error.to_string(),
+    match (error.as_db_error(), error.source()) {
+        (Some(db), _) => say(db.code().code(), db.message()),
+        // "error connecting to server" alone does not say why.
+        (None, Some(source)) if !error.to_string().contains(&source.to_string()) => {
+            format!("{error}: {source}")
+        }
+        (None, _) => error.to_string(),
+    }
+}
+
+/// The server's message only where it is the server's own. Messages about data quote it, and an application's
+/// trigger may say anything under a code of its choice: log lines and `/health` must hold no row values.
+fn say(code: &str, message: &str) -> String {
+    const OWN: &[&str] =
+        &["08", "0A", "25", "28", "3D", "3F", "40", "42", "53", "54", "55", "57", "58", "F0", "XX"];
+    if code.get(..2).is_some_and(|class| OWN.contains(&class)) {
+        format!("{message} (SQLSTATE {code})")
+    } else {
+        format!("SQLSTATE {code}; the message may hold data and is not repeated here")
     }
 }
 
@@ -57,6 +90,45 @@ impl PgError {
             Self::Server { code, .. } => Some(code),
             Self::Query(error) => error.code().map(tokio_postgres::error::SqlState::code),
             _ => None,
+        }
+    }
+
+    /// What an operator can do about it, where that is known.
+    pub fn advice(&self) -> Option<&'static str> {
+        let message = match self {
+            Self::Server { message, .. } => message.as_str(),
+            Self::Query(error) => error.as_db_error().map_or("", |e| e.message()),
+            _ => "",
+        };
+        Some(match self.sqlstate()? {
+            "28000" | "28P01" => "check user and password in the database URL, and pg_hba.conf",
+            "3D000" => "create the database, or name another one in the database URL",
+            "55000" if message.contains("wal_level") => {
+                "set wal_level = logical in postgresql.conf and restart PostgreSQL"
+            }
+            "53400" => "raise max_replication_slots, or drop slots that nobody uses",
+            "53300" => "raise max_connections or max_wal_senders, or lower --read-connections",
+            "42501" if message.contains("replication") || message.contains("walsender") => {
+                "alter role … replication; until then clients are served by polling"
+            }
+            "42501" => "grant the role what it lacks, or use the role that ran `lockstep install`",
+            _ => return None,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn messages_that_may_quote_rows_are_not_repeated() {
+        let server = |code: &str| PgError::Server { code: code.into(), message: "the words".into() };
+        for code in ["23505", "22P02", "P0001", "LS001", ""] {
+            assert!(!server(code).to_string().contains("the words"), "{code}");
+        }
+        for code in ["28P01", "40001", "57P01", "55P03", "42P01"] {
+            assert!(server(code).to_string().contains("the words"), "{code}");
         }
     }
 }

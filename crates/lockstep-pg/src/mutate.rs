@@ -2,6 +2,7 @@
 
 use crate::catalog::{qualified, quote};
 use crate::error::PgError;
+use crate::lease::within;
 use lockstep_core::catalog::{Catalog, Table, Wire};
 use lockstep_core::fanout::hub::{MutateRequest, MutateResult};
 use lockstep_core::mutation::{Mutation, Operation, Refusal, is_refusal};
@@ -14,6 +15,10 @@ use tokio_postgres::types::{ToSql, Type};
 
 /// Tries of a mutation that fails in passing, before the client is told to come back later.
 const TRIES: u32 = 6;
+
+/// How long one try may take as a whole. Each statement has its own, shorter time-out in PostgreSQL; this is for a
+/// server that does not keep to it.
+const TRY: Duration = Duration::from_secs(120);
 
 /// A statement with its parameters, all as text.
 #[derive(Debug, PartialEq)]
@@ -79,11 +84,11 @@ async fn with_patience(
     catalog: &Catalog,
 ) -> Step {
     for attempt in 0..TRIES {
-        match once(client, request, mutation, catalog).await {
+        match within(TRY, once(client, request, mutation, catalog)).await {
             Ok(step) => return step,
             Err(error) => {
                 tracing::info!(%error, attempt, "a mutation failed in passing and is tried again");
-                if client.is_closed() {
+                if client.is_closed() || matches!(error, PgError::Silent(_)) {
                     break;
                 }
                 let jitter = rand::random::<u64>() % 10;

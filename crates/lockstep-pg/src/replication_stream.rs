@@ -1,6 +1,7 @@
 //! The slot and its stream.
 
 use crate::error::PgError;
+use crate::lease::within;
 use crate::wire::Wire;
 use bytes::Bytes;
 use lockstep_core::pgoutput::POSTGRES_EPOCH_MICROS;
@@ -8,6 +9,7 @@ use lockstep_core::position::Lsn;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 /// What IDENTIFY_SYSTEM and TIMELINE_HISTORY say.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -54,12 +56,16 @@ fn parse_history(text: &str) -> Vec<(u32, Lsn)> {
 }
 
 /// Makes a temporary slot. Waits for every writing transaction that is open in the cluster, other databases
-/// included. The old option syntax is the one that 14 to 18 all accept.
+/// included.
+///
+/// By the SQL function, not by CREATE_REPLICATION_SLOT: only there does the server look after the connection while it
+/// waits (`client_connection_check_interval`). A node that is killed meanwhile would leave its slot behind, and hold
+/// WAL, for as long as the transactions stay open.
 pub async fn create_slot<S: AsyncRead + AsyncWrite + Unpin>(
     wire: &mut Wire<S>,
     name: &str,
 ) -> Result<(), PgError> {
-    wire.query(&format!("CREATE_REPLICATION_SLOT \"{name}\" TEMPORARY LOGICAL pgoutput NOEXPORT_SNAPSHOT"))
+    wire.query(&format!("SELECT pg_catalog.pg_create_logical_replication_slot('{name}', 'pgoutput', true)"))
         .await?;
     Ok(())
 }
@@ -94,24 +100,27 @@ pub struct Feedback {
     pub reply: bool,
 }
 
-/// Carries the stream to `out` and feedback back, until either ends.
+/// Carries the stream to `out` and feedback back, until either ends, or the server is silent for `silence` although
+/// it was asked to speak: a half-open connection must not look like an idle database.
 ///
 /// Keepalives are answered and status is sent while `out` is full: a slow consumer never looks dead to PostgreSQL.
 pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     mut wire: Wire<S>,
     out: mpsc::Sender<Bytes>,
     mut feedback: mpsc::UnboundedReceiver<Feedback>,
+    silence: Duration,
 ) -> Result<(), PgError> {
     let mut flush = Lsn(0);
     let mut waiting: Option<Bytes> = None;
-    let mut status = tokio::time::interval(STATUS_EVERY);
+    let mut status = tokio::time::interval(STATUS_EVERY.min(silence / 4));
+    let (mut received, mut heard) = (wire.received(), Instant::now());
     loop {
         tokio::select! {
             biased;
             given = feedback.recv() => match given {
                 Some(given) => {
                     flush = flush.max(given.flush);
-                    wire.send_copy_data(&status_update(flush, given.reply)).await?;
+                    within(silence, wire.send_copy_data(&status_update(flush, given.reply))).await?;
                 }
                 None => break,
             },
@@ -125,10 +134,20 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
                 (b'N' | b'S', _) => {}
                 _ => return Err(PgError::Protocol("in the stream")),
             },
-            _ = status.tick() => wire.send_copy_data(&status_update(flush, false)).await?,
+            _ = status.tick() => {
+                // While `out` is full nothing is read: then the silence is this side's.
+                let spoke = wire.received() != received || waiting.is_some();
+                if spoke {
+                    (received, heard) = (wire.received(), Instant::now());
+                } else if heard.elapsed() >= silence {
+                    return Err(PgError::Silent(silence));
+                }
+                within(silence, wire.send_copy_data(&status_update(flush, !spoke))).await?;
+            }
         }
     }
-    wire.terminate().await;
+    // The goodbye is a courtesy; closing the socket says the same.
+    let _ = tokio::time::timeout(silence, wire.terminate()).await;
     Ok(())
 }
 

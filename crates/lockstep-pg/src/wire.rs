@@ -13,11 +13,15 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 /// Longest message accepted: PostgreSQL's own limit of a field is 1 GB.
 const MESSAGE_BYTES: usize = 1 << 30;
 
+/// Room for one read, at least.
+const READ_BYTES: usize = 64 << 10;
+
 /// One connection. `S` is a socket, or anything a test or simulation makes.
 #[derive(Debug)]
 pub struct Wire<S> {
     stream: S,
     buffer: BytesMut,
+    received: u64,
 }
 
 /// Who connects, and how the session is set.
@@ -37,7 +41,7 @@ pub type TextRow = Vec<Option<String>>;
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Starts a session and authenticates.
     pub async fn start(stream: S, startup: &Startup) -> Result<Self, PgError> {
-        let mut wire = Self { stream, buffer: BytesMut::with_capacity(64 << 10) };
+        let mut wire = Self { stream, buffer: BytesMut::with_capacity(READ_BYTES), received: 0 };
         let user = ("user", startup.user.as_str());
         let parameters = startup.parameters.iter().map(|(k, v)| (k.as_str(), v.as_str()));
         let mut out = BytesMut::new();
@@ -119,6 +123,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         parsed.ok_or(PgError::Protocol("a message cut short"))
     }
 
+    /// Bytes read so far, also of a message that is not complete yet.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
     /// Cancellation-safe: what was read stays in the buffer.
     async fn read_whole(&mut self) -> Result<Bytes, PgError> {
         loop {
@@ -130,10 +139,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 if self.buffer.len() >= total {
                     return Ok(self.buffer.split_to(total).freeze());
                 }
-                self.buffer.reserve(total - self.buffer.len());
+                // Grows with what came: a length is only a claim.
+                let have = self.buffer.len();
+                self.buffer.reserve((total - have).min(have.max(READ_BYTES)));
             }
-            if self.stream.read_buf(&mut self.buffer).await? == 0 {
-                return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into());
+            match self.stream.read_buf(&mut self.buffer).await? {
+                0 => return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
+                read => self.received += read as u64,
             }
         }
     }
@@ -195,6 +207,10 @@ fn data_row(whole: &[u8]) -> Result<TextRow, PgError> {
         return Err(short());
     }
     let count = rest.get_u16();
+    // A lying count must not allocate: each column takes at least four bytes.
+    if usize::from(count) > rest.len() / 4 {
+        return Err(short());
+    }
     let mut row = Vec::with_capacity(usize::from(count));
     for _ in 0..count {
         if rest.len() < 4 {

@@ -1,13 +1,43 @@
 //! Settings: a flag beats an environment variable, which beats `lockstep.toml`, which beats the default.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
-use serde::Deserialize;
+use lockstep_core::limits;
+use lockstep_pg::gc::GcOptions;
+use serde::{Deserialize, Deserializer};
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
 
 /// The file that is read if it exists and no other is named.
 pub const FILE: &str = "lockstep.toml";
+
+/// A length of time as people write it: `30d`, `12h`, `90m`, `45s`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const UNITS: [(char, u64); 4] = [('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)];
+        let unit = UNITS.iter().find_map(|(unit, seconds)| Some((text.strip_suffix(*unit)?, *seconds)));
+        let (number, seconds) = unit.ok_or("a length of time needs a unit: 30d, 12h, 90m or 45s")?;
+        let number: u64 = number.parse().map_err(|_| "not a length of time such as 30d")?;
+        Ok(Self(number.checked_mul(seconds).map(Duration::from_secs).ok_or("too long")?))
+    }
+}
+
+impl TryFrom<String> for Span {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
 
 /// Settings of `lockstep serve`. Each is a flag, an environment variable, and a line of `lockstep.toml`
 /// (`listen = "127.0.0.1:4000"`).
@@ -23,7 +53,8 @@ pub struct ServeSettings {
     pub read_database_url: Option<String>,
 
     /// Address and port to listen on. Loopback only: there is no authentication yet [default: 127.0.0.1:4000]
-    #[arg(long, env = "LOCKSTEP_LISTEN", value_name = "ADDRESS:PORT")]
+    #[arg(long, env = "LOCKSTEP_LISTEN", value_name = "ADDRESS:PORT", value_parser = address)]
+    #[serde(deserialize_with = "listed_address")]
     pub listen: Option<SocketAddr>,
 
     /// A folder of files to serve beside the socket, for example a built web app
@@ -31,7 +62,7 @@ pub struct ServeSettings {
     #[serde(rename = "static")]
     pub static_files: Option<PathBuf>,
 
-    /// Connections for catch-ups and polls [default: 8]
+    /// Connections for first loads and catch-ups [default: 8]. Five more are for the stream, polls and fences
     #[arg(long, env = "LOCKSTEP_READ_CONNECTIONS", value_name = "N")]
     pub read_connections: Option<usize>,
 
@@ -39,7 +70,27 @@ pub struct ServeSettings {
     #[arg(long, env = "LOCKSTEP_WRITE_CONNECTIONS", value_name = "N")]
     pub write_connections: Option<usize>,
 
-    /// Log lines as JSON
+    /// Seconds that PostgreSQL may leave a small question unanswered before the connection is given up [default: 10]
+    #[arg(long, env = "LOCKSTEP_DATABASE_TIMEOUT", value_name = "SECONDS")]
+    pub database_timeout: Option<NonZeroU32>,
+
+    /// Bytes that may wait for one client. One that does not read is closed there, and resumes [default: 268435456]
+    #[arg(long, env = "LOCKSTEP_QUEUE_BYTES", value_name = "BYTES")]
+    pub queue_bytes: Option<usize>,
+
+    /// How long a client may be away and still be told only what changed [default: 30d]
+    #[arg(long, env = "LOCKSTEP_RETENTION", value_name = "TIME")]
+    pub retention: Option<Span>,
+
+    /// How long the number of a client that does not write is kept; longer than any outbox [default: 60d]
+    #[arg(long, env = "LOCKSTEP_CLIENT_RETENTION", value_name = "TIME")]
+    pub client_retention: Option<Span>,
+
+    /// Between two collections of the change logs, by one node of all [default: 1h]
+    #[arg(long, env = "LOCKSTEP_GC_INTERVAL", value_name = "TIME")]
+    pub gc_interval: Option<Span>,
+
+    /// Log lines as JSON. LOCKSTEP_LOG chooses which (error, warn, info, debug)
     #[arg(long, env = "LOCKSTEP_LOG_JSON", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub log_json: Option<bool>,
 }
@@ -59,8 +110,24 @@ pub struct Serve {
     pub read_connections: usize,
     /// Pool sizes.
     pub write_connections: usize,
+    /// How long a small question to PostgreSQL may stay unanswered.
+    pub database_timeout: Duration,
+    /// What may wait for one client.
+    pub queue_bytes: usize,
+    /// What garbage collection keeps, and how often it runs.
+    pub gc: GcOptions,
     /// JSON logs.
     pub log_json: bool,
+}
+
+/// What garbage collection keeps, where nothing else is said.
+pub fn gc_options(retention: Option<Span>, client_retention: Option<Span>) -> GcOptions {
+    let default = GcOptions::default();
+    GcOptions {
+        retention: retention.map_or(default.retention, |span| span.0),
+        client_retention: client_retention.map_or(default.client_retention, |span| span.0),
+        ..default
+    }
 }
 
 /// Reads `lockstep.toml`, or the file named.
@@ -73,7 +140,27 @@ pub fn read_file(named: Option<&Path>) -> Result<ServeSettings> {
         return Ok(ServeSettings::default());
     }
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    toml::from_str(&text).with_context(|| format!("{} is not a valid configuration", path.display()))
+    parse(&text).map_err(|(line, what)| anyhow!("{}, line {line}: {what}", path.display()))
+}
+
+/// The parser's own error repeats the line, which may hold the database's password.
+fn parse(text: &str) -> Result<ServeSettings, (usize, String)> {
+    toml::from_str(text).map_err(|error: toml::de::Error| {
+        let before = error.span().and_then(|span| text.get(..span.start)).unwrap_or_default();
+        (1 + before.matches('\n').count(), error.message().trim_end().replace('\n', "; "))
+    })
+}
+
+/// `127.0.0.1:4000`; `localhost:4000` is the same.
+fn address(text: &str) -> Result<SocketAddr, String> {
+    let numeric = text.strip_prefix("localhost:").map(|port| format!("127.0.0.1:{port}"));
+    let parsed = numeric.as_deref().unwrap_or(text).parse();
+    parsed.map_err(|_| "not an address with a port, such as 127.0.0.1:4000".to_owned())
+}
+
+fn listed_address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    address(&text).map(Some).map_err(serde::de::Error::custom)
 }
 
 /// The database's URL from flag or environment (already merged by clap) or file.
@@ -99,16 +186,30 @@ impl ServeSettings {
                 "{listen} is not a loopback address; this version has no authentication and listens on loopback only"
             );
         }
+        let static_files = self.static_files.or(file.static_files);
+        if let Some(folder) = &static_files
+            && !folder.join("index.html").is_file()
+        {
+            bail!("--static {}: there is no index.html in it; build the web app first", folder.display());
+        }
+        let interval = self.gc_interval.or(file.gc_interval).map_or(Duration::from_secs(3600), |span| span.0);
+        let gc =
+            gc_options(self.retention.or(file.retention), self.client_retention.or(file.client_retention));
         Ok(Serve {
+            gc: GcOptions { at_most_every: Some(interval), ..gc },
             read_database_url: self
                 .read_database_url
                 .or(file.read_database_url)
                 .unwrap_or_else(|| database_url.clone()),
             database_url,
             listen,
-            static_files: self.static_files.or(file.static_files),
+            static_files,
             read_connections: self.read_connections.or(file.read_connections).unwrap_or(8),
             write_connections: self.write_connections.or(file.write_connections).unwrap_or(8),
+            database_timeout: Duration::from_secs(
+                self.database_timeout.or(file.database_timeout).map_or(10, NonZeroU32::get).into(),
+            ),
+            queue_bytes: self.queue_bytes.or(file.queue_bytes).unwrap_or(limits::QUEUE_BYTES),
             log_json: self.log_json.or(file.log_json).unwrap_or(false),
         })
     }
@@ -126,6 +227,38 @@ mod tests {
         let serve = flags.resolve("postgres://x".into(), file).unwrap();
         assert_eq!((serve.listen.port(), serve.read_connections, serve.write_connections), (5000, 4, 8));
         assert_eq!(serve.read_database_url, "postgres://x");
+    }
+
+    #[test]
+    fn an_error_in_the_file_names_the_line_and_repeats_none_of_it() {
+        for (text, line, says) in [
+            ("\ndatabase-url = \"postgres://u:secret@h/x\nlisten = 1", 2, ""),
+            ("database-url = [\"postgres://u:secret@h/x\"]", 1, "expected a string"),
+            ("# all\n\nlisen = 1", 3, "unknown field `lisen`"),
+            ("listen = \"secret\"", 1, "127.0.0.1:4000"),
+            ("database-timeout = 0", 1, "nonzero"),
+        ] {
+            let (at, what) = parse(text).unwrap_err();
+            assert_eq!(at, line, "{what}");
+            assert!(what.contains(says) && !what.contains("secret"), "{what}");
+        }
+        assert_eq!(
+            parse("listen = \"localhost:7\"").unwrap().listen,
+            Some(SocketAddr::from(([127, 0, 0, 1], 7)))
+        );
+    }
+
+    #[test]
+    fn lengths_of_time() {
+        let file: ServeSettings = toml::from_str("retention = \"12h\"\ngc-interval = \"90s\"").unwrap();
+        let flags = ServeSettings { gc_interval: Some("2m".parse().unwrap()), ..ServeSettings::default() };
+        let gc = flags.resolve("postgres://x".into(), file).unwrap().gc;
+        let days = |n: u64| Duration::from_secs(n * 86_400);
+        assert_eq!((gc.retention, gc.client_retention), (days(1) / 2, days(60)));
+        assert_eq!(gc.at_most_every, Some(Duration::from_secs(120)));
+        for bad in ["", "30", "d", "-1d", "1.5h", "1w", "999999999999999999d", "3ü"] {
+            assert!(bad.parse::<Span>().is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -1,21 +1,24 @@
 //! HTTP: the socket's upgrade, health, and files.
 
-use crate::node::{Event, Health};
+use crate::health::Health;
+use crate::node::Event;
 use crate::socket;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
+use axum::middleware::{Next, from_fn, map_response};
 use axum::response::{IntoResponse, Json};
-use axum::routing::get;
+use axum::routing::{any, get};
+use axum::serve::ListenerExt;
 use base64::Engine;
 use sha1::{Digest, Sha1};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::sync::mpsc;
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
 use tower_http::services::{ServeDir, ServeFile};
-use tower_http::set_header::SetResponseHeaderLayer;
 
 /// What handlers share.
 #[derive(Debug, Clone)]
@@ -26,20 +29,74 @@ pub struct Shared {
     pub health: Arc<Health>,
     /// Numbers connections.
     pub next_session: Arc<AtomicU64>,
+    /// What may wait for one client.
+    pub queue_bytes: usize,
 }
 
-/// Routes: `/socket/websocket`, `/health`, and the folder's files, with `index.html` for every other path.
+/// Serves until told to stop.
+///
+/// # Errors
+/// If accepting fails for good.
+pub async fn serve(
+    listener: TcpListener,
+    router: Router,
+    mut stopped: watch::Receiver<bool>,
+) -> std::io::Result<()> {
+    // A commit is a small frame, and the next one must not wait for the first to be acknowledged.
+    let listener = listener.tap_io(|socket| {
+        if let Err(error) = socket.set_nodelay(true) {
+            tracing::debug!(%error, "a connection stays slow");
+        }
+    });
+    let stop = async move {
+        // An error means that the sender is gone: stop as well.
+        let _ = stopped.wait_for(|stop| *stop).await;
+    };
+    axum::serve(listener, router).with_graceful_shutdown(stop).await
+}
+
+/// Routes: `/socket/websocket`, `/health`, and the folder's files, with `index.html` for every other page.
 pub fn router(shared: Shared, files: Option<&Path>) -> Router {
-    let mut router = Router::new().route("/socket/websocket", get(upgrade)).route("/health", get(health));
+    // Under `/socket` nothing else is found: an HTML page would only confuse a client that tries long polling.
+    let mut router = Router::new()
+        .route("/socket/websocket", get(upgrade))
+        .route("/socket/{*rest}", any(|| async { StatusCode::NOT_FOUND }))
+        .route("/health", get(health));
     if let Some(folder) = files {
-        let files = ServeDir::new(folder).fallback(ServeFile::new(folder.join("index.html")));
-        router = router.fallback_service(files).layer(SetResponseHeaderLayer::if_not_present(
-            header::CACHE_CONTROL,
-            // Browsers keep files and ask whether they changed.
-            HeaderValue::from_static("no-cache"),
-        ));
+        let index: PathBuf = folder.join("index.html");
+        let page = Router::new().fallback_service(ServeFile::new(index)).layer(from_fn(only_pages));
+        router = router.fallback_service(ServeDir::new(folder).fallback(page));
     }
-    router.with_state(shared)
+    router.layer(map_response(headers)).layer(from_fn(known_host)).with_state(shared)
+}
+
+/// An application's own paths (`/lists/7`) are answered with its index. A file that is missing is missing: a page in
+/// place of a script breaks the browser in ways that are hard to understand.
+async fn only_pages(request: Request, next: Next) -> Response<Body> {
+    let name = request.uri().path().rsplit('/').next().unwrap_or_default();
+    if name.contains('.') { StatusCode::NOT_FOUND.into_response() } else { next.run(request).await }
+}
+
+async fn headers(mut response: Response<Body>) -> Response<Body> {
+    let headers = response.headers_mut();
+    // Browsers keep files and ask whether they changed.
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache"));
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
+    response
+}
+
+/// A name that an attacker lets point at 127.0.0.1 makes their page one of this origin (DNS rebinding): only
+/// loopback's own names are answered.
+async fn known_host(request: Request, next: Next) -> Response<Body> {
+    let named = match request.headers().get(header::HOST) {
+        Some(host) => host.to_str().ok().map(str::to_owned),
+        None => request.uri().authority().map(ToString::to_string).or(Some("localhost".into())),
+    };
+    if named.as_deref().is_some_and(is_loopback) {
+        return next.run(request).await;
+    }
+    let why = "this node answers to localhost, 127.0.0.1 and [::1] only: there is no authentication yet\n";
+    (StatusCode::MISDIRECTED_REQUEST, why).into_response()
 }
 
 async fn health(State(shared): State<Shared>) -> impl IntoResponse {
@@ -53,14 +110,20 @@ fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool
     tokens.any(|t| t.trim().eq_ignore_ascii_case(token))
 }
 
-/// A page of another origin must not speak to a node on loopback in its visitor's name: there is no authentication.
-fn foreign_origin(headers: &HeaderMap) -> bool {
-    let Some(origin) = headers.get(header::ORIGIN).and_then(|o| o.to_str().ok()) else { return false };
-    let host = origin.split_once("://").map_or(origin, |(_, rest)| rest);
+/// `host` or `host:port`.
+fn is_loopback(host: &str) -> bool {
     let name = host
         .rsplit_once(':')
         .map_or(host, |(name, port)| if port.bytes().all(|b| b.is_ascii_digit()) { name } else { host });
-    !matches!(name, "localhost" | "127.0.0.1" | "[::1]")
+    matches!(name.to_ascii_lowercase().as_str(), "localhost" | "127.0.0.1" | "[::1]")
+}
+
+/// A page of another origin must not speak to a node on loopback in its visitor's name: there is no authentication.
+fn foreign_origin(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return false };
+    // What cannot be read is foreign.
+    let host = origin.to_str().ok().and_then(|o| o.parse::<Uri>().ok()?.authority().map(ToString::to_string));
+    !host.as_deref().is_some_and(is_loopback)
 }
 
 async fn upgrade(State(shared): State<Shared>, mut request: Request) -> Response<Body> {
@@ -70,8 +133,15 @@ async fn upgrade(State(shared): State<Shared>, mut request: Request) -> Response
         has_token(headers, header::CONNECTION, "upgrade") && has_token(headers, header::UPGRADE, "websocket");
     let key = headers.get(header::SEC_WEBSOCKET_KEY).cloned();
     let (true, Some(key)) = (wanted, key) else {
-        return refuse(StatusCode::UPGRADE_REQUIRED, "this address speaks WebSocket only\n");
+        let mut response = refuse(StatusCode::UPGRADE_REQUIRED, "this address speaks WebSocket only\n");
+        response.headers_mut().insert(header::UPGRADE, HeaderValue::from_static("websocket"));
+        return response;
     };
+    if headers.get(header::SEC_WEBSOCKET_VERSION).is_none_or(|version| version != "13") {
+        let mut response = refuse(StatusCode::UPGRADE_REQUIRED, "this node speaks WebSocket version 13\n");
+        response.headers_mut().insert(header::SEC_WEBSOCKET_VERSION, HeaderValue::from_static("13"));
+        return response;
+    }
     if foreign_origin(headers) {
         return refuse(
             StatusCode::FORBIDDEN,
@@ -93,7 +163,7 @@ async fn upgrade(State(shared): State<Shared>, mut request: Request) -> Response
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         match upgrade.await {
-            Ok(upgraded) => socket::run(upgraded, id, shared.events).await,
+            Ok(upgraded) => socket::run(upgraded, id, shared.events, shared.queue_bytes).await,
             Err(error) => tracing::debug!(%error, "a client left during the upgrade"),
         }
     });

@@ -1,27 +1,30 @@
 //! The node: one task owns the hub and carries its outputs out.
 
 use crate::config::Serve;
+use crate::health::Health;
 use crate::http::{Shared, router};
+use crate::janitor;
 use crate::socket::Outbox;
 use crate::source::Source;
-use anyhow::{Context, Result};
+use crate::tasks::Database;
+use anyhow::{Context, Result, bail};
 use bytes::Bytes;
-use deadpool_postgres::{Object, Pool};
 use lockstep_core::catalog::Catalog;
 use lockstep_core::fanout::hub::{
-    CatchUpAnswer, CatchUpError, CatchUpId, Identity, Mode, MutateRequest, MutateResult, PollAnswer, ReplyTo,
+    CatchUpAnswer, CatchUpError, CatchUpId, Identity, MutateRequest, MutateResult, PollAnswer, ReplyTo,
     SessionId,
 };
 use lockstep_core::fanout::{Hub, Output};
 use lockstep_core::position::{Lsn, Xid};
 use lockstep_pg::replication_stream::Feedback;
-use lockstep_pg::{PgError, catch_up, connect, mutate, poll};
+use lockstep_pg::{PgError, connect};
 use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, watch};
+use tokio::task::AbortHandle;
 
 /// Events from sockets and tasks on their way to the hub.
 const EVENTS: usize = 4096;
@@ -46,8 +49,8 @@ pub struct StreamHandle {
 pub enum Event {
     /// A socket was opened.
     Opened(SessionId, Arc<Outbox>),
-    /// A text frame.
-    Text(SessionId, String),
+    /// A text frame, and the room that it takes of its session's bound until it is served.
+    Text(SessionId, String, OwnedSemaphorePermit),
     /// A socket is gone.
     Closed(SessionId),
     /// The database is known.
@@ -66,87 +69,81 @@ pub enum Event {
     CaughtUp(CatchUpId, Result<CatchUpAnswer, CatchUpError>),
     /// An answer.
     Mutated(SessionId, ReplyTo, Vec<Xid>, MutateResult),
-}
-
-/// What `/health` says.
-#[derive(Debug)]
-pub struct Health {
-    state: Mutex<(&'static str, usize, Lsn)>,
-}
-
-impl Default for Health {
-    fn default() -> Self {
-        Self { state: Mutex::new(("starting", 0, Lsn(0))) }
-    }
-}
-
-impl Health {
-    /// Whether clients can be served, and how.
-    pub fn report(&self) -> (bool, serde_json::Value) {
-        let (status, sessions, watermark) = *self.state.lock().unwrap_or_else(PoisonError::into_inner);
-        let body =
-            serde_json::json!({"status": status, "sessions": sessions, "watermark": watermark.to_string()});
-        (status != "starting", body)
-    }
-
-    fn update(&self, hub: &Hub) {
-        let status = match hub.mode() {
-            Mode::Starting => "starting",
-            Mode::Polling => "polling",
-            Mode::Streaming => "live",
-        };
-        *self.state.lock().unwrap_or_else(PoisonError::into_inner) =
-            (status, hub.sessions(), hub.watermark());
-    }
+    /// A task panicked: somebody would wait for its answer for ever.
+    Defect,
 }
 
 /// Runs a node until SIGTERM or SIGINT.
 ///
 /// # Errors
-/// If the address cannot be bound, a URL cannot be read, or the web server fails. A database that cannot be reached
-/// is waited for.
+/// If the address cannot be bound, a URL cannot be read, or a part of the node fails. A database that cannot be
+/// reached is waited for.
 pub async fn serve(settings: Serve) -> Result<()> {
-    let filter =
-        tracing_subscriber::EnvFilter::try_from_env("LOCKSTEP_LOG").unwrap_or_else(|_| "info".into());
-    let log =
-        tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_writer(std::io::stderr);
-    if settings.log_json {
-        log.json().init()
-    } else {
-        log.init()
-    }
-
+    crate::log::start(settings.log_json)?;
     anyhow::ensure!(
         settings.read_database_url == settings.database_url,
         "reading from another server than the primary is not supported yet; leave --read-database-url out"
     );
+    let database = Arc::new(Database::new(&settings)?);
+    let config = connect::config(&settings.database_url)?;
     let listener = tokio::net::TcpListener::bind(settings.listen).await.with_context(|| {
         format!("cannot listen on {}; is another node running? choose --listen", settings.listen)
     })?;
     let address = listener.local_addr()?;
+    tracing::info!("listening on http://{address}, for the database at {}", connect::place(&config));
     let (stop, stopped) = watch::channel(false);
     let (events_out, events) = mpsc::channel(EVENTS);
     let health = Arc::new(Health::default());
-    let node = Node::new(&settings, events_out.clone(), events, health.clone(), stopped.clone())?;
-    let node = tokio::spawn(node.run());
-    let shared = Shared { events: events_out, health, next_session: Arc::new(AtomicU64::new(1)) };
-    let router = router(shared, settings.static_files.as_deref());
-    tracing::info!("listening on http://{address}");
-    let mut http_stop = stopped;
-    let server = axum::serve(listener, router).with_graceful_shutdown(async move {
-        // An error means that the sender is gone: stop as well.
-        let _ = http_stop.wait_for(|stop| *stop).await;
-    });
-    let server = tokio::spawn(async move { server.await });
-    wait_for_signal().await?;
-    tracing::info!("stopping");
-    stop.send_replace(true);
-    node.await?;
-    // Connections that are not sockets end by themselves; ones that linger are cut with the process.
-    if let Ok(ended) = tokio::time::timeout(GOODBYE, server).await {
-        ended??;
+    let restart = Arc::new(Notify::new());
+    tokio::spawn(janitor::run(
+        config.clone(),
+        settings.database_timeout,
+        settings.gc.clone(),
+        stopped.clone(),
+    ));
+    let source = Source {
+        config,
+        database: database.clone(),
+        events: events_out.clone(),
+        restart: restart.clone(),
+        stop: stopped.clone(),
+        health: health.clone(),
+    };
+    let node = Node::new(database, restart, events_out.clone(), events, health.clone(), stopped.clone());
+    let shared = Shared {
+        events: events_out,
+        health,
+        next_session: Arc::new(AtomicU64::new(1)),
+        queue_bytes: settings.queue_bytes,
+    };
+    let mut source = tokio::spawn(source.run());
+    let mut node = tokio::spawn(node.run());
+    let mut server =
+        tokio::spawn(crate::http::serve(listener, router(shared, settings.static_files.as_deref()), stopped));
+    // A node without one of its parts would look alive and serve nobody: it ends, and whoever runs it starts another.
+    tokio::select! {
+        signal = wait_for_signal() => signal?,
+        ended = &mut node => {
+            ended.context("the node failed")??;
+            bail!("the node ended by itself");
+        }
+        ended = &mut source => bail!("the replication task ended by itself: {ended:?}"),
+        ended = &mut server => bail!("the web server ended by itself: {ended:?}"),
     }
-    Ok(())
+    tracing::info!("stopping; once more ends it at once");
+    stop.send_replace(true);
+    let orderly = async {
+        node.await.context("the node failed")??;
+        // Connections that are not sockets end by themselves; ones that linger are cut with the process.
+        if let Ok(ended) = tokio::time::timeout(GOODBYE, server).await {
+            ended??;
+        }
+        Ok(())
+    };
+    tokio::select! {
+        result = orderly => result,
+        again = wait_for_signal() => again,
+    }
 }
 
 async fn wait_for_signal() -> Result<()> {
@@ -167,39 +164,27 @@ struct Node {
     stopped: watch::Receiver<bool>,
     sockets: HashMap<SessionId, Arc<Outbox>>,
     /// One request of a session at a time, so that they arrive in order.
-    mutating: HashMap<SessionId, VecDeque<MutateRequest>>,
+    mutating: HashMap<SessionId, VecDeque<(MutateRequest, Option<OwnedSemaphorePermit>)>>,
+    /// What the message being handled takes of its session's bound; a mutation keeps it until it is decided.
+    serving: Option<OwnedSemaphorePermit>,
+    /// Catch-ups that run, to be stopped when the hub has thrown them away.
+    reading: HashMap<CatchUpId, AbortHandle>,
     stream: Option<StreamHandle>,
     history: Arc<Vec<(u32, Lsn)>>,
-    reads: Pool,
-    writes: Pool,
+    database: Arc<Database>,
     restart: Arc<Notify>,
 }
 
 impl Node {
     fn new(
-        settings: &Serve,
+        database: Arc<Database>,
+        restart: Arc<Notify>,
         events_out: mpsc::Sender<Event>,
         events: mpsc::Receiver<Event>,
         health: Arc<Health>,
         stopped: watch::Receiver<bool>,
-    ) -> Result<Self> {
-        let config = connect::config(&settings.database_url)?;
-        let reads = connect::pool(&config, settings.read_connections.max(2))?;
-        // Writes run the application's triggers and functions, which expect the role's own settings.
-        let writes = connect::pool(
-            &connect::plain_config(&settings.database_url)?,
-            settings.write_connections.max(1),
-        )?;
-        let restart = Arc::new(Notify::new());
-        let source = Source {
-            config,
-            pool: reads.clone(),
-            events: events_out.clone(),
-            restart: restart.clone(),
-            stop: stopped.clone(),
-        };
-        tokio::spawn(source.run());
-        Ok(Self {
+    ) -> Self {
+        Self {
             hub: Hub::default(),
             began: Instant::now(),
             events_out,
@@ -208,19 +193,20 @@ impl Node {
             stopped,
             sockets: HashMap::new(),
             mutating: HashMap::new(),
+            serving: None,
+            reading: HashMap::new(),
             stream: None,
             history: Arc::default(),
-            reads,
-            writes,
+            database,
             restart,
-        })
+        }
     }
 
     fn now(&self) -> u64 {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    async fn run(mut self) {
+    async fn run(mut self) -> Result<()> {
         loop {
             let timeout = self.hub.next_timeout();
             let deadline = self.began + Duration::from_millis(timeout.unwrap_or(0));
@@ -237,6 +223,7 @@ impl Node {
             tokio::select! {
                 () = stopped => break,
                 event = self.events.recv() => match event {
+                    Some(Event::Defect) => bail!("a task panicked; please report the lines above"),
                     Some(event) => self.handle(event),
                     None => break,
                 },
@@ -251,6 +238,15 @@ impl Node {
             while let Some(output) = self.hub.poll_output() {
                 self.carry_out(output);
             }
+            self.serving = None;
+            let hub = &self.hub;
+            self.reading.retain(|id, task| {
+                let awaited = hub.awaits(*id);
+                if !awaited {
+                    task.abort();
+                }
+                awaited
+            });
             self.health.update(&self.hub);
         }
         for outbox in self.sockets.values() {
@@ -265,6 +261,7 @@ impl Node {
                 Ok(None) | Err(_) => break,
             }
         }
+        Ok(())
     }
 
     fn handle(&mut self, event: Event) {
@@ -274,7 +271,10 @@ impl Node {
                 self.sockets.insert(id, outbox);
                 hub.handle_open(id);
             }
-            Event::Text(id, text) => hub.handle_text(id, &text, &fresh_client()),
+            Event::Text(id, text, room) => {
+                self.serving = Some(room);
+                hub.handle_text(id, &text, &fresh_client());
+            }
             Event::Closed(id) => {
                 self.sockets.remove(&id);
                 hub.handle_closed(id);
@@ -311,13 +311,11 @@ impl Node {
                 hub.handle_mutated(session, &reply, &committed, result, &fresh_client());
                 self.next_mutation(session);
             }
+            Event::Defect => {}
         }
     }
 
     fn carry_out(&mut self, output: Output) {
-        if !matches!(output, Output::Send(..)) {
-            tracing::trace!(?output);
-        }
         match output {
             Output::Send(id, frame) => {
                 if let Some(outbox) = self.sockets.get(&id) {
@@ -343,79 +341,42 @@ impl Node {
             Output::Mutate(request) => {
                 let session = request.session;
                 let queue = self.mutating.entry(session).or_default();
-                queue.push_back(request);
+                queue.push_back((request, self.serving.take()));
                 if queue.len() == 1 {
                     self.run_mutation(session);
                 }
             }
             Output::CatchUp(request) => {
-                let history = self.history.clone();
                 let id = request.id;
-                self.ask(move |client| async move {
-                    let result = match client {
-                        Ok(client) => catch_up::read(&client, &request, &history).await,
-                        Err(error) => Err(error),
-                    };
-                    Event::CaughtUp(id, result.map_err(catch_up_error))
-                });
+                let task = self.spawn(self.database.clone().catch_up(request, self.history.clone()));
+                self.reading.insert(id, task);
             }
-            Output::Poll(number) => self.ask(move |client| async move {
-                Event::Polled(
-                    number,
-                    match client {
-                        Ok(client) => poll::poll(&**client, number).await,
-                        Err(error) => Err(error),
-                    },
-                )
-            }),
-            Output::PushFence(number) => self.ask(move |client| async move {
-                let pushed = match client {
-                    Ok(client) => poll::push_fence(&**client).await,
-                    Err(error) => Err(error),
-                };
-                if let Err(error) = &pushed {
-                    tracing::info!(%error, "a fence could not be pushed");
-                }
-                Event::Pushed(number, pushed.is_ok())
-            }),
-            Output::ReadGap(xids) => self.ask(move |client| async move {
-                Event::Gap(match client {
-                    Ok(client) => poll::wrote(&**client, &xids).await,
-                    Err(error) => Err(error),
-                })
-            }),
+            Output::Poll(number) => drop(self.spawn(self.database.clone().poll(number))),
+            Output::PushFence(number) => drop(self.spawn(self.database.clone().push_fence(number))),
+            Output::ReadGap(xids) => drop(self.spawn(self.database.clone().gap(xids))),
         }
     }
 
-    /// Runs something on a connection of the pool and sends its event to the node.
-    fn ask<F, R>(&self, f: F)
-    where
-        F: FnOnce(Result<Object, PgError>) -> R + Send + 'static,
-        R: Future<Output = Event> + Send,
-    {
-        let (pool, events) = (self.reads.clone(), self.events_out.clone());
+    /// Runs a task that ends in an event.
+    fn spawn(&self, task: impl Future<Output = Event> + Send + 'static) -> AbortHandle {
+        let events = self.events_out.clone();
+        let task = tokio::spawn(task);
+        let handle = task.abort_handle();
         tokio::spawn(async move {
-            let client = pool.get().await.map_err(|e| PgError::Pool(e.to_string()));
-            let event = f(client).await;
+            let event = match task.await {
+                Ok(event) => event,
+                Err(ended) if ended.is_panic() => Event::Defect,
+                Err(_) => return,
+            };
             // The node is gone if this fails.
             let _ = events.send(event).await;
         });
+        handle
     }
 
     fn run_mutation(&self, session: SessionId) {
-        let Some(request) = self.mutating.get(&session).and_then(|q| q.front()).cloned() else { return };
-        let (pool, events, catalog) =
-            (self.writes.clone(), self.events_out.clone(), self.hub.catalog().clone());
-        tokio::spawn(async move {
-            let (committed, result) = match pool.get().await {
-                Ok(client) => mutate::run(&client, &request, &catalog).await,
-                Err(error) => {
-                    tracing::warn!(%error, "no connection for a client's write; the client sends it again");
-                    (Vec::new(), MutateResult::Busy)
-                }
-            };
-            let _ = events.send(Event::Mutated(request.session, request.reply, committed, result)).await;
-        });
+        let Some((request, _)) = self.mutating.get(&session).and_then(VecDeque::front) else { return };
+        self.spawn(self.database.clone().mutate(request.clone(), self.hub.catalog().clone()));
     }
 
     fn next_mutation(&mut self, session: SessionId) {
@@ -426,16 +387,6 @@ impl Node {
             } else {
                 self.run_mutation(session);
             }
-        }
-    }
-}
-
-fn catch_up_error(error: PgError) -> CatchUpError {
-    match error {
-        PgError::SchemaChanged => CatchUpError::SchemaChanged,
-        other => {
-            tracing::info!(error = %other, "a catch-up failed and is tried again");
-            CatchUpError::Passing(other.to_string())
         }
     }
 }

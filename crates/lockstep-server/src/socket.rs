@@ -8,12 +8,15 @@ use lockstep_core::protocol::Frame;
 use lockstep_core::session::{Full, SendQueue};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, Semaphore, mpsc};
 use tokio::time::{Instant, sleep_until};
 use tokio_websockets::{CloseCode, Limits, Message, ServerBuilder, WebSocketStream};
 
 /// A client that says nothing for so long is gone; the phoenix client sends a heartbeat every 30 s.
 const IDLE: Duration = Duration::from_secs(60);
+
+/// What waits to be served is counted in pieces of so many bytes; the least message is one.
+const ROOM: usize = 256;
 
 /// How long a close frame may take to leave.
 const FAREWELL: Duration = Duration::from_secs(2);
@@ -29,13 +32,8 @@ pub struct Outbox {
 struct State {
     queue: SendQueue,
     close: Option<(u16, &'static str)>,
-}
-
-impl Default for Outbox {
-    fn default() -> Self {
-        let state = State { queue: SendQueue::new(limits::QUEUE_BYTES), close: None };
-        Self { state: Mutex::new(state), changed: Notify::new() }
-    }
+    /// When the socket last took a frame, or had none to take.
+    moved: Instant,
 }
 
 enum Next {
@@ -45,18 +43,34 @@ enum Next {
 }
 
 impl Outbox {
+    /// Empty, with room for `most` bytes.
+    pub fn new(most: usize) -> Self {
+        let state = State { queue: SendQueue::new(most), close: None, moved: Instant::now() };
+        Self { state: Mutex::new(state), changed: Notify::new() }
+    }
+
     fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
         f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Queues a frame, or closes the session if it does not read.
     pub fn push(&self, frame: Frame) {
-        let full = self.with(|s| s.close.is_none() && s.queue.push(frame) == Err(Full));
+        let full = self.with(|s| {
+            if s.queue.bytes() == 0 {
+                s.moved = Instant::now();
+            }
+            s.close.is_none() && s.queue.push(frame) == Err(Full)
+        });
         if full {
-            self.close(1013, "this client does not read; come back and resume");
+            self.unread();
         } else {
             self.changed.notify_one();
         }
+    }
+
+    fn unread(&self) {
+        tracing::warn!("a client does not read what it is sent; it is closed and may resume");
+        self.close(1013, "this client does not read; come back and resume");
     }
 
     /// Ends the session.
@@ -66,21 +80,29 @@ impl Outbox {
     }
 
     fn next(&self) -> Next {
-        self.with(|s| match (s.close, s.queue.pop()) {
-            // What was queued before an orderly close is still sent; a client that does not read gets no more.
-            (Some((code, reason)), None) => Next::Close(code, reason),
-            (Some((code @ 1013, reason)), Some(_)) => Next::Close(code, reason),
-            (_, Some(frame)) => Next::Frame(frame),
-            (None, None) => Next::Nothing,
+        self.with(|s| {
+            s.moved = Instant::now();
+            match (s.close, s.queue.pop()) {
+                // What was queued before an orderly close is still sent; a client that does not read gets no more.
+                (Some((code, reason)), None) => Next::Close(code, reason),
+                (Some((code @ 1013, reason)), Some(_)) => Next::Close(code, reason),
+                (_, Some(frame)) => Next::Frame(frame),
+                (None, None) => Next::Nothing,
+            }
         })
     }
 }
 
 /// Speaks with one client until either side ends.
-pub async fn run(upgraded: hyper::upgrade::Upgraded, id: u64, events: mpsc::Sender<Event>) {
+pub async fn run(
+    upgraded: hyper::upgrade::Upgraded,
+    id: u64,
+    events: mpsc::Sender<Event>,
+    queue_bytes: usize,
+) {
     let limits = Limits::default().max_payload_len(Some(limits::CLIENT_FRAME_BYTES));
     let socket = ServerBuilder::new().limits(limits).serve(TokioIo::new(upgraded));
-    let outbox = Arc::new(Outbox::default());
+    let outbox = Arc::new(Outbox::new(queue_bytes));
     if events.send(Event::Opened(id, outbox.clone())).await.is_err() {
         return;
     }
@@ -95,17 +117,19 @@ where
 {
     let (mut sink, mut stream) = socket.split();
     let read = async {
-        let mut deadline = Instant::now() + IDLE;
+        let unserved = Arc::new(Semaphore::new(limits::UNSERVED_BYTES / ROOM));
         loop {
+            let deadline = Instant::now() + IDLE;
             let message = tokio::select! {
                 message = stream.next() => message,
                 () = sleep_until(deadline) => return Some((1001, "no heartbeat came")),
             };
-            deadline = Instant::now() + IDLE;
             match message {
                 Some(Ok(message)) if message.is_text() => {
                     let text = message.as_text().unwrap_or_default().to_owned();
-                    if events.send(Event::Text(id, text)).await.is_err() {
+                    let room = u32::try_from(1 + text.len() / ROOM).unwrap_or(u32::MAX);
+                    let Ok(room) = unserved.clone().acquire_many_owned(room).await else { return None };
+                    if events.send(Event::Text(id, text, room)).await.is_err() {
                         return None;
                     }
                 }
@@ -141,12 +165,15 @@ where
     }
 }
 
-/// Ends a session whose writer hangs in a full socket after it was told to close.
+/// Ends a session whose writer hangs in a full socket after it was told to close, or for too long.
 async fn stuck(outbox: &Outbox) -> (u16, &'static str) {
     loop {
         tokio::time::sleep(FAREWELL).await;
         if let Some(close) = outbox.with(|s| s.close) {
             return close;
+        }
+        if outbox.with(|s| s.queue.bytes() > 0 && s.moved.elapsed() > IDLE) {
+            outbox.unread();
         }
     }
 }

@@ -1,23 +1,33 @@
 //! Keeps the node fed: who the database is, what is tracked, and a replication stream.
 
+use crate::health::Health;
+use crate::janitor;
 use crate::node::{Event, StreamHandle};
-use anyhow::Result;
+use crate::tasks::Database;
 use bytes::Bytes;
-use deadpool_postgres::Pool;
 use lockstep_core::catalog::Catalog;
 use lockstep_core::fanout::hub::Identity;
 use lockstep_core::position::Lsn;
+use lockstep_pg::lease::{Lease, within};
 use lockstep_pg::{PgError, catalog, connect, poll, replication_stream};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::sync::{Notify, mpsc, watch};
 
 /// Between two looks at the catalog: tables tracked or changed meanwhile.
 const CATALOG_EVERY: Duration = Duration::from_secs(2);
+/// So many looks may fail one after another before the stream is given up for it.
+const CATALOG_MISSES: u32 = 3;
 /// Between two tries to reach the database, first and longest.
 const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// A stream that lived so long begins anew with the shortest wait.
+const STEADY: Duration = Duration::from_secs(5);
+/// The same trouble is said again after so long.
+const SAY_AGAIN: Duration = Duration::from_secs(300);
 /// Stream messages between the socket and the hub. Small: TCP holds the rest back.
 const STREAM_MESSAGES: usize = 1024;
+/// A stream may be silent so many times longer than a question may stay unanswered.
+const SILENCE: u32 = 6;
 
 /// What the source's loop needs.
 #[derive(Debug)]
@@ -25,124 +35,193 @@ pub struct Source {
     /// The primary.
     pub config: tokio_postgres::Config,
     /// Connections to it.
-    pub pool: Pool,
+    pub database: Arc<Database>,
     /// To the node.
     pub events: mpsc::Sender<Event>,
     /// The node asks for another stream.
     pub restart: Arc<Notify>,
     /// Becomes true when the node stops.
     pub stop: watch::Receiver<bool>,
+    /// For operators.
+    pub health: Arc<Health>,
+}
+
+/// What outlives a stream.
+#[derive(Debug, Default)]
+struct Known {
+    mark: Option<i64>,
+    /// What the node was told last. Telling it anew throws running catch-ups away: a role that may not replicate
+    /// would never get a load done that takes longer than the wait between two tries.
+    told: Option<(Identity, Arc<Catalog>)>,
+    said: Option<(String, Instant)>,
+    reached: bool,
 }
 
 impl Source {
-    /// Runs until the node stops. Every failure is logged once with what is done about it, and tried again.
-    pub async fn run(mut self) {
+    /// Runs until the node stops. Every failure is tried again; one that stays is said once.
+    pub async fn run(self) {
+        let mut known = Known::default();
         let mut wait = RETRY.0;
-        let mut mark = None;
+        let mut stop = self.stop.clone();
         loop {
-            let mut streamed = false;
+            let began = Instant::now();
             let ended = tokio::select! {
-                result = feed(&self.config, &self.pool, &self.events, &self.restart, &mut mark, &mut streamed) => result,
-                _ = self.stop.wait_for(|stop| *stop) => return,
+                result = self.feed(&mut known) => result,
+                _ = stop.wait_for(|stop| *stop) => return,
             };
-            if streamed {
-                wait = RETRY.0;
-            }
-            match ended {
-                Ok(()) => tracing::info!("the replication stream is started anew"),
-                Err(error) => {
-                    tracing::warn!("{error:#}; trying again in {} ms", wait.as_millis());
-                    tokio::select! {
-                        () = tokio::time::sleep(wait) => {}
-                        _ = self.stop.wait_for(|stop| *stop) => return,
-                    }
-                    wait = (wait * 2).min(RETRY.1);
-                }
-            }
+            // Before any wait: until another stream runs, clients are served by polling.
             if self.events.send(Event::StreamLost).await.is_err() {
                 return;
             }
+            if began.elapsed() >= STEADY {
+                wait = RETRY.0;
+            }
+            match ended {
+                Ok(()) => {
+                    tracing::info!("the replication stream is started anew");
+                    known.told = None;
+                }
+                Err(error) => self.say(&error, &mut known),
+            }
+            tokio::select! {
+                () = tokio::time::sleep(wait) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            wait = (wait * 2).min(RETRY.1);
         }
     }
-}
 
-/// One life of a stream. Ends in Ok when another one is wanted.
-async fn feed(
-    config: &tokio_postgres::Config,
-    pool: &Pool,
-    events: &mpsc::Sender<Event>,
-    restart: &Notify,
-    mark: &mut Option<i64>,
-    streamed: &mut bool,
-) -> Result<()> {
-    let client = pool.get().await.map_err(|e| PgError::Pool(e.to_string()))?;
-    let (system, timeline, database) = poll::identify(&**client).await?;
-    let loaded = Arc::new(catalog::load(&**client).await?);
-    let incarnation = match *mark {
-        Some(mark) => mark,
-        None => *mark.insert(poll::mark(&**client).await?),
-    };
-    let identity = Identity { system, timeline, database, incarnation };
-    events.send(Event::Database(identity, loaded.clone())).await?;
-    drop(client);
-    tokio::select! {
-        result = stream(config, pool, events, system, streamed) => result,
-        result = watch_catalog(pool, &loaded) => result,
-        () = restart.notified() => Ok(()),
+    fn say(&self, error: &PgError, known: &mut Known) {
+        let place = connect::place(&self.config);
+        let mut text = format!("{place}: {error}");
+        if let Some(advice) = error.advice() {
+            text = format!("{text}; {advice}");
+        }
+        self.health.trouble(&text, known.reached);
+        let said = known.said.as_ref().is_some_and(|(t, at)| *t == text && at.elapsed() < SAY_AGAIN);
+        if said {
+            tracing::debug!("{text}");
+        } else {
+            tracing::warn!("{text}; trying again until it works");
+            known.said = Some((text, Instant::now()));
+        }
     }
-}
 
-async fn stream(
-    config: &tokio_postgres::Config,
-    pool: &Pool,
-    events: &mpsc::Sender<Event>,
-    system: u64,
-    streamed: &mut bool,
-) -> Result<()> {
-    let mut wire = connect::replication(config).await?;
-    let identified = replication_stream::identify(&mut wire).await?;
-    anyhow::ensure!(identified.system == system, "replication and queries reach different servers");
-    let slot = format!("lockstep_{:016x}", rand::random::<u64>());
-    let sibling = {
-        let client = pool.get().await.map_err(|e| PgError::Pool(e.to_string()))?;
-        poll::sibling_slot(&**client).await?
-    };
-    let copied = match &sibling {
-        Some(theirs) => replication_stream::copy_slot(&mut wire, theirs, &slot).await.inspect_err(|error| {
-            tracing::info!(%error, "another node's slot could not be copied; making one");
-        }),
-        None => Err(PgError::Protocol("no other node")),
-    };
-    if copied.is_err() {
-        tracing::info!(
-            "making a slot; this waits for writing transactions that are open, clients are polled for meanwhile"
-        );
-        replication_stream::create_slot(&mut wire, &slot).await?;
+    async fn tell(&self, event: Event) -> Result<(), PgError> {
+        self.events.send(event).await.map_err(|_| PgError::Protocol("the node has stopped"))
     }
-    let reference = {
-        let client = pool.get().await.map_err(|e| PgError::Pool(e.to_string()))?;
-        poll::poll(&**client, 0).await?.snapshot.xmax()
-    };
-    replication_stream::start(&mut wire, &slot).await?;
-    let (feedback, feedback_in) = mpsc::unbounded_channel();
-    let (bytes_out, bytes) = mpsc::channel::<Bytes>(STREAM_MESSAGES);
-    let history: Vec<(u32, Lsn)> = identified.history;
-    events.send(Event::StreamStarted(StreamHandle { reference, history, feedback, bytes })).await?;
-    *streamed = true;
-    tracing::info!(slot, copied_from = sibling.filter(|_| copied.is_ok()), "streaming");
-    replication_stream::run(wire, bytes_out, feedback_in).await?;
-    Ok(())
-}
 
-/// Ends when what is tracked, or how it looks, is no longer what was loaded.
-async fn watch_catalog(pool: &Pool, loaded: &Catalog) -> Result<()> {
-    let mut every = tokio::time::interval(CATALOG_EVERY);
-    loop {
-        every.tick().await;
-        let client = pool.get().await.map_err(|e| PgError::Pool(e.to_string()))?;
-        if catalog::load(&**client).await? != *loaded {
-            tracing::info!("tracked tables changed");
-            return Ok(());
+    /// One life of a stream. Ends in Ok when another one is wanted.
+    async fn feed(&self, known: &mut Known) -> Result<(), PgError> {
+        known.reached = false;
+        let (identity, loaded) = self.identify(known).await?;
+        known.reached = true;
+        if self.health.reached() {
+            tracing::info!("connected to {}", connect::place(&self.config));
+        }
+        let (system, mark) = (identity.system, identity.incarnation);
+        if known.told.as_ref().is_none_or(|(i, c)| *i != identity || **c != *loaded) {
+            self.tell(Event::Database(identity.clone(), loaded.clone())).await?;
+            known.told = Some((identity, loaded.clone()));
+        }
+        tokio::select! {
+            result = self.stream(system, &mut known.said) => result,
+            result = self.watch_catalog(&loaded) => result,
+            () = janitor::keep_mark(&self.database, mark) => {
+                Err(PgError::Protocol("the database was rolled back to an earlier state"))
+            }
+            () = self.restart.notified() => Ok(()),
+        }
+    }
+
+    async fn identify(&self, known: &mut Known) -> Result<(Identity, Arc<Catalog>), PgError> {
+        let answer = self.database.answer;
+        let lease = Lease::of(&self.database.control).await?;
+        let asked = within(answer, async {
+            let (system, timeline, database) = poll::identify(&*lease).await?;
+            let loaded = Arc::new(catalog::load(&*lease).await?);
+            let mark = match known.mark {
+                Some(mark) if poll::knows_mark(&*lease, mark).await? => mark,
+                _ => poll::mark(&*lease).await?,
+            };
+            Ok((Identity { system, timeline, database, incarnation: mark }, loaded))
+        })
+        .await;
+        let (identity, loaded) = lease.end(asked, answer).await?;
+        known.mark = Some(identity.incarnation);
+        Ok((identity, loaded))
+    }
+
+    async fn stream(&self, system: u64, said: &mut Option<(String, Instant)>) -> Result<(), PgError> {
+        let answer = self.database.answer;
+        let mut wire = connect::replication(&self.config, answer).await?;
+        let identified = within(answer, replication_stream::identify(&mut wire)).await?;
+        if identified.system != system {
+            return Err(PgError::Protocol("replication and queries reach different servers"));
+        }
+        let slot = format!("lockstep_{:016x}", rand::random::<u64>());
+        let lease = Lease::of(&self.database.control).await?;
+        let sibling = within(answer, poll::sibling_slot(&*lease)).await;
+        let sibling = lease.end(sibling, answer).await?;
+        let copied = match &sibling {
+            Some(theirs) => {
+                match within(answer, replication_stream::copy_slot(&mut wire, theirs, &slot)).await {
+                    Err(error @ PgError::Server { .. }) => {
+                        tracing::info!(%error, "another node's slot could not be copied; making one");
+                        false
+                    }
+                    copied => copied.map(|()| true)?,
+                }
+            }
+            None => false,
+        };
+        if !copied {
+            tracing::info!(
+                "making a slot; this waits for writing transactions that are open, clients are polled for meanwhile"
+            );
+            // As long as it takes. The kernel looks after the connection meanwhile.
+            replication_stream::create_slot(&mut wire, &slot).await?;
+        }
+        let lease = Lease::of(&self.database.control).await?;
+        let reference = within(answer, poll::poll(&*lease, 0)).await;
+        let reference = lease.end(reference, answer).await?.snapshot.xmax();
+        within(answer, replication_stream::start(&mut wire, &slot)).await?;
+        let (feedback, feedback_in) = mpsc::unbounded_channel();
+        let (bytes_out, bytes) = mpsc::channel::<Bytes>(STREAM_MESSAGES);
+        let history: Vec<(u32, Lsn)> = identified.history;
+        self.tell(Event::StreamStarted(StreamHandle { reference, history, feedback, bytes })).await?;
+        *said = None;
+        self.health.streaming();
+        tracing::info!(slot, copied_from = sibling.filter(|_| copied), "streaming");
+        replication_stream::run(wire, bytes_out, feedback_in, answer * SILENCE).await
+    }
+
+    /// Ends when what is tracked, or how it looks, is no longer what was loaded.
+    async fn watch_catalog(&self, loaded: &Catalog) -> Result<(), PgError> {
+        let answer = self.database.answer;
+        let mut every = tokio::time::interval(CATALOG_EVERY);
+        let mut misses = 0;
+        loop {
+            every.tick().await;
+            let now = async {
+                let lease = Lease::of(&self.database.control).await?;
+                let now = within(answer, catalog::load(&*lease)).await;
+                lease.end(now, answer).await
+            };
+            match now.await {
+                Ok(now) if now == *loaded => misses = 0,
+                Ok(_) => {
+                    tracing::info!("tracked tables changed");
+                    return Ok(());
+                }
+                Err(error) => {
+                    misses += 1;
+                    tracing::info!(%error, misses, "the catalog could not be read");
+                    if misses == CATALOG_MISSES {
+                        return Err(error);
+                    }
+                }
+            }
         }
     }
 }

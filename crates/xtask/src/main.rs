@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 mod child;
 mod console;
 mod demo;
+mod fuzz;
 mod node;
 mod oracle;
 mod setup;
@@ -29,6 +30,8 @@ enum Task {
     Demo(demo::Options),
     /// Run every test; the last line is `N passed, N failed`.
     Test(test::Options),
+    /// Give every reader of outside bytes inputs that nobody thought of.
+    Fuzz(fuzz::Options),
     /// Check what compilers do not: sizes, words, lock files, documents.
     Tidy,
     /// Run the browser tests alone.
@@ -44,6 +47,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
+        Task::Fuzz(options) => fuzz::run(&options),
         Task::Tidy => tidy::run(),
         Task::E2e => test::run_browser_alone(),
         Task::Oracle(options) => oracle::run(&options),

@@ -94,14 +94,20 @@ pub fn server() -> Result<PathBuf> {
 
 /// The path of a package's program, built.
 pub fn program(package: &str, name: &str) -> Result<PathBuf> {
-    let mut cargo = Command::new(cargo());
-    cargo.args(["build", "--package", package, "--bin", name]);
-    cargo.arg("--message-format=json-render-diagnostics").current_dir(workspace::root());
-    let built = child::must(cargo, "cargo-build")?;
+    let mut build = Command::new(cargo());
+    build.args(["build", "--package", package, "--bin", name]);
+    executable(build, "cargo-build")
+}
+
+/// The program that a `cargo build` makes.
+pub fn executable(mut build: Command, log: &str) -> Result<PathBuf> {
+    build.arg("--message-format=json-render-diagnostics").current_dir(workspace::root());
+    let built = child::must(build, log)?;
     let message = |line: &str| serde_json::from_str::<serde_json::Value>(line).ok();
     let text = built.text();
-    let mut programs = text.lines().filter_map(message).filter_map(|m| Some(m["executable"].as_str()?.into()));
-    programs.next_back().with_context(|| format!("cargo did not say where it put `{name}`"))
+    let mut programs =
+        text.lines().filter_map(message).filter_map(|m| Some(m["executable"].as_str()?.into()));
+    programs.next_back().context("cargo did not say where it put the program")
 }
 
 /// The cargo that runs us, or else the one on the path.

@@ -2,7 +2,6 @@
 
 use super::{NetChanges, Relation, Tuple, Value};
 use crate::catalog::{Catalog, Oid};
-use crate::limits;
 use crate::pgoutput::Message;
 use crate::position::{Lsn, Xid, widen};
 use std::collections::{BTreeMap, BTreeSet};
@@ -98,13 +97,25 @@ struct Open {
 }
 
 /// Turns decoded messages into transactions. One per stream; thrown away with it.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Assembler {
     relations: BTreeMap<Oid, Arc<Relation>>,
     open: Option<Open>,
+    most: usize,
+}
+
+impl Default for Assembler {
+    fn default() -> Self {
+        Self::new(crate::limits::TRANSACTION_BYTES)
+    }
 }
 
 impl Assembler {
+    /// For a new stream. A transaction of more than `most` bytes is not held.
+    pub fn new(most: usize) -> Self {
+        Self { relations: BTreeMap::new(), open: None, most }
+    }
+
     /// Whether a transaction has begun and not ended.
     pub fn in_transaction(&self) -> bool {
         self.open.is_some()
@@ -193,7 +204,7 @@ impl Assembler {
         open.touched.insert(oid);
         let index = open.next_index;
         open.next_index += 1;
-        if open.bytes > limits::TRANSACTION_BYTES {
+        if open.bytes > self.most {
             open.dropped = true;
             open.changes = Vec::new();
         }

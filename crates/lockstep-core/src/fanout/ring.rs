@@ -10,7 +10,6 @@
 
 use super::match_index::ShapeIndex;
 use crate::change::Delivered;
-use crate::limits;
 use crate::position::{Lsn, Snapshot, Xid};
 use crate::protocol::Frame;
 use std::collections::{BTreeMap, VecDeque};
@@ -36,20 +35,49 @@ impl RingEntry {
 }
 
 /// Transactions in commit order.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Ring {
     entries: VecDeque<RingEntry>,
     bytes: usize,
+    most: usize,
+    /// A fault built in on purpose.
+    #[cfg(feature = "plants")]
+    pub plant: Option<crate::plant::Plant>,
+}
+
+impl Default for Ring {
+    fn default() -> Self {
+        Self::new(crate::limits::RING_BYTES)
+    }
 }
 
 impl Ring {
+    /// Empty, with room for `most` bytes of rows.
+    pub fn new(most: usize) -> Self {
+        Self {
+            entries: VecDeque::new(),
+            bytes: 0,
+            most,
+            #[cfg(feature = "plants")]
+            plant: None,
+        }
+    }
+
     /// Adds the newest. Rows of the oldest are dropped where the bound is reached; their xids stay.
     pub fn push(&mut self, delivered: Arc<Delivered>) {
         self.bytes += delivered.transaction.bytes;
         let dropped = delivered.net.is_none();
         self.entries.push_back(RingEntry { delivered, frames: BTreeMap::new(), dropped, seen_by_poll: None });
+        #[cfg(feature = "plants")]
+        if self.plant == Some(crate::plant::Plant::RingEvicts) {
+            while self.bytes > self.most
+                && let Some(entry) = self.entries.pop_front()
+            {
+                self.bytes -= entry.delivered.transaction.bytes;
+            }
+        }
         let mut oldest = self.entries.iter_mut();
-        while self.bytes > limits::RING_BYTES
+        while self.bytes > self.most
             && let Some(entry) = oldest.next()
         {
             self.bytes -= entry.delivered.transaction.bytes;
@@ -72,6 +100,10 @@ impl Ring {
 
     /// Lets go what no catch-up can need. `oldest` is the least poll number at which a running catch-up began.
     pub fn retire(&mut self, oldest: Option<u64>) {
+        #[cfg(feature = "plants")]
+        if self.plant == Some(crate::plant::Plant::RingEarly) {
+            self.clear();
+        }
         let bytes = &mut self.bytes;
         self.entries.retain(|entry| {
             let needed = match (entry.seen_by_poll, oldest) {

@@ -45,6 +45,12 @@ impl Snapshot {
         xid < self.xmax && self.xip.binary_search(&xid).is_err()
     }
 
+    /// A transaction that `other` sees and this one does not.
+    pub fn lacks(&self, other: &Self) -> Option<Xid> {
+        let open = self.xip.iter().copied().find(|x| other.sees(*x));
+        open.or_else(|| (self.xmax..other.xmax).find(|x| other.sees(*x)))
+    }
+
     /// Makes `xid` seen. Ids skipped on the way up become members of `xip`: nothing is known about them. If there
     /// are too many of them nothing changes, which is right too: a state that sees less is only sent more.
     pub fn fold(&mut self, xid: Xid) {

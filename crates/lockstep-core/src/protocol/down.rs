@@ -88,3 +88,13 @@ pub fn commit_frame(lsn: Lsn, xid: Option<Xid>, cursor: &str) -> Frame {
     let payload = json!({"lsn": lsn.to_string(), "xid": xid.map(|x| x.to_string()), "cursor": cursor});
     json!([null, null, TOPIC, "commit", payload]).to_string().into()
 }
+
+/// Whether a frame belongs to a batch.
+pub fn is_part(frame: &Frame) -> bool {
+    frame.starts_with(br#"[null,null,"sync","#)
+}
+
+/// Whether a frame closes one.
+pub fn is_commit(frame: &Frame) -> bool {
+    frame.starts_with(br#"[null,null,"sync","commit","#)
+}

@@ -1,6 +1,6 @@
 //! Frames that wait for one socket, bounded in bytes.
 
-use crate::protocol::Frame;
+use crate::protocol::{Frame, is_commit, is_part};
 use std::collections::VecDeque;
 
 /// The queue's bound is reached: the session does not read. It is closed and resumes by its cursor.
@@ -8,24 +8,30 @@ use std::collections::VecDeque;
 pub struct Full;
 
 /// A queue of shared frames. Counts every frame in full: a slow reader may be the last to hold it.
+///
+/// A batch that has begun is taken to its end, whatever its size: a first load or catch-up above the bound would
+/// otherwise be closed, resumed, and closed again, for ever. The next batch is not taken until there is room.
 #[derive(Debug)]
 pub struct SendQueue {
     frames: VecDeque<Frame>,
     bytes: usize,
     most: usize,
+    /// Inside a batch: its `commit` is still to come.
+    open: bool,
 }
 
 impl SendQueue {
     /// Empty, with room for `most` bytes.
     pub fn new(most: usize) -> Self {
-        Self { frames: VecDeque::new(), bytes: 0, most }
+        Self { frames: VecDeque::new(), bytes: 0, most, open: false }
     }
 
     /// Adds a frame, unless there is no room. One larger than the whole bound is taken when the queue is empty.
     pub fn push(&mut self, frame: Frame) -> Result<(), Full> {
-        if !self.frames.is_empty() && self.bytes + frame.len() > self.most {
+        if !self.open && !self.frames.is_empty() && self.bytes + frame.len() > self.most {
             return Err(Full);
         }
+        self.open = (self.open || is_part(&frame)) && !is_commit(&frame);
         self.bytes += frame.len();
         self.frames.push_back(frame);
         Ok(())
@@ -47,6 +53,18 @@ impl SendQueue {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::position::Lsn;
+    use crate::protocol::{ack_frame, commit_frame};
+
+    #[test]
+    fn a_batch_is_taken_whole_and_the_next_one_not() {
+        let mut queue = SendQueue::new(10);
+        for _ in 0..3 {
+            assert_eq!(queue.push(ack_frame(&[])), Ok(()));
+        }
+        assert_eq!(queue.push(commit_frame(Lsn(1), None, "c")), Ok(()));
+        assert_eq!((queue.push(ack_frame(&[])), queue.push("reply".into())), (Err(Full), Err(Full)));
+    }
 
     #[test]
     fn is_bounded_in_bytes() {

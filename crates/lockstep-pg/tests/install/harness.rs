@@ -57,7 +57,7 @@ pub async fn tracked(database: &str, sql: &str, scopes: &[&str]) -> Client {
 /// A request for `table` with scopes such as `list,org`.
 pub fn request(table: &str, scopes: &[&str]) -> TrackRequest {
     let scopes = scopes.iter().map(|scope| scope.split(',').map(str::to_owned).collect()).collect();
-    TrackRequest { table: table.to_owned(), scopes }
+    TrackRequest { table: table.to_owned(), scopes, ignore_rls: false }
 }
 
 /// Tracks, with an error reduced to its code.

@@ -12,7 +12,8 @@ async fn keep_a_copy(world: &mut World) {
     tokio::task::block_in_place(|| {
         world.cluster.stop(StopMode::Fast).unwrap();
         let data = world.cluster.data_dir();
-        let copied = Command::new("cp").arg("-a").arg(&data).arg(data.with_extension("kept")).status().unwrap();
+        let copied =
+            Command::new("cp").arg("-a").arg(&data).arg(data.with_extension("kept")).status().unwrap();
         assert!(copied.success());
         world.cluster.start_again().unwrap();
     });
@@ -51,7 +52,8 @@ async fn sessions_come_back_when_the_history_changes() {
     writer.commit().await.unwrap();
 
     world.cluster.set("synchronous_standby_names", "nobody").unwrap();
-    let insert = json!({"op": "insert", "table": "todos", "values": {"id": 1, "list_id": 1, "title": "lost"}});
+    let insert =
+        json!({"op": "insert", "table": "todos", "values": {"id": 1, "list_id": 1, "title": "lost"}});
     writer.replica.push("m1", vec![insert]);
     let payload = writer.replica.mutate().unwrap();
     writer.send("mutate", payload).await.unwrap();

@@ -2,6 +2,7 @@
 
 use crate::world::{World, lists, todos};
 use lockstep_pg::{connect, replication_stream};
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 const WAITS_FOR_XID: &str = "select count(*) from pg_stat_activity where backend_type = 'walsender' and \
@@ -57,13 +58,13 @@ async fn a_commit_before_the_start_of_a_new_stream_that_becomes_visible_after_it
 async fn a_commit_before_the_position_of_a_copied_slot() {
     let world = World::new().await;
     let config = connect::config(&world.cluster.url()).unwrap();
-    let mut wire = connect::replication(&config).await.unwrap();
+    let mut wire = connect::replication(&config, Duration::from_secs(10)).await.unwrap();
     let slot = "lockstep_00000000000000aa";
     replication_stream::create_slot(&mut wire, slot).await.unwrap();
     replication_stream::start(&mut wire, slot).await.unwrap();
     let (feedback, feedback_in) = mpsc::unbounded_channel();
     let (bytes_out, mut bytes) = mpsc::channel(1000);
-    tokio::spawn(replication_stream::run(wire, bytes_out, feedback_in));
+    tokio::spawn(replication_stream::run(wire, bytes_out, feedback_in, Duration::from_secs(60)));
 
     world.cluster.set("synchronous_standby_names", "nobody").unwrap();
     let writer = world.connect().await;

@@ -5,9 +5,14 @@
 mod catch_up;
 mod failover;
 mod holes;
+mod http;
 mod mutations;
+mod operator;
+mod partitions;
 mod protocol;
+mod proxy;
 mod resume;
 mod stream;
+mod stuck;
 mod visibility;
 mod world;

@@ -96,6 +96,51 @@ async fn one_refused_mutation_never_blocks_the_next() {
     assert_eq!(client.replica.column("0", "title"), ["good"], "all or nothing");
 }
 
+/// Refusals that are not of the classes everyone thinks of. Tried again they would be refused again, for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_can_never_succeed_is_refused_whatever_its_code() {
+    let world = World::new().await;
+    world
+        .sql
+        .run(
+            "alter table notes add column made int generated always as identity; create index on todos (body); \
+             create function own_code() returns trigger language plpgsql as $$ begin \
+             if new.title = 'no' then raise exception 'not on Sundays' using errcode = 'LS001'; end if; \
+             return new; end $$; create trigger own_code before insert on todos for each row execute function own_code()",
+        )
+        .await;
+    let node = world.node().await;
+    let mut client = node.join([todos(1)]).await;
+    client.commit().await.unwrap();
+    let mut noise = 1_u64;
+    let body: String = (0..20_000)
+        .map(|_| {
+            noise = noise.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            char::from(b'!' + ((noise >> 33) % 90) as u8)
+        })
+        .collect();
+    let bad = [
+        (json!({"op": "insert", "table": "notes", "values": {"id": 1, "list_id": 1, "made": 5}}), "428C9"),
+        (insert(1, "no"), "LS001"),
+        (
+            json!({"op": "insert", "table": "todos", "values": {"id": 2, "list_id": 1, "title": "t", "body": body}}),
+            "54000",
+        ),
+    ];
+    for (op, code) in &bad {
+        client.replica.push(*code, vec![op.clone()]);
+    }
+    client.replica.push("good", vec![insert(10, "good")]);
+    let payload = client.replica.mutate().unwrap();
+    client.call("mutate", payload).await.unwrap();
+    let commits = client.until(|r| r.outbox.is_empty()).await.unwrap();
+    for outcome in commits.into_iter().flat_map(|c| c.outcomes) {
+        let code = outcome.refusal.map_or("good".to_owned(), |(code, _)| code);
+        assert_eq!(outcome.id, code);
+    }
+    world.settled(&mut client).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_answer_that_was_lost_is_told_by_another_node() {
     let world = World::new().await;

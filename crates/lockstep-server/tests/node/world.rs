@@ -82,7 +82,7 @@ impl World {
         install::install(&mut client, &InstallOptions::default()).await.expect("install");
         for (table, scope) in [("lists", None), ("todos", Some("list_id")), ("notes", Some("list_id"))] {
             let scopes = scope.into_iter().map(|s| vec![s.to_owned()]).collect();
-            let request = TrackRequest { table: table.into(), scopes };
+            let request = TrackRequest { table: table.into(), scopes, ..TrackRequest::default() };
             install::track(&mut client, &request, &Patience::default()).await.expect("track");
         }
         Self { sql: Sql { client }, cluster }
@@ -108,7 +108,10 @@ impl World {
     /// Waits until the client holds what the same SELECTs say now, all tables at once.
     pub async fn settled(&self, client: &mut Client) {
         let truth = self.truth(&client.replica).await;
-        let held = |replica: &Replica| held(replica) == truth;
+        // An empty shape looks like one that has not arrived.
+        let arrived =
+            |replica: &Replica| replica.wanted.iter().all(|w| replica.rows_of(&w.reference).is_some());
+        let held = |replica: &Replica| arrived(replica) && held(replica) == truth;
         if let Err(error) = client.until(held).await {
             panic!("{error}\nheld {:#?}\ntruth {truth:#?}", self::held(&client.replica));
         }
@@ -175,11 +178,16 @@ pub struct Node {
 
 impl Node {
     pub fn start(url: &str) -> Self {
+        Self::start_with(url, &[])
+    }
+
+    /// With more environment.
+    pub fn start_with(url: &str, environment: &[(&str, &str)]) -> Self {
         let mut command = Command::new(env!("CARGO_BIN_EXE_lockstep"));
         command
             .args(["serve", "--listen", "127.0.0.1:0"])
             .env("LOCKSTEP_DATABASE_URL", url)
-            .env("NO_COLOR", "1")
+            .envs(environment.iter().copied())
             .current_dir(std::env::temp_dir())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
@@ -189,8 +197,9 @@ impl Node {
         let log = Arc::new(Mutex::new(Vec::new()));
         let mut port = None;
         for line in lines.by_ref().map_while(Result::ok) {
-            port =
-                line.rsplit_once("listening on http://127.0.0.1:").and_then(|(_, p)| p.trim().parse().ok());
+            port = line
+                .rsplit_once("listening on http://127.0.0.1:")
+                .and_then(|(_, p)| p.split(',').next()?.parse().ok());
             log.lock().unwrap().push(line);
             if port.is_some() {
                 break;
@@ -228,15 +237,43 @@ impl Node {
         self.log.lock().unwrap().clone()
     }
 
-    /// What `/health` says.
-    pub async fn health(&self) -> Json {
+    /// Sends a request, head only, and returns all of the answer.
+    pub async fn request(&self, head: &str) -> String {
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
         let mut socket = tokio::net::TcpStream::connect(self.http()).await.expect("the node listens");
-        socket.write_all(b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n").await.expect("a request");
-        let mut answer = String::new();
-        socket.read_to_string(&mut answer).await.expect("an answer");
+        socket.write_all(format!("{head}\r\n\r\n").as_bytes()).await.expect("a request");
+        let mut answer = Vec::new();
+        socket.read_to_end(&mut answer).await.expect("an answer");
+        String::from_utf8_lossy(&answer).into_owned()
+    }
+
+    /// What `/health` says.
+    pub async fn health(&self) -> Json {
+        let answer = self.request("GET /health HTTP/1.0\r\nHost: localhost").await;
         let body = answer.split("\r\n\r\n").nth(1).unwrap_or_default();
         serde_json::from_str(body).unwrap_or_default()
+    }
+
+    /// Waits until `/health` names a problem with these words.
+    pub async fn until_problem(&self, words: &str) {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        loop {
+            let health = self.health().await;
+            if health["problem"].as_str().is_some_and(|p| p.contains(words)) {
+                return;
+            }
+            assert!(std::time::Instant::now() < deadline, "{health}, not {words}: {:#?}", self.log());
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits until so many lines of the log hold these words.
+    pub async fn until_logged(&self, words: &str, times: usize) {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        while self.log().iter().filter(|l| l.contains(words)).count() < times {
+            assert!(std::time::Instant::now() < deadline, "{words} not {times} times: {:#?}", self.log());
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
     }
 
     /// Waits until `/health` has this status.

@@ -8,7 +8,7 @@ use crate::fanout::match_index::ShapeIndex;
 use crate::fanout::{Hole, delta_for};
 use crate::limits;
 use crate::mutation::Outcome;
-use crate::position::{CursorHead, Snapshot, Xid};
+use crate::position::{CursorHead, Facts, ResetReason, Snapshot, Xid};
 use crate::protocol::{Frame, ack_frame, commit_frame, rows_frame, shape_frame};
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -165,6 +165,13 @@ impl Hub {
         let members = self.members(id, &running);
         self.retries = 0;
         for member in members {
+            if let Some(xid) = self.goes_back(member, &answer.facts) {
+                if let Some(session) = self.sessions.get_mut(&member) {
+                    session.must_see = Some(xid);
+                }
+                self.want_again_one(member);
+                continue;
+            }
             match self.merge(id, member, &answer.facts.snapshot) {
                 Ok(parts) => self.finish(id, member, &running, answer, parts),
                 Err(xid) => {
@@ -176,6 +183,29 @@ impl Hub {
             }
         }
         self.retire_ring();
+    }
+
+    /// A transaction that the session has shown and that S does not see: it was streamed before it was visible.
+    ///
+    /// ```text
+    ///  A and B streamed ──► shown ──► the stream breaks ──► S: A still waits for its standby
+    /// ```
+    /// While the session follows the stream, the ring has it. Without, S alone would take it back, whole where a
+    /// shape is loaded anew, or in part. The session waits until a snapshot sees it.
+    fn goes_back(&self, id: SessionId, facts: &Facts) -> Option<Xid> {
+        if self.follows_stream() {
+            return None;
+        }
+        let session = self.sessions.get(&id)?;
+        let head = session.base.as_ref().or(session.joined_at.as_ref())?;
+        match facts.accept(head, 0) {
+            // Folded ids may lie beyond the newest that has ended.
+            Err(ResetReason::Future) if head.fence <= facts.insert_lsn => {}
+            // What it has shown is not of this history: it is told so.
+            Err(_) => return None,
+            Ok(()) => {}
+        }
+        facts.snapshot.lacks(&head.snapshot)
     }
 
     fn members(&self, id: CatchUpId, running: &Running) -> Vec<SessionId> {
@@ -190,6 +220,10 @@ impl Hub {
     fn merge(&mut self, id: CatchUpId, session: SessionId, snapshot: &Snapshot) -> Result<Merged, Xid> {
         let mut merged = Merged::default();
         let Some(session) = self.sessions.get(&session) else { return Ok(merged) };
+        if !self.follows_stream() {
+            // What S sees, and nothing else: the ring may lack what these transactions build on.
+            return Ok(merged);
+        }
         let mut read: Vec<ShapeIndex> =
             session.subs.values().filter(|s| s.is_read_by(id)).map(|s| s.shape).collect();
         read.sort_unstable();
@@ -241,7 +275,7 @@ impl Hub {
         answer: &CatchUpAnswer,
         merged: Merged,
     ) {
-        let polled = self.mode == Mode::Polling;
+        let polled = !self.follows_stream();
         let base = polled.then(|| Arc::new(self.polled_head(answer)));
         let head = base.as_deref().cloned().or_else(|| self.stream_head());
         let Some(session) = self.sessions.get_mut(&session_id) else { return };
@@ -283,11 +317,16 @@ impl Hub {
         session.shapes_part = CursorHead::shapes_part(
             live.filter_map(|s| shapes.get(&s.shape)).map(|h| (h.shape.id, h.shape.fingerprint)),
         );
-        if session.subs.values().any(|s| s.state != SubState::Live) {
-            self.needy.insert(session_id);
-        }
+        let incomplete = session.subs.values().any(|s| s.state != SubState::Live);
         let silent = polled && frames.is_empty() && session.base.is_some();
         session.base = base;
+        if incomplete && polled {
+            // Shapes added meanwhile would be read in another snapshot than the ones just read: all, once more.
+            self.want_again_one(session_id);
+        } else if incomplete {
+            self.needy.insert(session_id);
+        }
+        let Some(session) = self.sessions.get(&session_id) else { return };
         let Some(head) = head else { return };
         if silent {
             return;

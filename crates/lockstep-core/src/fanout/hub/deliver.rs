@@ -25,7 +25,7 @@ impl Hub {
         self.ring.push(delivered.clone());
         let routed = self.route(&delivered);
         self.skip_holes(xid, &routed);
-        self.unsure.remove(&xid);
+        self.now_sure(xid);
         if let Some(position) = &mut self.position {
             position.fold(xid);
         }
@@ -57,7 +57,7 @@ impl Hub {
         if sessions.is_empty() {
             return;
         }
-        let Some(head) = self.stream_head().map(Arc::new) else { return };
+        let Some(head) = self.exact_head().map(Arc::new) else { return };
         for id in sessions {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
             if session.established && session.base.is_none() {

@@ -25,7 +25,7 @@ use crate::catalog::Catalog;
 use crate::change::{Assembler, Text};
 use crate::fanout::match_index::ShapeIndex;
 use crate::fanout::{MatchIndex, Ring};
-use crate::limits;
+use crate::limits::{self, Bounds};
 use crate::position::{CursorHead, Lsn, Snapshot, Xid};
 use crate::protocol::Frame;
 use crate::shape::{Shape, ShapeId};
@@ -85,6 +85,8 @@ struct Session {
     subs: BTreeMap<String, Sub>,
     /// The session's own position while it does not follow the stream.
     base: Option<Arc<CursorHead>>,
+    /// The state that its client came with.
+    joined_at: Option<Arc<CursorHead>>,
     /// Its first catch-up has settled; acknowledgements may follow from the stream.
     established: bool,
     /// The catch-up that will establish it, if it runs.
@@ -112,6 +114,7 @@ struct Running {
 pub struct Hub {
     mode: Mode,
     now: Millis,
+    bounds: Bounds,
     identity: Option<Identity>,
     /// Polls are of the history that the stream was of. Not after a stream broke, until the server was looked at.
     identified: bool,
@@ -174,16 +177,24 @@ pub struct Hub {
 
 impl Default for Hub {
     fn default() -> Self {
+        Self::with_bounds(Bounds::default())
+    }
+}
+
+impl Hub {
+    /// A hub that knows nothing yet.
+    pub fn with_bounds(bounds: Bounds) -> Self {
         Self {
             mode: Mode::Starting,
             now: 0,
+            bounds,
             identity: None,
             identified: false,
             catalog: Arc::default(),
-            assembler: Assembler::default(),
+            assembler: Assembler::new(bounds.transaction_bytes),
             reference: 0,
             watermark: Lsn(0),
-            ring: Ring::default(),
+            ring: Ring::new(bounds.ring_bytes),
             position: None,
             settled_poll: Snapshot::default(),
             unsure: BTreeSet::new(),
@@ -220,6 +231,17 @@ impl Default for Hub {
 }
 
 impl Hub {
+    /// Builds in a fault, to show that it is found.
+    #[cfg(feature = "plants")]
+    pub fn plant(&mut self, plant: Option<crate::plant::Plant>) {
+        self.ring.plant = plant;
+    }
+
+    /// Bytes of rows in the ring.
+    pub fn ring_bytes(&self) -> usize {
+        self.ring.bytes()
+    }
+
     /// The next thing to do; None when all is done for now.
     pub fn poll_output(&mut self) -> Option<Output> {
         if self.outputs.is_empty() {
@@ -256,6 +278,11 @@ impl Hub {
         self.mode != Mode::Starting
     }
 
+    /// Whether this catch-up's answer is still of use.
+    pub fn awaits(&self, id: CatchUpId) -> bool {
+        self.running.contains_key(&id)
+    }
+
     /// Connected sessions.
     pub fn sessions(&self) -> usize {
         self.sessions.len()
@@ -274,6 +301,15 @@ impl Hub {
     /// How far everything is settled: delivered while streaming, flushed while polling.
     fn reached(&self) -> Lsn {
         if self.mode == Mode::Streaming { self.watermark } else { self.flushed }
+    }
+
+    /// Whether live sessions may be brought forward by the stream alone.
+    ///
+    /// Not while something is unsure: its commit record may lie before the stream's start, so that the stream will
+    /// never bring it, and what does come may build on it. A child would be shown without its parent. Until then
+    /// sessions are caught up again and again, as without a stream.
+    fn follows_stream(&self) -> bool {
+        self.mode == Mode::Streaming && self.unsure.is_empty()
     }
 
     /// The highest fence that somebody waits for.
@@ -322,19 +358,25 @@ impl Hub {
         }
     }
 
-    /// The head of a cursor for a session that follows the stream.
+    /// The head of a cursor for a session that follows the stream, short enough to be sent.
     fn stream_head(&self) -> Option<CursorHead> {
+        let mut head = self.exact_head()?;
+        if head.snapshot.xip().len() > self.bounds.cursor_xip {
+            head.snapshot = self.settled_poll.clone();
+        }
+        Some(head)
+    }
+
+    /// Where sessions that follow the stream stand, however many numbers that takes.
+    fn exact_head(&self) -> Option<CursorHead> {
         let identity = self.identity.as_ref()?;
-        let position = self.position.as_ref()?;
-        let snapshot =
-            if position.xip().len() > limits::CURSOR_XIP { &self.settled_poll } else { position }.clone();
         Some(CursorHead {
             system: identity.system,
             timeline: identity.timeline,
             database: identity.database,
             incarnation: identity.incarnation,
             fence: self.watermark,
-            snapshot,
+            snapshot: self.position.clone()?,
         })
     }
 

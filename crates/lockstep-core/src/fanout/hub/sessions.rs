@@ -100,6 +100,8 @@ impl Hub {
             return None;
         }
         let head = match &session.base {
+            // Too long to be sent; the next state brings another one.
+            Some(base) if base.snapshot.xip().len() > self.bounds.cursor_xip => return None,
             Some(base) => CursorHead::clone(base),
             None => self.stream_head()?,
         };
@@ -127,6 +129,7 @@ impl Hub {
         session.client = client.clone();
         let cursor = join.cursor.as_deref().map(|c| c.parse::<Cursor>().map_err(|_| ResetReason::BadCursor));
         let cursor = cursor.unwrap_or(Err(ResetReason::NoCursor));
+        session.joined_at = cursor.as_ref().ok().map(|c| Arc::new(c.head.clone()));
         let shapes = self.subscribe(id, &join.shapes, Some(&cursor));
         self.needy.insert(id);
         let reply = Reply::ok(json!({
@@ -301,6 +304,10 @@ impl Hub {
     ) {
         self.released.extend(committed.iter().filter(|x| !self.last_poll.sees(**x)));
         self.poll_soon();
+        if let (MutateResult::Gap { last }, Some(session)) = (result, self.sessions.get_mut(&session)) {
+            // Numbers beyond are used again, and their outcomes told again.
+            session.acknowledged = session.acknowledged.min(last);
+        }
         let mut answer = match result {
             MutateResult::Decided => Reply::ok(json!({})),
             MutateResult::Renumber => {

@@ -15,11 +15,14 @@ impl Hub {
         self.discard_catch_ups();
         self.want_again(|_| true);
         let same = |known: &Identity| {
-            (known.system, known.timeline, known.database) == (identity.system, identity.timeline, identity.database)
+            (known.system, known.timeline, known.database)
+                == (identity.system, identity.timeline, identity.database)
         };
         if self.identity.as_ref().is_some_and(|known| !same(known)) {
             self.leave_history();
         }
+        // An id that a session waits to see may belong to a history that is gone, and never come.
+        self.sessions.values_mut().for_each(|s| s.must_see = None);
         self.identity = Some(identity);
         self.identified = true;
         self.adopt(Arc::new(catalog));
@@ -28,16 +31,31 @@ impl Hub {
     }
 
     /// The server has another history: its xids and LSNs say nothing about what was seen and released before, and
-    /// mutations that were taken may be lost. Sessions come back: they are judged by their cursors, send their
-    /// outboxes again, and no batch that waits for a lost transaction is ever sent.
+    /// mutations that were taken may be lost with the old one. Everybody comes back, is judged by a cursor, and
+    /// sends the outbox again.
     fn leave_history(&mut self) {
-        self.released.clear();
-        self.last_poll = Snapshot::default();
         self.flushed = Lsn(0);
-        self.holding.clear();
+        self.drop_held();
         for (id, session) in self.sessions.iter_mut().filter(|(_, session)| session.joined) {
             session.batches.clear();
             self.outputs.push_back(Output::Close(*id, 1012, "the database's history changed; come back"));
+        }
+    }
+
+    /// The next server to answer may be another one, and an id mean another transaction there: what waits for one
+    /// to be seen must not be released by it. It was never said; its session comes back and is judged by its cursor.
+    fn drop_held(&mut self) {
+        self.released.clear();
+        self.last_poll = Snapshot::default();
+        for id in std::mem::take(&mut self.holding) {
+            if let Some(session) = self.sessions.get_mut(&id) {
+                session.batches.clear();
+            }
+            self.outputs.push_back(Output::Close(
+                id,
+                1012,
+                "the stream broke while a write waited; come back",
+            ));
         }
     }
 
@@ -53,7 +71,7 @@ impl Hub {
     pub fn handle_stream_started(&mut self, reference: Xid) {
         self.discard_catch_ups();
         self.mode = Mode::Streaming;
-        self.assembler = Assembler::default();
+        self.assembler = Assembler::new(self.bounds.transaction_bytes);
         self.reference = reference;
         self.watermark = Lsn(0);
         self.ring.clear();
@@ -75,6 +93,7 @@ impl Hub {
         if self.mode == Mode::Streaming {
             self.discard_catch_ups();
             self.rest_on_position(|_| true);
+            self.drop_held();
             self.mode = Mode::Polling;
             self.next_poll = self.now;
         }
@@ -175,8 +194,10 @@ impl Hub {
         self.ring.polled(answer.number, &answer.snapshot);
         self.retire_ring();
         self.release_seen();
-        if self.mode == Mode::Polling {
+        if !self.follows_stream() {
             self.poll_sessions(&answer.snapshot);
+        }
+        if self.mode == Mode::Polling {
             self.settle_catch_ups();
         } else if !self.unpushed && answer.number > self.stream_since_poll {
             self.reference = self.reference.max(answer.snapshot.xmax());
@@ -199,6 +220,10 @@ impl Hub {
                 self.unsure = snapshot.xip().iter().copied().collect();
                 for entry in self.ring.entries() {
                     self.unsure.remove(&entry.xid());
+                }
+                #[cfg(feature = "plants")]
+                if self.ring.plant == Some(crate::plant::Plant::UnsureXid) {
+                    self.unsure.clear();
                 }
             }
             let missed: Vec<Xid> = self.unsure.iter().copied().filter(|x| snapshot.sees(*x)).collect();
@@ -227,13 +252,23 @@ impl Hub {
             self.rest_on_position(|_| true);
         }
         for (xid, _) in wrote {
-            if self.unsure.remove(xid) {
+            if self.now_sure(*xid) {
                 if let Some(position) = &mut self.position {
                     position.fold(*xid);
                 }
                 self.settled_poll.fold(*xid);
             }
         }
+    }
+
+    /// The transaction was delivered, or its rows are read from the logs. After the last one sessions follow the
+    /// stream again, from a snapshot taken after this.
+    pub(super) fn now_sure(&mut self, xid: Xid) -> bool {
+        let removed = self.unsure.remove(&xid);
+        if removed && self.unsure.is_empty() {
+            self.want_again(|s| s.base.is_some());
+        }
+        removed
     }
 
     /// [`Output::ReadGap`] failed; it is asked again with the next settled poll.
@@ -254,7 +289,7 @@ impl Hub {
 
     /// Sessions that fail the test no longer follow the stream; all their live shapes are wanted again from P.
     pub(super) fn rest_on_position(&mut self, concerned: impl Fn(&super::Session) -> bool) {
-        let Some(head) = self.stream_head().map(Arc::new) else {
+        let Some(head) = self.exact_head().map(Arc::new) else {
             self.want_again(concerned);
             return;
         };

@@ -1,0 +1,12 @@
+//! Faults that can be built in on purpose, to show that the simulation finds them. Not part of any other build.
+
+/// A known fault, checked at the one place where it would be made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Plant {
+    /// The ring lets transactions go before a snapshot sees them.
+    RingEarly,
+    /// At its bound the ring forgets transactions instead of dropping their rows and keeping their ids.
+    RingEvicts,
+    /// What is unsure at the start of a stream is forgotten.
+    UnsureXid,
+}

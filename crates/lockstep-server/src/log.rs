@@ -1,0 +1,36 @@
+//! Log lines, on stderr.
+
+use anyhow::{Context, Result};
+use std::io::IsTerminal;
+use tracing_subscriber::EnvFilter;
+
+/// Which lines are written.
+pub const LEVELS: &str = "LOCKSTEP_LOG";
+
+/// Never: the driver logs statements with their parameters, and notices that an application's trigger raises, which
+/// may quote rows.
+const SECRET: &str = "tokio_postgres=off";
+
+/// Begins logging.
+///
+/// # Errors
+/// If `LOCKSTEP_LOG` cannot be read.
+pub fn start(json: bool) -> Result<()> {
+    let given = std::env::var(LEVELS).ok().filter(|text| !text.trim().is_empty());
+    let filter = EnvFilter::try_new(given.as_deref().unwrap_or("info"))
+        .with_context(|| format!("{LEVELS} is not a list of levels, such as `debug` or `info`"))?
+        .add_directive(SECRET.parse()?);
+    let colours =
+        std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty());
+    let log = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_target(false)
+        .with_ansi(colours)
+        .with_writer(std::io::stderr);
+    if json {
+        log.json().init();
+    } else {
+        log.init();
+    }
+    Ok(())
+}

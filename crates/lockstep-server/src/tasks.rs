@@ -1,0 +1,119 @@
+//! Questions to PostgreSQL: each a task that ends in one event.
+
+use crate::config::Serve;
+use crate::node::Event;
+use anyhow::Result;
+use deadpool_postgres::Pool;
+use lockstep_core::catalog::Catalog;
+use lockstep_core::fanout::hub::{CatchUpError, CatchUpRequest, MutateRequest, MutateResult};
+use lockstep_core::position::{Lsn, Xid};
+use lockstep_pg::lease::{Lease, within};
+use lockstep_pg::{PgError, catch_up, connect, mutate, poll};
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Polls, fences and the look at the catalog: one at a time of each, and one to spare.
+const CONTROL_CONNECTIONS: usize = 4;
+
+/// The ways to the database. Three pools: catch-ups may take long and writes may wait for locks, and neither may
+/// keep a poll or a fence from being asked, for which everybody waits.
+#[derive(Debug)]
+pub struct Database {
+    /// For small questions.
+    pub control: Pool,
+    reads: Pool,
+    writes: Pool,
+    /// How long a small question may stay unanswered.
+    pub answer: Duration,
+}
+
+impl Database {
+    /// Connects to nothing yet.
+    ///
+    /// # Errors
+    /// If the URL cannot be read.
+    pub fn new(settings: &Serve) -> Result<Self> {
+        let answer = settings.database_timeout;
+        let config = connect::config(&settings.database_url)?;
+        // Writes run the application's triggers and functions, which expect the role's own settings.
+        let plain = connect::plain_config(&settings.database_url)?;
+        Ok(Self {
+            control: connect::pool(&config, CONTROL_CONNECTIONS, answer)?,
+            reads: connect::pool(&config, settings.read_connections.max(1), answer)?,
+            writes: connect::pool(&plain, settings.write_connections.max(1), answer)?,
+            answer,
+        })
+    }
+
+    /// Takes S, F and the flush position.
+    pub async fn poll(self: Arc<Self>, number: u64) -> Event {
+        let answer = async {
+            let lease = Lease::of(&self.control).await?;
+            let polled = within(self.answer, poll::poll(&*lease, number)).await;
+            lease.end(polled, self.answer).await
+        };
+        Event::Polled(number, answer.await)
+    }
+
+    /// Pushes the watermark past every fence.
+    pub async fn push_fence(self: Arc<Self>, number: u64) -> Event {
+        let pushed: Result<(), PgError> = async {
+            let lease = Lease::of(&self.control).await?;
+            let pushed = within(self.answer, poll::push_fence(&*lease)).await;
+            lease.end(pushed, self.answer).await
+        }
+        .await;
+        if let Err(error) = &pushed {
+            tracing::info!(%error, "a fence could not be pushed; it is tried again");
+        }
+        Event::Pushed(number, pushed.is_ok())
+    }
+
+    /// Which of these transactions wrote.
+    pub async fn gap(self: Arc<Self>, xids: Vec<Xid>) -> Event {
+        let answer = async {
+            let lease = Lease::of(&self.control).await?;
+            let wrote = within(self.answer, poll::wrote(&*lease, &xids)).await;
+            lease.end(wrote, self.answer).await
+        };
+        Event::Gap(answer.await)
+    }
+
+    /// Reads shapes in one snapshot.
+    pub async fn catch_up(self: Arc<Self>, request: CatchUpRequest, history: Arc<Vec<(u32, Lsn)>>) -> Event {
+        let answer = async {
+            let lease = Lease::of(&self.reads).await?;
+            let read = catch_up::read(&lease, &request, &history, self.answer).await;
+            lease.end(read, self.answer).await
+        };
+        let answer = answer.await.map_err(|error| match error {
+            PgError::SchemaChanged => CatchUpError::SchemaChanged,
+            other => {
+                tracing::info!(error = %other, "a catch-up failed and is tried again");
+                CatchUpError::Passing(other.to_string())
+            }
+        });
+        Event::CaughtUp(request.id, answer)
+    }
+
+    /// Runs a client's mutations.
+    pub async fn mutate(self: Arc<Self>, request: MutateRequest, catalog: Arc<Catalog>) -> Event {
+        let (committed, result) = match Lease::of(&self.writes).await {
+            Ok(lease) => {
+                let (committed, result) = mutate::run(&lease, &request, &catalog).await;
+                let clean = match result {
+                    MutateResult::Busy => Err(PgError::Protocol("during a mutation")),
+                    _ => Ok(()),
+                };
+                // An error only decides whether the connection can be used again.
+                let _ = lease.end(clean, self.answer).await;
+                (committed, result)
+            }
+            Err(error) => {
+                tracing::warn!(%error, "no connection for a client's write; the client sends it again");
+                (Vec::new(), MutateResult::Busy)
+            }
+        };
+        Event::Mutated(request.session, request.reply, committed, result)
+    }
+}

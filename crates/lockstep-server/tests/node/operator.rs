@@ -1,0 +1,123 @@
+//! What whoever runs a node reads: once, with what to do about it, and never a row or a password.
+
+use crate::world::{Node, World, lists, todos};
+use lockstep_pg::install::{self, InstallOptions};
+use serde_json::json;
+use std::process::Command;
+
+fn said(node: &Node, words: &str) -> usize {
+    node.log().iter().filter(|l| l.contains("WARN") && l.contains(words)).count()
+}
+
+/// Every mistake of the first day, mended while the node runs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_cannot_be_used_is_said_once_and_waited_for() {
+    let world = World::new().await;
+    world.sql.run("create role app login superuser password 'right'").await;
+    let port = world.sql.one("show port").await;
+    let url = |database: &str| format!("postgres://app:hunter2@127.0.0.1:{port}/{database}");
+    let node = Node::start(&url("notyet"));
+    node.until_problem("check user and password").await;
+    world.sql.run("alter role app password 'hunter2'").await;
+    node.until_problem("create the database").await;
+    assert_eq!(node.health().await["status"], "starting");
+    let answer = node.request("GET /health HTTP/1.0").await;
+    assert!(answer.starts_with("HTTP/1.0 503"), "{answer}");
+    world.sql.run("create database notyet").await;
+    node.until_problem("lockstep install").await;
+    node.until_logged("lockstep install", 1).await;
+    let mut other = crate::world::connect(&url("notyet")).await;
+    install::install(&mut other, &InstallOptions::default()).await.unwrap();
+    node.until("live").await;
+    assert_eq!(said(&node, "lockstep install"), 1, "{:#?}", node.log());
+    assert_eq!(node.health().await["problem"], json!(null));
+    assert!(!node.log().iter().any(|l| l.contains("hunter2") || l.contains('\u{1b}')), "{:#?}", node.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_that_is_away_is_told_from_one_that_polls() {
+    let mut world = World::new().await;
+    let node = world.node().await;
+    let mut client = node.join([todos(1)]).await;
+    world.settled(&mut client).await;
+    tokio::task::block_in_place(|| world.cluster.stop(lockstep_pg::cluster::StopMode::Fast)).unwrap();
+    node.until("unreachable").await;
+    node.until_problem("refused").await;
+    tokio::task::block_in_place(|| world.cluster.start_again()).unwrap();
+    node.until("live").await;
+    world.sql = world.connect().await;
+    world.settled(&mut client).await;
+}
+
+/// No walsender to be had: clients are served by polling, and the operator knows why.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_may_not_replicate_polls_and_says_why() {
+    let world = World::with(|b| b.setting("max_wal_senders", "0")).await;
+    let node = world.node_starting();
+    node.until_problem("max_wal_senders").await;
+    let mut client = node.join([lists()]).await;
+    for n in 0..20 {
+        world.sql.run(&format!("update lists set total = {n}")).await;
+        world.settled(&mut client).await;
+    }
+    assert_eq!(node.health().await["status"], "polling");
+    assert_eq!(said(&node, "max_wal_senders"), 1, "{:#?}", node.log());
+}
+
+/// An application's triggers may say anything, to whom they like; the driver logs parameters when it may.
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_hold_no_row_values() {
+    let world = World::new().await;
+    world
+        .sql
+        .run(
+            "create function loud() returns trigger language plpgsql as $$ begin raise warning 'row %', new.title; \
+             if new.id = 2 then raise exception 'row %', new.title using errcode = 'LS001'; end if; \
+             if new.id = 3 then raise exception 'row %', new.title using errcode = '40001'; end if; \
+             return new; end $$; create trigger loud before insert on todos for each row execute function loud()",
+        )
+        .await;
+    let node = Node::start_with(&world.cluster.url(), &[("LOCKSTEP_LOG", "trace")]);
+    node.until("live").await;
+    let mut client = node.join([json!({"table": "todos", "scope": {"list_id": 1}})]).await;
+    for id in [1, 2] {
+        let row = json!({"id": id, "list_id": 1, "title": "s3cr3t"});
+        client.replica.push(format!("m{id}"), vec![json!({"op": "insert", "table": "todos", "values": row})]);
+    }
+    let payload = client.replica.mutate().unwrap();
+    client.call("mutate", payload).await.unwrap();
+    client.until(|r| r.outbox.is_empty()).await.unwrap();
+    world.settled(&mut client).await;
+    let leaks: Vec<_> = node.log().into_iter().filter(|l| l.contains("s3cr3t")).collect();
+    assert!(leaks.is_empty(), "{leaks:#?}");
+}
+
+fn refused(arguments: &[&str], environment: &[(&str, &str)]) -> String {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_lockstep"));
+    let output = command.args(arguments).envs(environment.iter().copied()).output().unwrap();
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_command_line_that_cannot_work_ends_at_once_with_what_to_do() {
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("lockstep.toml");
+    std::fs::write(&file, "database-url = \"postgres://u:hunter2@h/x\nlisten = 1").unwrap();
+    let url = [("LOCKSTEP_DATABASE_URL", "postgres://u:hunter2@127.0.0.1:1/x")];
+    for (arguments, environment, says) in [
+        (vec!["serve", "--listen", &address], &url[..], "choose --listen"),
+        (vec!["serve", "--listen", "127.0.0.1:0"], &[], "--database-url"),
+        (vec!["serve", "--static", "/nowhere"], &url, "build the web app"),
+        (vec!["serve", "--config", file.to_str().unwrap()], &[], "line 1"),
+        (vec!["serve", "--listen", "0.0.0.0:0"], &url, "loopback"),
+        (vec!["install"], &url, "Connection refused"),
+        (vec!["serve"], &[("LOCKSTEP_DATABASE_URL", "postgres://u:hunter2@h/x?sslmode=require")], "TLS"),
+        (vec!["serve"], &[url[0], ("LOCKSTEP_LOG", "lots=of=noise")], "LOCKSTEP_LOG"),
+    ] {
+        let error = refused(&arguments, environment);
+        assert!(error.contains(says) && !error.contains("hunter2"), "{arguments:?}: {error}");
+    }
+}

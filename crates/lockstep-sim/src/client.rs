@@ -1,0 +1,128 @@
+//! A client: the reference client's state, and an application that uses it.
+
+use crate::history::Position;
+use crate::rng::Rng;
+use crate::schema::Schema;
+use crate::trace::Recorder;
+use lockstep_client::{Heard, Replica, ReplicaError, Wanted};
+use lockstep_core::fanout::hub::SessionId;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// What a mutation was made to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Meant {
+    /// Allowed by every rule.
+    Allowed,
+    /// Forbidden by the application's trigger.
+    Forbidden,
+    /// An insert under a key that may be taken.
+    MaybeTaken,
+}
+
+/// See the module's text.
+#[derive(Debug)]
+pub struct Client {
+    /// Its state. What is not in a batch is in its store: every step below is one transaction of it.
+    pub replica: Replica,
+    /// Its connection.
+    pub session: Option<SessionId>,
+    /// The join was answered.
+    pub joined: bool,
+    /// The join's first commit has come.
+    pub established: bool,
+    /// Of its messages.
+    pub next_ref: u64,
+    /// A mutate message that was not answered yet.
+    pub mutating: bool,
+    /// Where the judge found it last.
+    pub position: Position,
+    /// Shapes that are on the screen.
+    pub shown: BTreeSet<usize>,
+    /// Shapes that wait for their rows.
+    pub fresh: BTreeSet<usize>,
+    /// Mutations made.
+    pub made: BTreeMap<String, Meant>,
+    /// How often each outcome was told, and whether it was "applied".
+    pub told: BTreeMap<String, (u32, bool)>,
+    /// The node that its cursor comes from.
+    pub node: Option<usize>,
+    /// Not online before.
+    pub offline_until: u64,
+    /// The newest transaction it was shown.
+    pub newest: String,
+    /// Writes its trace.
+    pub recorder: Option<Box<Recorder>>,
+}
+
+impl Client {
+    /// A new one that wants a few shapes.
+    pub fn new(rng: &mut Rng, schema: &Schema) -> Self {
+        let mut client = Self {
+            replica: Replica::new([]),
+            session: None,
+            joined: false,
+            established: false,
+            next_ref: 0,
+            mutating: false,
+            position: Position::default(),
+            shown: BTreeSet::new(),
+            fresh: BTreeSet::new(),
+            made: BTreeMap::new(),
+            told: BTreeMap::new(),
+            node: None,
+            offline_until: 0,
+            newest: String::new(),
+            recorder: None,
+        };
+        for _ in 0..3 {
+            let shape = rng.index(schema.shapes.len());
+            client.want(schema, shape);
+        }
+        client
+    }
+
+    /// Adds a shape, unless it is there.
+    pub fn want(&mut self, schema: &Schema, shape: usize) -> bool {
+        let reference = shape.to_string();
+        if self.replica.wanted.iter().any(|w| w.reference == reference) {
+            return false;
+        }
+        let definition = schema.shapes[shape].definition.clone();
+        self.replica.wanted.push(Wanted { reference, definition });
+        true
+    }
+
+    /// The connection is gone.
+    pub fn disconnected(&mut self) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.disconnected(&self.replica);
+        }
+        self.replica.disconnected();
+        self.session = None;
+        self.joined = false;
+        self.established = false;
+        self.mutating = false;
+        self.fresh.clear();
+    }
+
+    /// Takes a frame.
+    pub fn hear(&mut self, text: &str) -> Result<Heard, ReplicaError> {
+        let heard = self.replica.handle(text)?;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.frame(text, &heard, &self.replica);
+        }
+        Ok(heard)
+    }
+
+    /// Tells the recorder that something may have changed.
+    pub fn record(&mut self) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.observe(&self.replica);
+        }
+    }
+
+    /// Indices of the shapes that it wants.
+    pub fn wanted(&self) -> impl Iterator<Item = usize> {
+        self.replica.wanted.iter().filter_map(|w| w.reference.parse().ok())
+    }
+}

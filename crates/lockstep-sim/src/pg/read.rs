@@ -1,0 +1,123 @@
+//! Catch-ups and polls: the answers that `lockstep-pg` would read from PostgreSQL.
+
+use super::Db;
+use crate::schema::{APP_TABLES, CLIENTS, Key, MARKS, MUTATIONS, Row};
+use lockstep_core::change::{Text, Value};
+use lockstep_core::fanout::hub::{CatchUpAnswer, CatchUpError, CatchUpRequest, ReadAnswer, ReadFrom};
+use lockstep_core::mutation::{Outcome, Refusal};
+use lockstep_core::position::{Facts, Lsn, ResetReason, Snapshot};
+use lockstep_core::protocol::{Delta, rows_frames};
+use lockstep_core::shape::Shape;
+use std::collections::BTreeSet;
+
+/// `system_identifier`.
+pub const SYSTEM: u64 = 7_300_000_000_000_000_001;
+/// Oid of the database.
+pub const DATABASE: u32 = 5;
+/// Bytes of a frame of rows: small, so that catch-ups have several.
+const FRAME_BYTES: usize = 1024;
+
+/// A row as the core has it.
+fn values(row: &Row) -> Vec<Value> {
+    row.iter().map(|v| v.clone().map_or(Value::Null, Value::Text)).collect()
+}
+
+impl Db {
+    /// The transaction of rule 1: LOCK, S, facts, rows. F is read later and goes into `facts.insert_lsn` then.
+    pub fn catch_up(
+        &self,
+        request: &CatchUpRequest,
+        history: &[(u32, Lsn)],
+    ) -> Result<CatchUpAnswer, CatchUpError> {
+        let table_of = |shape: &Shape| {
+            self.schema.tables[..APP_TABLES].iter().position(|t| t.table.oid == shape.table.oid)
+        };
+        let mut tables = Vec::with_capacity(request.reads.len());
+        for read in &request.reads {
+            let Some(table) = table_of(&read.shape) else { return Err(CatchUpError::SchemaChanged) };
+            if self.is_table_locked(table) {
+                return Err(CatchUpError::Passing("canceling statement due to lock timeout".into()));
+            }
+            tables.push(table);
+        }
+        let snapshot = self.snapshot();
+        let incarnations = request.reads.iter().filter_map(|r| match &r.from {
+            ReadFrom::Since(head) => Some(head.incarnation),
+            ReadFrom::Scratch(_) => None,
+        });
+        let known = |mark: &i64| self.visible[MARKS].contains_key(&vec![Text::from(mark.to_string())]);
+        let facts = Facts {
+            system: SYSTEM,
+            timeline: self.timeline,
+            history: history.to_vec(),
+            database: DATABASE,
+            snapshot,
+            insert_lsn: Lsn(self.insert_lsn),
+            incarnations: incarnations.filter(known).collect(),
+        };
+        let reads = request.reads.iter().zip(&tables).map(|(read, table)| {
+            let delta = self.read_shape(&read.shape, &read.from, *table, &facts);
+            ReadAnswer { frames: rows_frames(&read.shape, &delta, FRAME_BYTES) }
+        });
+        let reads = reads.collect();
+        let clients = request.clients.iter().map(|(_, client)| self.outcomes(client)).collect();
+        Ok(CatchUpAnswer { facts, reads, clients })
+    }
+
+    fn read_shape(&self, shape: &Shape, from: &ReadFrom, table: usize, facts: &Facts) -> Delta {
+        let reset = match from {
+            ReadFrom::Scratch(reason) => *reason,
+            ReadFrom::Since(head) => match facts.accept(head, self.logs[table].horizon) {
+                Err(reason) => reason,
+                Ok(()) if self.logs[table].unseen(&head.snapshot).any(|e| e.kind == Some('t')) => {
+                    ResetReason::Truncated
+                }
+                Ok(()) => return self.changed(shape, table, &head.snapshot),
+            },
+        };
+        let rows = self.visible[table].values().filter(|row| covers(shape, row));
+        Delta { reset: Some(reset), put: rows.map(values).collect(), remove: Vec::new() }
+    }
+
+    fn changed(&self, shape: &Shape, table: usize, since: &Snapshot) -> Delta {
+        let scope_columns = &self.schema.tables[table].table.scope_columns;
+        let here = |scope: &Row| {
+            shape.scope().iter().all(|(c, wanted)| {
+                let at = scope_columns.iter().position(|s| s == c);
+                at.and_then(|at| scope[at].as_ref()) == Some(wanted)
+            })
+        };
+        let entries = self.logs[table].unseen(since).filter(|e| here(&e.scope));
+        let keys: BTreeSet<&Key> = entries.filter_map(|e| e.key.as_ref()).collect();
+        let mut delta = Delta::default();
+        for key in keys {
+            match self.visible[table].get(key).filter(|row| covers(shape, row)) {
+                Some(row) => delta.put.push(values(row)),
+                None => delta.remove.push(key.clone()),
+            }
+        }
+        delta
+    }
+
+    fn outcomes(&self, client: &str) -> Vec<Outcome> {
+        let mut outcomes: Vec<Outcome> = Vec::new();
+        let low: Key = vec!["".into(), client.into(), "".into()];
+        for (key, row) in self.visible[MUTATIONS].range(low..).take_while(|(k, _)| &*k[1] == client) {
+            let text = |at: usize| row[at].as_deref().unwrap_or_default();
+            let refusal = (text(4) == "refused").then(|| Refusal::new(text(5), text(6)));
+            outcomes.push(Outcome { n: key[2].parse().unwrap_or(0), id: text(3).into(), refusal });
+        }
+        outcomes.sort_by_key(|o| o.n);
+        outcomes
+    }
+
+    /// The number and id that a client's row stands at.
+    pub fn client_at(&self, id: super::TxId, client: &str) -> Option<(u64, Text)> {
+        let row = self.row(id, CLIENTS, &vec!["".into(), client.into()])?;
+        Some((row[2].as_deref()?.parse().ok()?, row[3].clone()?))
+    }
+}
+
+fn covers(shape: &Shape, row: &Row) -> bool {
+    shape.scope().iter().all(|(c, wanted)| row[*c].as_ref() == Some(wanted))
+}

@@ -1,0 +1,101 @@
+//! What a run counted.
+
+use serde_json::{Value as Json, json};
+use std::collections::BTreeMap;
+
+/// Every kind of fault; each must have struck in a run that is long enough.
+pub const FAULTS: [&str; 27] = [
+    "abort",
+    "async_commit",
+    "async_lost",
+    "client_cut",
+    "client_killed",
+    "client_offline",
+    "client_stall",
+    "commit_passing_failure",
+    "compaction",
+    "crash",
+    "gc",
+    "half_open",
+    "key_swap",
+    "long_transaction",
+    "node_killed",
+    "node_pg_cut",
+    "node_pg_stall",
+    "pg_restart",
+    "prepared",
+    "promotion_clean",
+    "promotion_lost_commits",
+    "savepoint_rollback",
+    "scope_move",
+    "slot_copied",
+    "slot_created",
+    "standby_silent",
+    "truncate",
+];
+
+/// Sums over seeds.
+#[derive(Debug, Default, Clone)]
+pub struct Report {
+    /// Worlds run.
+    pub seeds: u64,
+    /// Transactions that some client received.
+    pub transactions: u64,
+    /// Of those counted before their commit was lost in a failover.
+    pub received_and_lost: u64,
+    /// Commit frames judged.
+    pub commits_seen: u64,
+    /// By kind.
+    pub faults: BTreeMap<&'static str, u64>,
+    /// Catch-ups whose S lay between a commit record and its visibility.
+    pub catchups_racing_commit: u64,
+    /// Cursors of one node taken to another.
+    pub resumes_other_node: u64,
+    /// Refusals told to clients.
+    pub refusals: u64,
+    /// Mutations told as applied.
+    pub applied: u64,
+    /// Full comparisons at quiet points.
+    pub comparisons: u64,
+    /// Resets told to clients, by reason.
+    pub resets: BTreeMap<String, u64>,
+    /// Seeds with a violation.
+    pub violations: u64,
+}
+
+impl Report {
+    /// Adds another one.
+    pub fn add(&mut self, other: &Self) {
+        self.seeds += other.seeds;
+        self.transactions += other.transactions;
+        self.commits_seen += other.commits_seen;
+        self.catchups_racing_commit += other.catchups_racing_commit;
+        self.resumes_other_node += other.resumes_other_node;
+        self.refusals += other.refusals;
+        self.applied += other.applied;
+        self.comparisons += other.comparisons;
+        self.violations += other.violations;
+        for (kind, count) in &other.faults {
+            *self.faults.entry(kind).or_default() += count;
+        }
+        for (reason, count) in &other.resets {
+            *self.resets.entry(reason.clone()).or_default() += count;
+        }
+    }
+
+    /// The one object that `--json` prints.
+    pub fn json(&self) -> Json {
+        let mut faults: BTreeMap<&str, u64> = FAULTS.iter().map(|kind| (*kind, 0)).collect();
+        faults.extend(self.faults.iter().map(|(k, n)| (*k, *n)));
+        json!({
+            "seeds": self.seeds,
+            "transactions": self.transactions,
+            "commits_seen": self.commits_seen,
+            "faults": faults,
+            "catchups_racing_commit": self.catchups_racing_commit,
+            "resumes_other_node": self.resumes_other_node,
+            "refusals": self.refusals,
+            "violations": self.violations,
+        })
+    }
+}

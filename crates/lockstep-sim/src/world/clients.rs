@@ -1,0 +1,356 @@
+//! Clients and their links: what they do, and how frames travel.
+
+use super::mutations::FORBIDDEN;
+use super::{Event, World};
+use crate::client::Meant;
+use crate::link::Link;
+use crate::plant::Plant;
+use crate::schema::{APP_TABLES, SCOPES};
+use lockstep_client::Heard;
+use lockstep_core::fanout::hub::SessionId;
+use lockstep_core::position::Cursor;
+use lockstep_core::shape::{Shape, ShapeRequest};
+use serde_json::{Value as Json, json};
+
+impl World {
+    /// One step of a client's life; the next one follows by itself.
+    pub(super) fn client_acts(&mut self, at: usize, generation: u64) {
+        self.client_step(at, generation);
+        self.clients[at].record();
+    }
+
+    fn client_step(&mut self, at: usize, generation: u64) {
+        let wait = self.rng.between(2_000, 60_000);
+        self.after(wait, Event::Client(at, generation));
+        let client = &self.clients[at];
+        if client.session.is_none() {
+            if self.now >= client.offline_until || self.quiet {
+                self.go_online(at);
+            } else if self.rng.one_in(8) {
+                // What is made offline goes to the outbox.
+                self.make_mutation(at);
+            } else if self.rng.one_in(8) {
+                self.change_wishes(at);
+            }
+            return;
+        }
+        if self.quiet {
+            self.send_outbox(at);
+            return;
+        }
+        match self.rng.below(100) {
+            0..=24 => {
+                self.make_mutation(at);
+                self.send_outbox(at);
+            }
+            25..=29 => self.send_outbox(at),
+            30..=36 => self.change_wishes(at),
+            37..=60 => self.heartbeat(at),
+            _ => {}
+        }
+    }
+
+    fn go_online(&mut self, at: usize) {
+        let node = self.rng.index(self.nodes.len());
+        if !self.nodes[node].alive {
+            return;
+        }
+        let session = self.next_session;
+        self.next_session += 1;
+        self.links.insert(session, Link::new(at, node));
+        self.nodes[node].hub.handle_open(session);
+        self.drive(node);
+        let client = &mut self.clients[at];
+        client.session = Some(session);
+        if let Some(recorder) = &mut client.recorder {
+            recorder.join(&client.replica);
+        }
+        let mut join = client.replica.join();
+        if client.replica.cursor.is_some() && client.node.is_some_and(|n| n != node) {
+            self.report.resumes_other_node += 1;
+        }
+        self.plant_in_join(&mut join);
+        self.client_sends(at, "j", "phx_join", &join);
+    }
+
+    /// Two plants: what a wrong cursor would lead to.
+    fn plant_in_join(&self, join: &mut Json) {
+        let Some(mut cursor) = join["cursor"].as_str().and_then(|c| c.parse::<Cursor>().ok()) else { return };
+        match self.plant {
+            Some(Plant::CursorOldFence) => cursor.head.fence = lockstep_core::position::Lsn(1),
+            Some(Plant::CursorUnnamedScope) => {
+                let catalog = self.db.schema.catalog();
+                for shape in join["shapes"].as_array_mut().into_iter().flatten() {
+                    let request: Option<ShapeRequest> = serde_json::from_value(shape.clone()).ok();
+                    let Some(resolved) = request.and_then(|r| Shape::resolve(&r, &catalog).ok()) else {
+                        continue;
+                    };
+                    shape["have"] = true.into();
+                    shape["fingerprint"] = resolved.fingerprint.to_string().into();
+                    if !cursor.shapes.iter().any(|(id, _)| *id == resolved.id) {
+                        cursor.shapes.push((resolved.id, resolved.fingerprint));
+                    }
+                }
+            }
+            _ => return,
+        }
+        join["cursor"] = cursor.to_string().into();
+    }
+
+    fn client_sends(&mut self, at: usize, kind: &str, event: &str, payload: &Json) {
+        let client = &mut self.clients[at];
+        let Some(session) = client.session else { return };
+        client.next_ref += 1;
+        let topic = if event == "heartbeat" { "phoenix" } else { "sync" };
+        let text = json!(["1", format!("{kind}{}", client.next_ref), topic, event, payload]).to_string();
+        let wait = self.rng.between(100, 4_000);
+        let Some(link) = self.links.get_mut(&session) else { return };
+        link.up_at = (self.now + wait).max(link.up_at + 1).max(link.stalled_until);
+        let arrives = link.up_at;
+        self.at(arrives, Event::Up(session, text));
+    }
+
+    pub(super) fn up(&mut self, session: SessionId, text: &str) {
+        let Some(link) = self.links.get(&session) else { return };
+        if self.now < link.stalled_until {
+            self.at(link.stalled_until, Event::Up(session, text.to_owned()));
+            return;
+        }
+        let node = link.node;
+        let fresh = self.fresh_client();
+        self.nodes[node].hub.handle_text(session, text, &fresh);
+        self.drive(node);
+    }
+
+    pub(crate) fn deliver_soon(&mut self, session: SessionId) {
+        let wait =
+            if self.rng.one_in(40) { self.rng.between(5_000, 80_000) } else { self.rng.between(100, 3_000) };
+        let Some(link) = self.links.get_mut(&session) else { return };
+        if !link.scheduled {
+            link.scheduled = true;
+            let at = (self.now + wait).max(link.stalled_until);
+            self.at(at, Event::Down(session));
+        }
+    }
+
+    /// All that waits arrives.
+    pub(super) fn down(&mut self, session: SessionId) {
+        let Some(link) = self.links.get_mut(&session) else { return };
+        link.scheduled = false;
+        if self.now < link.stalled_until {
+            self.deliver_soon(session);
+            return;
+        }
+        let at = link.client;
+        while self.violation.is_none()
+            && let Some(frame) = self.links.get_mut(&session).and_then(|l| l.queue.pop())
+        {
+            if self.clients[at].session != Some(session) {
+                continue;
+            }
+            if !self.quiet && self.rng.one_in(6_000) {
+                self.kill_client(at);
+                return;
+            }
+            match std::str::from_utf8(&frame).map(|text| self.clients[at].hear(text)) {
+                Ok(Ok(heard)) => {
+                    self.heard(at, heard);
+                    self.clients[at].record();
+                }
+                Ok(Err(error)) => self.violate(format!("client {at}: {error}")),
+                Err(_) => self.violate(format!("client {at}: a frame that is not UTF-8")),
+            }
+        }
+        if self.links.get(&session).is_some_and(|l| l.closing) {
+            self.hang_up(session);
+        }
+    }
+
+    fn heard(&mut self, at: usize, heard: Heard) {
+        match heard {
+            Heard::Nothing => {}
+            Heard::Commit(commit) => self.judge(at, &commit),
+            Heard::Reply(to, ok, response) => match to.get(..1) {
+                Some("j") if ok => {
+                    let client = &mut self.clients[at];
+                    client.joined = true;
+                    client.replica.client = response["client"].as_str().map(str::to_owned);
+                    self.send_outbox(at);
+                }
+                Some("j") => self.go_offline(at, 20_000),
+                Some("h") => {
+                    let client = &mut self.clients[at];
+                    if let Some(cursor) = response["cursor"].as_str()
+                        && client.replica.waiting() == 0
+                    {
+                        client.replica.cursor = Some(cursor.to_owned());
+                    }
+                }
+                Some("m") => self.mutate_answered(at, ok, &response),
+                _ if !ok => self.violate(format!("client {at}: {to} refused: {response}")),
+                _ => {}
+            },
+        }
+    }
+
+    fn mutate_answered(&mut self, at: usize, ok: bool, response: &Json) {
+        self.clients[at].mutating = false;
+        if ok {
+            return;
+        }
+        self.trace(|| format!("client {at}: mutate answered {response}"));
+        let code = response["code"].as_str().unwrap_or_default().to_owned();
+        *self.report.resets.entry(format!("mutate: {code}")).or_default() += 1;
+        let client = &mut self.clients[at];
+        match code.as_str() {
+            "gap" => {
+                let last = response["last"].as_str().and_then(|n| n.parse().ok()).unwrap_or(0);
+                client.replica.renumber_after(last);
+            }
+            "renumber" | "unknown_client" => {
+                // A session speaks for one client id: the new one takes a new join.
+                let fresh = response["client"].as_str().unwrap_or_default().to_owned();
+                client.replica.renumber(&fresh);
+                self.go_offline(at, 1_000);
+            }
+            "busy" => {}
+            other => self.violate(format!("client {at}: a mutate message was answered with {other}")),
+        }
+    }
+
+    fn heartbeat(&mut self, at: usize) {
+        self.client_sends(at, "h", "heartbeat", &json!({}));
+    }
+
+    fn send_outbox(&mut self, at: usize) {
+        let client = &self.clients[at];
+        if !client.joined || client.mutating && !self.rng.one_in(20) {
+            return;
+        }
+        let client = &mut self.clients[at];
+        if let Some(payload) = client.replica.mutate() {
+            client.mutating = true;
+            if let Some(recorder) = &mut client.recorder {
+                recorder.observe(&client.replica);
+                recorder.sends(&client.replica);
+            }
+            self.client_sends(at, "m", "mutate", &payload);
+        }
+    }
+
+    /// A mutation goes into the outbox, which is stored before it is sent.
+    fn make_mutation(&mut self, at: usize) {
+        if self.clients[at].replica.outbox.len() > 20 {
+            return;
+        }
+        self.next_mutation += 1;
+        let id = format!("m{}", self.next_mutation);
+        let table = self.rng.index(APP_TABLES);
+        let some = |world: &mut Self| {
+            let rows = &world.db.visible[table];
+            let nth = world.rng.index(rows.len());
+            rows.keys().nth(nth).map(|k| k.iter().map(ToString::to_string).collect::<Vec<_>>())
+        };
+        let n = self.rng.below(600);
+        let list = self.rng.between(1, SCOPES);
+        let (op, meant) = match (self.rng.below(10), table, some(self)) {
+            (0, ..) => {
+                let key = self.fresh_key();
+                (
+                    json!({"op": "insert", "table": "lists", "values": {"id": &*key, "n": FORBIDDEN}}),
+                    Meant::Forbidden,
+                )
+            }
+            (1..=2, 1, Some(key)) => {
+                let values = json!({"id": key[0], "list_id": list, "n": n, "note": "again"});
+                (json!({"op": "insert", "table": "todos", "values": values}), Meant::MaybeTaken)
+            }
+            (3..=4, 0, Some(key)) => (
+                json!({"op": "update", "table": "lists", "key": {"id": key[0]}, "set": {"n": n}}),
+                Meant::Allowed,
+            ),
+            (3..=6, 2, Some(key)) => {
+                let key = json!({"org": key[0], "id": key[1]});
+                (
+                    json!({"op": "update", "table": "members", "key": key, "set": {"team": list}}),
+                    Meant::Allowed,
+                )
+            }
+            (7, 1, Some(key)) => {
+                (json!({"op": "delete", "table": "todos", "key": {"id": key[0]}}), Meant::Allowed)
+            }
+            _ => {
+                let key = self.fresh_key();
+                let values = json!({"id": &*key, "list_id": list, "n": n, "note": id});
+                (json!({"op": "insert", "table": "todos", "values": values}), Meant::Allowed)
+            }
+        };
+        let client = &mut self.clients[at];
+        client.made.insert(id.clone(), meant);
+        client.replica.push(id, vec![op]);
+    }
+
+    /// Another shape, or one fewer.
+    fn change_wishes(&mut self, at: usize) {
+        let shape = self.rng.index(self.db.schema.shapes.len());
+        let client = &mut self.clients[at];
+        let reference = shape.to_string();
+        if client.replica.wanted.iter().any(|w| w.reference == reference) {
+            if client.replica.wanted.len() > 2 {
+                client.replica.wanted.retain(|w| w.reference != reference);
+                client.shown.remove(&shape);
+                client.fresh.remove(&shape);
+                if client.joined {
+                    self.client_sends(at, "u", "unsubscribe", &json!({"refs": [reference]}));
+                }
+            }
+        } else if client.replica.wanted.len() < 5 && (client.session.is_none() || client.joined) {
+            client.want(&self.db.schema, shape);
+            if client.joined {
+                client.fresh.insert(shape);
+                let mut request = self.db.schema.shapes[shape].definition.clone();
+                request["ref"] = reference.into();
+                self.client_sends(at, "s", "subscribe", &json!({"shapes": [request]}));
+            }
+        }
+    }
+
+    /// The client closes its connection, and is away for so long.
+    pub(super) fn go_offline(&mut self, at: usize, long: u64) {
+        self.clients[at].offline_until = self.now + long;
+        if let Some(session) = self.clients[at].session {
+            self.hang_up(session);
+        }
+    }
+
+    /// Its process ends; what its store holds is left.
+    pub(super) fn kill_client(&mut self, at: usize) {
+        self.fault("client_killed");
+        let mut stored = self.clients[at].replica.clone();
+        stored.disconnected();
+        let wait = self.rng.between(1_000, 300_000);
+        self.go_offline(at, wait);
+        self.clients[at].replica = stored;
+    }
+
+    /// Both ends learn that the connection is gone.
+    pub(super) fn hang_up(&mut self, session: SessionId) {
+        let Some(link) = self.links.get(&session) else { return };
+        let node = link.node;
+        self.drop_link(session);
+        self.nodes[node].last_commit.remove(&session);
+        if self.nodes[node].alive {
+            self.nodes[node].hub.handle_closed(session);
+            self.drive(node);
+        }
+    }
+
+    /// The client's end.
+    pub(super) fn drop_link(&mut self, session: SessionId) {
+        let Some(link) = self.links.remove(&session) else { return };
+        let client = &mut self.clients[link.client];
+        if client.session == Some(session) {
+            client.disconnected();
+        }
+    }
+}
