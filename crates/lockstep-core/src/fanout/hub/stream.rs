@@ -18,7 +18,7 @@ impl Hub {
             (known.system, known.timeline, known.database)
                 == (identity.system, identity.timeline, identity.database)
         };
-        if !self.identity.as_ref().is_some_and(same) {
+        if self.identity.as_ref().is_some_and(|known| !same(known)) {
             self.leave_history();
         }
         // An id that a session waits to see may belong to a history that is gone, and never come.
@@ -30,10 +30,16 @@ impl Hub {
         self.next_poll = self.now;
     }
 
-    /// The server has another history: its xids and LSNs say nothing about what was seen and released before.
+    /// The server has another history: its xids and LSNs say nothing about what was seen and released before, and
+    /// mutations that were taken may be lost with the old one. Everybody comes back, is judged by a cursor, and
+    /// sends the outbox again.
     fn leave_history(&mut self) {
         self.flushed = Lsn(0);
         self.drop_held();
+        for (id, session) in self.sessions.iter_mut().filter(|(_, session)| session.joined) {
+            session.batches.clear();
+            self.outputs.push_back(Output::Close(*id, 1012, "the database's history changed; come back"));
+        }
     }
 
     /// The next server to answer may be another one, and an id mean another transaction there: what waits for one
