@@ -6,7 +6,7 @@ use serde_json::{Map, Value as Json, json};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A trace ends with the first commit after so many bytes.
-const BYTES: usize = 24 << 10;
+const BYTES: usize = 15 << 10;
 
 type Rows = BTreeMap<String, Json>;
 

@@ -208,7 +208,7 @@ fn comings_and_goings() -> Result<Trace, String> {
     s.shape("a", "todos", "f", NARROW).shape("b", "todos", "f", NARROW).rows("a", json!({"put": [[5, 1, "v"]]})).commit();
     s.reply("h", "ok", json!({"cursor": "script~heard"}));
     s.subscribe("d", json!({"table": "nothing"})).reply("s", "ok", json!({"shapes": [{"ref": "d", "error": {"code": "unknown_table", "message": "no such table"}}]}));
-    s.rows("b", json!({"put": [[6, 2, "u"]]})).commit();
+    s.rows("b", json!({"put": [[6, 2, "u"]]})).reply("h", "ok", json!({"cursor": "script~too soon"})).commit();
     s.end("script-comings-and-goings", &["subscribed again", "refused subscription"])
 }
 
