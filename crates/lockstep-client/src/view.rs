@@ -71,7 +71,9 @@ impl Table<'_> {
         });
         match (wire, value) {
             (Some("text"), Json::Number(_) | Json::Bool(_)) => value.to_string().into(),
-            (Some("int"), Json::String(text)) => text.parse::<i64>().map_or_else(|_| value.clone(), Json::from),
+            (Some("int"), Json::String(text)) => {
+                text.parse::<i64>().map_or_else(|_| value.clone(), Json::from)
+            }
             (Some("float"), Json::String(text)) => decoded("float", &text.as_str().into()),
             _ => value.clone(),
         }
@@ -128,7 +130,9 @@ impl Table<'_> {
     fn in_scope(&self, row: &Row) -> bool {
         let same = |a: &Json, b: &Json| plain(a) == plain(b);
         self.scopes.iter().any(|scope| match scope {
-            Json::Object(scope) => scope.iter().all(|(name, value)| row.get(name).is_none_or(|has| same(has, value))),
+            Json::Object(scope) => {
+                scope.iter().all(|(name, value)| row.get(name).is_none_or(|has| same(has, value)))
+            }
             _ => true,
         })
     }
@@ -148,7 +152,11 @@ fn table_name(name: &Json) -> String {
 fn decoded(wire: &str, value: &Json) -> Json {
     match (wire, value) {
         ("json", Json::String(text)) => serde_json::from_str(text).unwrap_or_default(),
-        ("float", Json::String(text)) => text.parse::<f64>().ok().and_then(|f| serde_json::Number::from_f64(f)).map_or_else(|| value.clone(), Json::from),
+        ("float", Json::String(text)) => text
+            .parse::<f64>()
+            .ok()
+            .and_then(|f| serde_json::Number::from_f64(f))
+            .map_or_else(|| value.clone(), Json::from),
         _ => value.clone(),
     }
 }
@@ -186,7 +194,10 @@ mod tests {
         let view = json!(replica.application_view(&shown));
         let rows = json!({"[1]": {"id": 1, "list": 1, "v": "7"}, "[3]": {"id": 3, "list": 1, "v": null}});
         assert_eq!(view, json!({"t": rows}));
-        assert_eq!(json!(replica.application_view(&BTreeSet::new())), json!({"t": {"[3]": {"id": 3, "list": "1"}}}));
+        assert_eq!(
+            json!(replica.application_view(&BTreeSet::new())),
+            json!({"t": {"[3]": {"id": 3, "list": "1"}}})
+        );
     }
 
     #[test]

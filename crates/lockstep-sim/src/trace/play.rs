@@ -44,7 +44,8 @@ pub fn play(trace: &Trace) -> Result<Trace, String> {
         }
         recorder.observe(&replica);
     }
-    let played = recorder.finish(trace.name.clone(), trace.from.clone()).ok_or("a trace that cannot be used")?;
+    let played =
+        recorder.finish(trace.name.clone(), trace.from.clone()).ok_or("a trace that cannot be used")?;
     Ok(played)
 }
 

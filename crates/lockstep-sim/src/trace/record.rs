@@ -5,7 +5,7 @@ use lockstep_client::{Commit, Heard, Replica, View};
 use serde_json::{Map, Value as Json, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A trace ends with the first commit after so many bytes.
+/// Of a trace from a world: small enough to be read, and to be replayed with a death at every step.
 const BYTES: usize = 15 << 10;
 
 type Rows = BTreeMap<String, Json>;
@@ -47,6 +47,8 @@ pub struct Recorder {
     frames: u32,
     /// Frames of unknown kinds are strewn in.
     strews: bool,
+    /// It is full with the first commit after so many bytes.
+    bytes_most: Option<usize>,
     full: bool,
     unusable: bool,
 }
@@ -54,7 +56,7 @@ pub struct Recorder {
 impl Recorder {
     /// A new one; with `strews` the node is one of a later version, which sends what this one does not know.
     pub fn new(strews: bool) -> Self {
-        Self { strews, ..Self::default() }
+        Self { strews, bytes_most: Some(BYTES), ..Self::default() }
     }
 
     /// What was written, if it can be used. A trace that never became full is one too.
@@ -109,7 +111,8 @@ impl Recorder {
         let columns = |r: &String| replica.columns_of(r).unwrap_or_default();
         for (one, rows) in &self.told.rows {
             for (other, others) in &self.told.rows {
-                let same = self.wanted.get(one).map(|d| &d["table"]) == self.wanted.get(other).map(|d| &d["table"]);
+                let same =
+                    self.wanted.get(one).map(|d| &d["table"]) == self.wanted.get(other).map(|d| &d["table"]);
                 if same && columns(one) != columns(other) && rows.1.keys().any(|k| others.1.contains_key(k)) {
                     self.covers.insert("one row in shapes of different columns".into());
                 }
@@ -136,7 +139,9 @@ impl Recorder {
                 json!({"ref": r, "have": fingerprint.is_some(), "fingerprint": fingerprint})
             })
             .collect();
-        self.push(json!({"do": "join", "client": replica.client, "cursor": replica.cursor, "shapes": shapes}));
+        self.push(
+            json!({"do": "join", "client": replica.client, "cursor": replica.cursor, "shapes": shapes}),
+        );
     }
 
     /// A frame arrived, and the client has taken it.
@@ -203,11 +208,13 @@ impl Recorder {
         }
         self.held = self.covered.clone();
         self.expect(replica);
-        self.full |= self.bytes > BYTES;
+        self.full = self.bytes_most.is_some_and(|most| self.bytes > most);
     }
 
     fn rows(&mut self, name: &str, payload: &Json) {
-        let Some(reference) = self.names.get(name).cloned().filter(|r| self.wanted.contains_key(r)) else { return };
+        let Some(reference) = self.names.get(name).cloned().filter(|r| self.wanted.contains_key(r)) else {
+            return;
+        };
         match payload["reset"].as_str() {
             Some(reason) => self.cover(format!("reset: {reason}")),
             // The node resumed what a client that follows the rules no longer holds.
@@ -258,7 +265,11 @@ impl Recorder {
             refused: self.refused.clone(),
             rows: rows.collect(),
             // An unsubscribed shape is held until the cursor moves, and not shown.
-            view: replica.application_view(&self.held).into_iter().filter(|(_, rows)| !rows.is_empty()).collect(),
+            view: replica
+                .application_view(&self.held)
+                .into_iter()
+                .filter(|(_, rows)| !rows.is_empty())
+                .collect(),
         }
     }
 
@@ -280,7 +291,11 @@ impl Recorder {
         let outbox: Vec<Json> = now.outbox.iter().map(|(n, id)| json!([n.to_string(), id])).collect();
         tell("outbox", now.outbox != before.outbox, outbox.into());
         tell("refused", now.refused != before.refused, json!(now.refused));
-        let rows: Map<String, Json> = now.rows.iter().filter_map(|(r, held)| shape_change(before.rows.get(r), held).map(|c| (r.clone(), c))).collect();
+        let rows: Map<String, Json> = now
+            .rows
+            .iter()
+            .filter_map(|(r, held)| shape_change(before.rows.get(r), held).map(|c| (r.clone(), c)))
+            .collect();
         let gone = before.rows.keys().filter(|r| !now.rows.contains_key(*r)).map(|r| (r.clone(), Json::Null));
         let rows: Map<String, Json> = rows.into_iter().chain(gone).collect();
         tell("rows", !rows.is_empty(), rows.into());
@@ -295,7 +310,8 @@ fn shape_change(before: Option<&(Vec<String>, Rows)>, now: &(Vec<String>, Rows))
     let same_columns = before.filter(|b| b.0 == now.0);
     let empty = Rows::new();
     let old = same_columns.map_or(&empty, |b| &b.1);
-    let put = now.1.iter().filter(|(k, row)| old.get(*k) != Some(row)).map(|(k, row)| (k.clone(), row.clone()));
+    let put =
+        now.1.iter().filter(|(k, row)| old.get(*k) != Some(row)).map(|(k, row)| (k.clone(), row.clone()));
     let gone = old.keys().filter(|k| !now.1.contains_key(*k)).map(|k| (k.clone(), Json::Null));
     let rows: Map<String, Json> = put.chain(gone).collect();
     match same_columns {
@@ -312,8 +328,11 @@ fn view_change(before: &View, now: &View) -> Map<String, Json> {
     let names: BTreeSet<&String> = before.keys().chain(now.keys()).collect();
     for name in names {
         let (old, new) = (before.get(name).unwrap_or(&empty), now.get(name).unwrap_or(&empty));
-        let mut rows: Map<String, Json> =
-            new.iter().filter(|(k, row)| old.get(*k) != Some(row)).map(|(k, row)| (k.clone(), json!(row))).collect();
+        let mut rows: Map<String, Json> = new
+            .iter()
+            .filter(|(k, row)| old.get(*k) != Some(row))
+            .map(|(k, row)| (k.clone(), json!(row)))
+            .collect();
         rows.extend(old.keys().filter(|k| !new.contains_key(*k)).map(|k| (k.clone(), Json::Null)));
         if !rows.is_empty() {
             changes.insert(name.clone(), rows.into());

@@ -27,7 +27,9 @@ fn choose(mut from: Vec<Trace>) -> Vec<Trace> {
     let mut chosen: Vec<Trace> = Vec::new();
     while chosen.len() < TRACES {
         let adds = |t: &Trace| t.covers.difference(&shown).count();
-        let Some((at, best)) = from.iter().enumerate().max_by_key(|(_, t)| (adds(t), std::cmp::Reverse(t.events.len()))) else {
+        let Some((at, best)) =
+            from.iter().enumerate().max_by_key(|(_, t)| (adds(t), std::cmp::Reverse(t.events.len())))
+        else {
             break;
         };
         if adds(best) == 0 {
