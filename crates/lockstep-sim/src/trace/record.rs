@@ -5,8 +5,8 @@ use lockstep_client::{Commit, Heard, Replica, View};
 use serde_json::{Map, Value as Json, json};
 use std::collections::{BTreeMap, BTreeSet};
 
-/// A trace ends with the first commit after so many bytes.
-const BYTES: usize = 24 << 10;
+/// Of a trace from a world: small enough to be read, and to be replayed with a death at every step.
+const BYTES: usize = 15 << 10;
 
 type Rows = BTreeMap<String, Json>;
 
@@ -47,6 +47,8 @@ pub struct Recorder {
     frames: u32,
     /// Frames of unknown kinds are strewn in.
     strews: bool,
+    /// It is full with the first commit after so many bytes.
+    bytes_most: Option<usize>,
     full: bool,
     unusable: bool,
 }
@@ -54,7 +56,7 @@ pub struct Recorder {
 impl Recorder {
     /// A new one; with `strews` the node is one of a later version, which sends what this one does not know.
     pub fn new(strews: bool) -> Self {
-        Self { strews, ..Self::default() }
+        Self { strews, bytes_most: Some(BYTES), ..Self::default() }
     }
 
     /// What was written, if it can be used. A trace that never became full is one too.
@@ -206,7 +208,7 @@ impl Recorder {
         }
         self.held = self.covered.clone();
         self.expect(replica);
-        self.full |= self.bytes > BYTES;
+        self.full = self.bytes_most.is_some_and(|most| self.bytes > most);
     }
 
     fn rows(&mut self, name: &str, payload: &Json) {

@@ -11,14 +11,19 @@ import { memoryStore } from '../../src/store_memory'
 /** Any; a page finds its store by it. */
 export const URL_OF_NODE = 'ws://trace/socket'
 
-/**
- * When a page dies, counted in its transactions (1 is the first after opening): before one, in it after so many of its
- * requests were carried out (the last one, if there are fewer), or after it, before anybody hears of it.
- */
-export type Death = { at: 'before' | 'after'; transaction: number } | { at: 'within'; transaction: number; requests: number }
-
-/** Rejections of the page's waits, once it is dead. */
+/** What waits for a page rejects with when it is dead. */
 export class Died extends Error {}
+
+/**
+ * One page. Each request of a transaction that was carried out is a step, and so is the end of each transaction. At its
+ * last step the page dies: after a request, what it was part of is undone; after an end, nobody hears of it.
+ */
+interface Page {
+  dead: boolean
+  busy: number
+  steps: number
+  lastStep: number
+}
 
 class Locks {
   private readonly held = new Set<string>()
@@ -38,13 +43,13 @@ class Locks {
 }
 
 export class Disk {
-  /** pages that died, by where */
+  /** pages that died, by where: before their first transaction, within one, after one that nobody heard the end of */
   readonly deaths = { before: 0, within: 0, after: 0 }
   /** what the page found when it opened */
   found: StoreContents | null = null
   private readonly memory = memoryStore()
   private readonly locks = new Locks()
-  private page = { dead: false, busy: 0, transactions: 0, death: null as Death | null }
+  private page: Page = { dead: false, busy: 0, steps: 0, lastStep: Infinity }
 
   constructor(private readonly kind: 'indexeddb' | 'memory') {
     globalThis.indexedDB = new IDBFactory()
@@ -52,37 +57,44 @@ export class Disk {
   }
 
   /** The store of a new page. */
-  newPage(death: Death | null): Store {
+  newPage(): Store {
     this.locks.clear()
-    const page = { dead: false, busy: 0, transactions: 0, death }
+    const page: Page = { dead: false, busy: 0, steps: 0, lastStep: Infinity }
     this.page = page
     const store = this.kind === 'memory' ? this.memory : idbStore()
-    const guarded = async <T>(isTransaction: boolean, call: () => Promise<T>): Promise<T> => {
+    const transaction = async <T>(call: () => Promise<T>): Promise<T> => {
       if (page.dead) return never()
-      if (isTransaction) page.transactions += 1
-      const planned = isTransaction && page.death?.transaction === page.transactions ? page.death.at : null
-      if (planned === 'before') return this.die(planned)
+      if (page.steps === page.lastStep) return this.die('before')
       page.busy += 1
-      const undo = planned === 'within' && this.kind === 'indexeddb' ? dieWithin((page.death as { requests: number }).requests) : null
+      const unwatch = this.kind === 'indexeddb' ? watch(page) : () => undefined
       const ended = await call().then(
         (value) => ({ value }),
         (error: unknown) => ({ error }),
       )
-      undo?.()
+      unwatch()
       page.busy -= 1
-      // a transaction without requests cannot be cut short
-      if (undo !== null) return this.die('error' in ended ? 'within' : 'after')
-      if (planned === 'after') return this.die(planned)
-      if (page.dead) return never()
+      if (page.steps === page.lastStep) return this.die('within')
+      page.steps += 1
+      if (page.steps === page.lastStep) return this.die('after')
       if ('error' in ended) throw ended.error
       return ended.value
     }
     return {
-      open: (url, subject) => guarded(false, async () => (this.found = await store.open(url, subject))),
-      adopt: (database) => guarded(true, () => store.adopt(database)),
-      write: (write) => guarded(true, () => store.write(write)),
-      close: () => guarded(false, () => store.close()),
+      open: async (url, subject) => {
+        page.busy += 1
+        this.found = await store.open(url, subject)
+        page.busy -= 1
+        return this.found
+      },
+      adopt: (database) => transaction(() => store.adopt(database)),
+      write: (write) => transaction(() => store.write(write)),
+      close: () => store.close(),
     }
+  }
+
+  /** The page will die so many steps from now; 0 is before its next transaction. */
+  dieAfter(steps: number): void {
+    this.page.lastStep = this.page.steps + steps
   }
 
   /** Waits until the page has done all that it does by itself. Rejects with Died when it died. */
@@ -107,7 +119,7 @@ export class Disk {
     }
   }
 
-  private die<T>(at: Death['at']): Promise<T> {
+  private die<T>(at: keyof Disk['deaths']): Promise<T> {
     this.page.dead = true
     this.deaths[at] += 1
     return never()
@@ -118,19 +130,17 @@ function never<T>(): Promise<T> {
   return new Promise<T>(() => undefined)
 }
 
-/** Aborts the transaction under way once so many of its requests are done, or its last one. Returns how to stop that. */
-function dieWithin(requests: number): () => void {
+/** Counts requests that were carried out, and at the last step aborts their transaction. Returns how to stop. */
+function watch(page: Page): () => void {
   const methods = ['put', 'delete', 'clear'] as const
   const originals = methods.map((name) => IDBObjectStore.prototype[name])
-  let done = 0
-  let issued = 0
   methods.forEach((name, at) => {
     IDBObjectStore.prototype[name] = function (this: IDBObjectStore, ...args: unknown[]) {
       const request = (originals[at] as (...args: unknown[]) => IDBRequest).apply(this, args)
-      issued += 1
       request.addEventListener('success', () => {
-        done += 1
-        if (done === requests || (done < requests && done === issued)) request.transaction?.abort()
+        if (page.steps === page.lastStep) return
+        page.steps += 1
+        if (page.steps === page.lastStep) request.transaction?.abort()
       })
       return request
     } as never

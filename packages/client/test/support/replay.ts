@@ -9,16 +9,13 @@ import type { StoreContents } from '../../src/store'
 import type { Subscription } from '../../src/subscriptions'
 import type { LiveQuery } from '../../src/live_query'
 import type { Timers } from '../../src/timers'
-import { type Death, Died, type Disk, URL_OF_NODE } from './disk'
+import { Died, type Disk, URL_OF_NODE } from './disk'
 import { FakeServer, type Sent } from './fake_server'
 import type { State, Trace, TraceEvent } from './trace'
 
 type Row = Record<string, unknown>
 type Message = [string | null, string | null, string, string, any]
 
-
-/** Called when a page is born, with how many before it died without getting any further; gives when it dies. */
-export type Fate = (deathsInRow: number) => Death | null
 
 /** Delays of nothing pass by themselves, the others when the replay says so. */
 class ReplayTimers implements Timers {
@@ -73,35 +70,41 @@ export class Replay {
   private batch: Message[] = []
   private isEstablished = false
   private deathsInRow = 0
-  private lastAt = 0
 
   constructor(
     private readonly trace: Trace,
     private readonly disk: Disk,
-    private readonly fate: Fate = () => null,
-    /** look at the store after every step, not only when a page is born and at the end */
-    private readonly looksOften = false,
+    /**
+     * `never`: the page lives, and its store is looked at after every event. `everywhere`: pages die, in every
+     * transaction the first before it, the next one a step later, until one has done it.
+     */
+    private readonly dies: 'never' | 'everywhere',
   ) {}
 
   /** Replays all of it. Gives the number of comparisons. */
   async run(): Promise<number> {
     const { events } = this.trace
-    await this.untilBorn()
+    await this.untilBorn(0, true)
     for (let at = 0; at < events.length; ) {
       try {
         await this.step(at)
         at += 1
+        if (this.deathsInRow > 0) this.survived()
       } catch (error) {
         if (!(error instanceof Died)) throw this.told(error as Error, at)
         this.deathsInRow += 1
         at = await this.untilBorn(at)
       }
-      if (at > this.lastAt) this.deathsInRow = 0
-      this.lastAt = at
     }
     this.compareStored(await this.disk.look(), this.before(events.length))
     await this.client.close()
     return this.comparisons
+  }
+
+  /** An event that one page died in was done by another: its next transaction is one to die in again. */
+  private survived(): void {
+    this.deathsInRow = 0
+    if (this.dies === 'everywhere') this.disk.dieAfter(0)
   }
 
   private told(error: Error, at: number): Error {
@@ -119,21 +122,24 @@ export class Replay {
   }
 
   /** A new page, and another one if it dies on the way. Gives the event to go on with: the one it died in, or the next. */
-  private async untilBorn(at?: number): Promise<number> {
-    let state = this.before(at ?? 0)
-    let isDone: boolean | null = at === undefined ? false : null
+  private async untilBorn(at: number, isFirst = false): Promise<number> {
+    let state = this.before(at)
+    let isDone = isFirst ? false : null
     for (;;) {
       try {
         const found = await this.open()
-        if (at === undefined) return 0
-        // what changed nothing is done again
-        isDone ??= this.before(at) !== this.after(at) && textOf(this.stored(found)) === textOf(wantedOf(this.after(at)))
-        if (isDone) state = this.after(at)
+        if (isDone === null) {
+          // what changed nothing is done again
+          isDone = this.before(at) !== this.after(at) && textOf(this.stored(found)) === textOf(wantedOf(this.after(at)))
+          if (isDone) [state, this.deathsInRow] = [this.after(at), 0]
+        }
+        if (this.dies === 'everywhere') this.disk.dieAfter(this.deathsInRow)
+        if (isFirst) return 0
         this.compareStored(found, state)
         await this.resume(this.trace.events[at] as TraceEvent, state, isDone)
         return isDone ? at + 1 : at
       } catch (error) {
-        if (!(error instanceof Died)) throw this.told(error as Error, at ?? 0)
+        if (!(error instanceof Died)) throw this.told(error as Error, at)
         this.deathsInRow += 1
       }
     }
@@ -144,7 +150,7 @@ export class Replay {
     this.server = new FakeServer()
     this.timers = new ReplayTimers()
     this.queries.clear()
-    const store = this.disk.newPage(this.fate(this.deathsInRow))
+    const store = this.disk.newPage()
     this.client = new LockstepClient({ url: URL_OF_NODE, store }, { transport: this.server.transport, timers: this.timers })
     this.subscribeAgain()
     await this.disk.quiet()
@@ -375,7 +381,7 @@ export class Replay {
       expect({ table, rows: textsOf(query.getSnapshot()) }).toEqual({ table, rows: textsOf(Object.values(state.view[table] ?? {})) })
     }
     this.comparisons += 1
-    if (this.looksOften) this.compareStored(await this.disk.look(), state)
+    if (this.dies === 'never') this.compareStored(await this.disk.look(), state)
   }
 
   private compareStored(contents: StoreContents, state: State): void {
