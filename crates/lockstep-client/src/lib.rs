@@ -5,6 +5,8 @@
 
 mod client;
 mod replica;
+mod view;
 
 pub use client::{Client, ClientError};
 pub use replica::{Commit, Heard, Outcome, Pending, Replica, ReplicaError, Row, Wanted, row_digest};
+pub use view::View;

@@ -17,12 +17,14 @@ pub struct Wanted {
 
 /// A shape as the node described it, with its rows by the text of their key.
 #[derive(Debug, Clone, Default, PartialEq)]
-struct Held {
-    reference: String,
+pub(crate) struct Held {
+    pub(crate) reference: String,
     fingerprint: String,
-    columns: Vec<String>,
-    key: Vec<usize>,
-    rows: BTreeMap<String, Vec<Json>>,
+    pub(crate) columns: Vec<String>,
+    /// How the values of each column travel.
+    pub(crate) wires: Vec<String>,
+    pub(crate) key: Vec<usize>,
+    pub(crate) rows: BTreeMap<String, Vec<Json>>,
     /// The sum of [`row_digest`] over `rows`.
     digest: u64,
 }
@@ -134,7 +136,7 @@ pub struct Replica {
     pub confirmed: u64,
     /// Frames of unknown kinds.
     pub unknown: u64,
-    shapes: BTreeMap<String, Held>,
+    pub(crate) shapes: BTreeMap<String, Held>,
     batch: Vec<(String, Json)>,
 }
 
@@ -273,8 +275,10 @@ impl Replica {
         let text =
             |name: &str| payload[name].as_str().map(str::to_owned).ok_or_else(|| bad("a shape's fields"));
         let columns = payload["columns"].as_array().ok_or_else(|| bad("a shape's columns"))?;
-        let columns: Vec<String> =
-            columns.iter().filter_map(|c| c["name"].as_str().map(str::to_owned)).collect();
+        let each = |field: &str| -> Vec<String> {
+            columns.iter().map(|c| c[field].as_str().unwrap_or_default().to_owned()).collect()
+        };
+        let (wires, columns) = (each("wire"), each("name"));
         let key = payload["key"].as_array().ok_or_else(|| bad("a shape's key"))?;
         let at = |k: &Json| columns.iter().position(|c| k.as_str() == Some(c));
         let key: Option<Vec<usize>> = key.iter().map(at).collect();
@@ -284,6 +288,7 @@ impl Replica {
         held.reference = reference;
         held.fingerprint = text("fingerprint")?;
         held.columns = columns;
+        held.wires = wires;
         held.key = key.ok_or_else(|| bad("a key of columns that the shape lacks"))?;
         Ok(())
     }
@@ -355,6 +360,16 @@ impl Replica {
         let held = self.shapes.values().find(|h| h.reference == reference)?;
         let named = |row: &Vec<Json>| held.columns.iter().cloned().zip(row.iter().cloned()).collect::<Row>();
         Some(held.rows.iter().map(|(k, row)| (k.clone(), named(row))).collect())
+    }
+
+    /// A subscription's columns, in the order in which its values travel; None before its first commit.
+    pub fn columns_of(&self, reference: &str) -> Option<&[String]> {
+        self.shapes.values().find(|h| h.reference == reference).map(|h| h.columns.as_slice())
+    }
+
+    /// The fingerprint under which a subscription's rows are held; None before its first commit.
+    pub fn fingerprint_of(&self, reference: &str) -> Option<&str> {
+        self.shapes.values().find(|h| h.reference == reference).map(|h| h.fingerprint.as_str())
     }
 
     /// The columns of a subscription and its rows, uncopied; None before its first commit.

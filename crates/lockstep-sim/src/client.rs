@@ -3,7 +3,8 @@
 use crate::history::Position;
 use crate::rng::Rng;
 use crate::schema::Schema;
-use lockstep_client::{Replica, Wanted};
+use crate::trace::Recorder;
+use lockstep_client::{Heard, Replica, ReplicaError, Wanted};
 use lockstep_core::fanout::hub::SessionId;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -49,6 +50,8 @@ pub struct Client {
     pub offline_until: u64,
     /// The newest transaction it was shown.
     pub newest: String,
+    /// Writes its trace.
+    pub recorder: Option<Box<Recorder>>,
 }
 
 impl Client {
@@ -69,6 +72,7 @@ impl Client {
             node: None,
             offline_until: 0,
             newest: String::new(),
+            recorder: None,
         };
         for _ in 0..3 {
             let shape = rng.index(schema.shapes.len());
@@ -90,12 +94,31 @@ impl Client {
 
     /// The connection is gone.
     pub fn disconnected(&mut self) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.disconnected(&self.replica);
+        }
         self.replica.disconnected();
         self.session = None;
         self.joined = false;
         self.established = false;
         self.mutating = false;
         self.fresh.clear();
+    }
+
+    /// Takes a frame.
+    pub fn hear(&mut self, text: &str) -> Result<Heard, ReplicaError> {
+        let heard = self.replica.handle(text)?;
+        if let Some(recorder) = &mut self.recorder {
+            recorder.frame(text, &heard, &self.replica);
+        }
+        Ok(heard)
+    }
+
+    /// Tells the recorder that something may have changed.
+    pub fn record(&mut self) {
+        if let Some(recorder) = &mut self.recorder {
+            recorder.observe(&self.replica);
+        }
     }
 
     /// Indices of the shapes that it wants.

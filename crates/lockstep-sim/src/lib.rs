@@ -9,4 +9,5 @@ pub mod plant;
 pub mod report;
 pub mod rng;
 pub mod schema;
+pub mod trace;
 pub mod world;

@@ -3,7 +3,9 @@
 use clap::Parser;
 use lockstep_sim::plant::Plant;
 use lockstep_sim::report::Report;
+use lockstep_sim::trace;
 use lockstep_sim::world::World;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::PoisonError;
@@ -29,6 +31,9 @@ struct Options {
     /// Worlds at a time.
     #[arg(long, default_value_t = 2)]
     threads: usize,
+    /// Write traces for `vectors/` to this directory instead: those of one seed, or a choice that covers everything.
+    #[arg(long, value_name = "DIR")]
+    trace: Option<PathBuf>,
 }
 
 fn plant(name: &str) -> Result<Plant, String> {
@@ -36,8 +41,36 @@ fn plant(name: &str) -> Result<Plant, String> {
     Plant::named(name).ok_or_else(|| format!("there are: {}", names()))
 }
 
+fn write_traces(directory: &Path, options: &Options) -> ExitCode {
+    let mut traces = match options.seed {
+        Some(seed) => World::new(seed, options.plant).record(seed),
+        None => trace::search(Duration::from_secs(options.seconds)),
+    };
+    match trace::scripts() {
+        Ok(scripts) if options.seed.is_none() => traces.extend(scripts),
+        Ok(_) => {}
+        Err(error) => {
+            eprintln!("{error}");
+            return ExitCode::FAILURE;
+        }
+    }
+    for trace in traces {
+        match trace.write(directory) {
+            Ok(path) => println!("{} ({} events)", path.display(), trace.events.len()),
+            Err(error) => {
+                eprintln!("{}: {error}", directory.display());
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    ExitCode::SUCCESS
+}
+
 fn main() -> ExitCode {
     let options = Options::parse();
+    if let Some(directory) = &options.trace {
+        return write_traces(directory, &options);
+    }
     let began = Instant::now();
     let until = began + Duration::from_secs(options.seconds);
     let first = options.seed.unwrap_or(1);

@@ -73,11 +73,13 @@ export function encodeRecord(record: Readonly<Record<string, unknown>>): Record<
 
 /**
  * What an operation's value will look like once the server sent it back, as well as can be told without asking:
- * a number for a `text` column (int8, numeric) becomes text, so that keys and comparisons agree with the server's rows.
+ * a number for a `text` column (int8, numeric) becomes text, digits for an `int` column a number, so that keys and
+ * comparisons agree with the server's rows.
  */
 export function guessValue(column: Column | undefined, value: Json): unknown {
   if (column === undefined || value === null) return value
   if (column.wire === 'text' && (typeof value === 'number' || typeof value === 'boolean')) return String(value)
+  if (column.wire === 'int' && typeof value === 'string' && /^-?\d+$/.test(value)) return Number(value)
   if (column.wire === 'float' && typeof value === 'string') return Number(value)
   return value
 }

@@ -27,6 +27,8 @@ describe('values', () => {
   it('guesses a written value as the server will send it back', () => {
     expect(guessValue({ name: 'n', type: 'int8', wire: 'text' }, 5)).toBe('5')
     expect(guessValue({ name: 'n', type: 'int4', wire: 'int' }, 5)).toBe(5)
+    expect(guessValue({ name: 'n', type: 'int4', wire: 'int' }, '-5')).toBe(-5)
+    expect(guessValue({ name: 'n', type: 'int4', wire: 'int' }, 'five')).toBe('five')
     expect(guessValue({ name: 'n', type: 'jsonb', wire: 'json' }, { a: 1 })).toEqual({ a: 1 })
     expect(guessValue({ name: 'n', type: 'float8', wire: 'float' }, 'Infinity')).toBe(Number.POSITIVE_INFINITY)
     expect(guessValue({ name: 'n', type: 'int8', wire: 'text' }, null)).toBeNull()

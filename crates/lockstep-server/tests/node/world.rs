@@ -108,7 +108,10 @@ impl World {
     /// Waits until the client holds what the same SELECTs say now, all tables at once.
     pub async fn settled(&self, client: &mut Client) {
         let truth = self.truth(&client.replica).await;
-        let held = |replica: &Replica| held(replica) == truth;
+        // An empty shape looks like one that has not arrived.
+        let arrived =
+            |replica: &Replica| replica.wanted.iter().all(|w| replica.rows_of(&w.reference).is_some());
+        let held = |replica: &Replica| arrived(replica) && held(replica) == truth;
         if let Err(error) = client.until(held).await {
             panic!("{error}\nheld {:#?}\ntruth {truth:#?}", self::held(&client.replica));
         }

@@ -15,6 +15,11 @@ use serde_json::{Value as Json, json};
 impl World {
     /// One step of a client's life; the next one follows by itself.
     pub(super) fn client_acts(&mut self, at: usize, generation: u64) {
+        self.client_step(at, generation);
+        self.clients[at].record();
+    }
+
+    fn client_step(&mut self, at: usize, generation: u64) {
         let wait = self.rng.between(2_000, 60_000);
         self.after(wait, Event::Client(at, generation));
         let client = &self.clients[at];
@@ -57,6 +62,9 @@ impl World {
         self.drive(node);
         let client = &mut self.clients[at];
         client.session = Some(session);
+        if let Some(recorder) = &mut client.recorder {
+            recorder.join(&client.replica);
+        }
         let mut join = client.replica.join();
         if client.replica.cursor.is_some() && client.node.is_some_and(|n| n != node) {
             self.report.resumes_other_node += 1;
@@ -144,8 +152,11 @@ impl World {
                 self.kill_client(at);
                 return;
             }
-            match std::str::from_utf8(&frame).map(|text| self.clients[at].replica.handle(text)) {
-                Ok(Ok(heard)) => self.heard(at, heard),
+            match std::str::from_utf8(&frame).map(|text| self.clients[at].hear(text)) {
+                Ok(Ok(heard)) => {
+                    self.heard(at, heard);
+                    self.clients[at].record();
+                }
                 Ok(Err(error)) => self.violate(format!("client {at}: {error}")),
                 Err(_) => self.violate(format!("client {at}: a frame that is not UTF-8")),
             }
@@ -187,6 +198,7 @@ impl World {
         if ok {
             return;
         }
+        self.trace(|| format!("client {at}: mutate answered {response}"));
         let code = response["code"].as_str().unwrap_or_default().to_owned();
         *self.report.resets.entry(format!("mutate: {code}")).or_default() += 1;
         let client = &mut self.clients[at];
@@ -218,6 +230,10 @@ impl World {
         let client = &mut self.clients[at];
         if let Some(payload) = client.replica.mutate() {
             client.mutating = true;
+            if let Some(recorder) = &mut client.recorder {
+                recorder.observe(&client.replica);
+                recorder.sends(&client.replica);
+            }
             self.client_sends(at, "m", "mutate", &payload);
         }
     }

@@ -19,6 +19,7 @@ use crate::pg::{Db, TxId};
 use crate::plant::Plant;
 use crate::report::Report;
 use crate::rng::Rng;
+use crate::trace::{Recorder, Trace};
 use bytes::Bytes;
 use lockstep_core::fanout::hub::{CatchUpAnswer, PollAnswer, SessionId};
 use std::collections::{BTreeMap, BinaryHeap, HashMap};
@@ -126,6 +127,8 @@ pub struct World {
     pub(crate) unconfirmed: Vec<usize>,
     pub(crate) waiters: HashMap<TxId, Waiter>,
     pub(crate) sends_empty: bool,
+    /// The primary changes often.
+    pub(crate) promotes: bool,
     /// Cursors are shortened often. A shortened one does not tell what was shown ahead of its visibility (a known
     /// limit), so commits of these worlds become visible as they are flushed.
     pub(crate) short_cursors: bool,
@@ -145,6 +148,8 @@ pub struct World {
     pub(crate) report: Report,
     pub(crate) violation: Option<String>,
     pub(crate) traced: bool,
+    /// Clients write traces.
+    recorded: bool,
 }
 
 impl World {
@@ -168,6 +173,7 @@ impl World {
             unconfirmed: Vec::new(),
             waiters: HashMap::new(),
             sends_empty,
+            promotes: rng.one_in(3),
             short_cursors,
             nodes: Vec::new(),
             clients: Vec::new(),
@@ -183,12 +189,29 @@ impl World {
             report: Report::default(),
             violation: None,
             traced: false,
+            recorded: false,
             rng,
         }
     }
 
     /// Runs to the end, or to the first violation.
     pub fn run(mut self) -> (Report, Option<String>) {
+        self.play();
+        (self.report, self.violation)
+    }
+
+    /// Runs to the end with clients that write traces. They are born one after another, to see all times of a world.
+    pub fn record(mut self, seed: u64) -> Vec<Trace> {
+        self.recorded = true;
+        self.play();
+        let traces = self.clients.into_iter().enumerate().filter_map(|(at, client)| {
+            let from = format!("client {at} of the world of seed {seed}");
+            client.recorder?.finish(format!("world-{seed}-{at}"), from)
+        });
+        traces.collect()
+    }
+
+    fn play(&mut self) {
         self.traced = std::env::var_os("LOCKSTEP_SIM_TRACE").is_some();
         self.fixture();
         for node in 0..NODES {
@@ -197,9 +220,13 @@ impl World {
             self.after(0, Event::Feed(node, self.nodes[node].feed.generation));
         }
         for index in 0..CLIENTS {
-            let client = Client::new(&mut self.rng, &self.db.schema);
+            let mut client = Client::new(&mut self.rng, &self.db.schema);
+            let mut wait = 150_000 + self.rng.below(200_000);
+            if self.recorded {
+                client.recorder = Some(Box::new(Recorder::new(index % 3 == 2)));
+                wait += index as u64 * 500_000;
+            }
             self.clients.push(client);
-            let wait = 150_000 + self.rng.below(200_000);
             self.after(wait, Event::Client(index, 0));
         }
         for index in 0..WRITERS {
@@ -222,7 +249,6 @@ impl World {
         self.report.seeds = 1;
         self.report.transactions = self.db.commits.iter().filter(|c| c.received).count() as u64;
         self.report.transactions += self.report.received_and_lost;
-        (self.report, self.violation)
     }
 
     fn run_until(&mut self, end: Micros) {
