@@ -45,7 +45,11 @@ impl Hub {
             if let Some(session) = self.sessions.get_mut(&id) {
                 session.batches.clear();
             }
-            self.outputs.push_back(Output::Close(id, 1012, "the stream broke while a write waited; come back"));
+            self.outputs.push_back(Output::Close(
+                id,
+                1012,
+                "the stream broke while a write waited; come back",
+            ));
         }
     }
 
