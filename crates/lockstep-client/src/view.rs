@@ -155,11 +155,7 @@ fn decoded(wire: &str, value: &Json) -> Json {
         ("float", Json::String(text)) => text
             .parse::<f64>()
             .ok()
-<<<<<<< HEAD
             .and_then(serde_json::Number::from_f64)
-=======
-            .and_then(|f| serde_json::Number::from_f64(f))
->>>>>>> vectors
             .map_or_else(|| value.clone(), Json::from),
         _ => value.clone(),
     }

@@ -273,13 +273,9 @@ fn comings_and_goings() -> Result<Trace, String> {
         "ok",
         json!({"shapes": [{"ref": "d", "error": {"code": "unknown_table", "message": "no such table"}}]}),
     );
-<<<<<<< HEAD
-    s.rows("b", json!({"put": [[6, 2, "u"]]})).commit();
-=======
     s.rows("b", json!({"put": [[6, 2, "u"]]}))
         .reply("h", "ok", json!({"cursor": "script~too soon"}))
         .commit();
->>>>>>> vectors
     s.end("script-comings-and-goings", &["subscribed again", "refused subscription"])
 }
 
