@@ -288,7 +288,8 @@ impl World {
             id: m.id.as_str().into(),
             refusal: None,
         };
-        let outcomes: Vec<_> = mutations.iter().map(outcome).collect();
+        let applied = |m: &&Mutation| self.decisions.get(&m.id).is_some_and(|d| d.0 > 0);
+        let outcomes: Vec<_> = mutations.iter().filter(applied).map(outcome).collect();
         let Some((commit, _)) = self.nodes[at].last_commit.get(&session).cloned() else { return };
         let frames: [Frame; 2] = [ack_frame(&outcomes), commit.into_bytes().into()];
         if let Some(link) = self.links.get_mut(&session) {
