@@ -155,7 +155,7 @@ fn decoded(wire: &str, value: &Json) -> Json {
         ("float", Json::String(text)) => text
             .parse::<f64>()
             .ok()
-            .and_then(|f| serde_json::Number::from_f64(f))
+            .and_then(serde_json::Number::from_f64)
             .map_or_else(|| value.clone(), Json::from),
         _ => value.clone(),
     }
