@@ -7,4 +7,6 @@ pub enum Plant {
     RingEarly,
     /// At its bound the ring forgets transactions instead of dropping their rows and keeping their ids.
     RingEvicts,
+    /// What is unsure at the start of a stream is forgotten.
+    UnsureXid,
 }

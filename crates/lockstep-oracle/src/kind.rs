@@ -98,6 +98,19 @@ pub fn literal(text: &str) -> String {
     }
 }
 
+const FLOAT8: &[&str] =
+    &["0.1", "NaN", "-Infinity", "1e-300", "1e300", "-0", "9007199254740993", "1e21", "123456.789"];
+const NUMERIC: &[&str] =
+    &["1.0", "1.00", "NaN", "-0.000", "123456789012345678901234567890.123456789", "1e-20", "0", "-7"];
+const TIMESTAMPTZ: &[&str] = &[
+    "2024-02-29 23:59:59.999999+14",
+    "infinity",
+    "0044-03-15 12:00:00+00 BC",
+    "1970-01-01",
+    "294000-01-01",
+    "2026-11-01 01:30:00.5-07",
+];
+
 impl Kind {
     /// As DDL writes it.
     pub fn sql(self) -> &'static str {
@@ -154,52 +167,15 @@ impl Kind {
             Self::Float4 => {
                 pick(dice, &["1.1", "NaN", "-0", "3.4e38", "1e-40", "Infinity", "16777217", "0.1"])
             }
-            Self::Float8 => pick(
-                dice,
-                &[
-                    "0.1",
-                    "NaN",
-                    "-Infinity",
-                    "1e-300",
-                    "1e300",
-                    "-0",
-                    "9007199254740993",
-                    "1e21",
-                    "123456.789",
-                ],
-            ),
-            Self::Numeric => pick(
-                dice,
-                &[
-                    "1.0",
-                    "1.00",
-                    "NaN",
-                    "-0.000",
-                    "123456789012345678901234567890.123456789",
-                    "1e-20",
-                    "0",
-                    "-7",
-                ],
-            ),
+            Self::Float8 => pick(dice, FLOAT8),
+            Self::Numeric => pick(dice, NUMERIC),
             Self::Text => literal(&format!(
                 "{}{}",
                 NASTY[n % NASTY.len()],
-                if n % 3 == 0 { n.to_string() } else { String::new() }
+                if n.is_multiple_of(3) { n.to_string() } else { String::new() }
             )),
-            Self::Varchar | Self::Bpchar => {
-                literal(&["a", "", " b ", "\\", "é", "12345678"][n % 6].to_owned())
-            }
-            Self::Timestamptz => pick(
-                dice,
-                &[
-                    "2024-02-29 23:59:59.999999+14",
-                    "infinity",
-                    "0044-03-15 12:00:00+00 BC",
-                    "1970-01-01",
-                    "294000-01-01",
-                    "2026-11-01 01:30:00.5-07",
-                ],
-            ),
+            Self::Varchar | Self::Bpchar => literal(["a", "", " b ", "\\", "é", "12345678"][n % 6]),
+            Self::Timestamptz => pick(dice, TIMESTAMPTZ),
             Self::Timestamp => pick(
                 dice,
                 &["2024-02-29 23:59:59.9996", "-infinity", "0001-01-01 BC", "2026-01-01 00:00:00.1"],
@@ -220,7 +196,7 @@ impl Kind {
             Self::Enum => literal(COLOURS[n % COLOURS.len()]),
             Self::Inet => pick(dice, &["10.0.0.1", "::1/64", "192.168.0.0/16"]),
             Self::Range => pick(dice, &["empty", "[2024-01-01,infinity)", "(,2020-01-01 00:00:00.5+00]"]),
-            Self::Big if n % 5 == 0 => "'short'".into(),
+            Self::Big if n.is_multiple_of(5) => "'short'".into(),
             Self::Big => format!(
                 "(select string_agg(md5((g * {n})::text), '') from generate_series(1, {}) g)",
                 70 + n % 300

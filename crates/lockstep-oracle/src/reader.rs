@@ -7,7 +7,7 @@ use crate::schema::Schema;
 use crate::shapes::{Rows, Shape, Truth};
 use lockstep_client::{Client, ClientError, Heard, Replica};
 use serde_json::{Value as Json, json};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -109,6 +109,7 @@ impl Handle {
             next_mutation: Instant::now(),
             resend: None,
             fresh: false,
+            said: VecDeque::new(),
         };
         tokio::spawn(reader.run());
         Self { number, shapes, online: true, orders }
@@ -141,6 +142,8 @@ struct Reader {
     resend: Option<Instant>,
     /// It shows something else than when it was last compared.
     fresh: bool,
+    /// The newest commits and replies, for a message about a hang.
+    said: VecDeque<String>,
 }
 
 /// Whether to stay connected.
@@ -162,7 +165,8 @@ impl Reader {
             let join = Client::join(&url, self.replica.clone());
             match tokio::time::timeout(SILENCE, join).await {
                 Ok(Ok(client)) => {
-                    if !self.follow(client).await {
+                    let goes_on = self.follow(client).await;
+                    if !goes_on {
                         return;
                     }
                 }
@@ -229,6 +233,19 @@ impl Reader {
     }
 
     fn heard(&mut self, client: &mut Client, heard: Heard, beat: Option<&str>) -> Next {
+        let said = match &heard {
+            Heard::Commit(commit) => {
+                Some(format!("commit {} {:?} {:?}", commit.lsn, commit.resets.first(), commit.outcomes))
+            }
+            Heard::Reply(reference, ok, response) if beat != Some(reference) => {
+                Some(format!("{reference} {ok} {response}"))
+            }
+            _ => None,
+        };
+        self.said.extend(said);
+        while self.said.len() > 12 {
+            self.said.pop_front();
+        }
         match heard {
             Heard::Nothing => {}
             Heard::Commit(commit) => {
@@ -328,9 +345,13 @@ impl Reader {
             Order::Mutate(on) => self.mutating = on,
             Order::Online(on) => self.online = on,
             Order::Outbox(answer) => {
-                let numbers: Vec<u64> = replica.outbox.iter().map(|p| p.n).collect();
+                let numbers: Vec<_> = replica.outbox.iter().map(|p| (p.n, &p.id)).collect();
                 let (last, confirmed) = (replica.last, replica.confirmed);
-                drop(answer.send(format!("outbox {numbers:?}, last {last}, confirmed {confirmed}")));
+                let said = &self.said;
+                let client = replica.client.as_deref().unwrap_or_default();
+                drop(answer.send(format!(
+                    "{client}: outbox {numbers:?}, last {last}, confirmed {confirmed}; heard {said:?}"
+                )));
             }
             Order::Resets(answer) => drop(answer.send(std::mem::take(&mut self.resets))),
         }

@@ -185,8 +185,9 @@ impl World {
                 let outbox = tokio::time::timeout(Duration::from_secs(5), told).await;
                 let outbox = outbox.ok().and_then(Result::ok).unwrap_or_else(|| "it does not answer".into());
                 let states = self.states().await;
+                let stored = self.stored(outbox.split(':').next().unwrap_or_default()).await?;
                 return Ok(Some(format!(
-                    "client {at} hangs: its mutations are not decided within {IN_STEP:?}: {outbox}{states}"
+                    "client {at} hangs: its mutations are not decided within {IN_STEP:?}: {outbox}; stored {stored}{states}"
                 )));
             }
         }
@@ -217,6 +218,14 @@ impl World {
             self.report.states_checked += u64::from(changed >= 10);
         }
         Ok(None)
+    }
+
+    /// What the database knows of a client's mutations.
+    async fn stored(&self, client: &str) -> Result<String> {
+        let sql = "select coalesce(string_agg(n || ' ' || id || ' ' || outcome, ', ' order by n), 'nothing') || '; last ' || \
+                   coalesce((select last::text from lockstep.clients where client = $1), 'unknown') \
+                   from lockstep.mutations where client = $1";
+        Ok(self.sql().await?.query_one(sql, &[&client]).await?.get(0))
     }
 
     /// After lost commits a client must have been told so.

@@ -125,11 +125,10 @@ impl Truth {
     ) -> Result<Self> {
         client.batch_execute(&format!("{PINNED} begin isolation level repeatable read, read only")).await?;
         let mut all = BTreeMap::new();
-        for shape in shapes {
-            if !all.contains_key(&shape) {
-                let rows = shape.rows(schema, client).await?;
-                all.insert(shape, Arc::new(rows));
-            }
+        let distinct: std::collections::BTreeSet<Shape> = shapes.into_iter().collect();
+        for shape in distinct {
+            let rows = shape.rows(schema, client).await?;
+            all.insert(shape, Arc::new(rows));
         }
         client.batch_execute("commit").await?;
         Ok(Self(all))

@@ -37,13 +37,19 @@ async fn make(world: &mut World) -> Result<Cluster> {
     let from = world.cluster.data_dir().parent().context("a data folder has a parent")?.to_owned();
     let beside = from.parent().context("a cluster has a place")?;
     let root = beside.join(format!("run-{:016x}", rand::random::<u64>()));
+    // Whoever starts a temporary cluster sweeps folders that nobody uses, under this lock; the copy is used by nobody
+    // until a server runs on it.
+    let lock = fs::File::options().create(true).truncate(false).write(true).open(beside.join("lock"))?;
+    tokio::task::block_in_place(|| lock.lock())?;
     sql.simple_query(start).await?;
     tokio::task::block_in_place(|| copy(&from, &root))?;
     let label: String = sql.query_one(stop, &[]).await?.get(0);
     world.folders.push(Folder(root.clone()));
     let data = root.join("data");
-    for slot in fs::read_dir(data.join("pg_replslot"))?.flatten() {
-        fs::remove_dir_all(slot.path())?;
+    let slots =
+        fs::read_dir(data.join("pg_replslot")).with_context(|| format!("the copy at {}", data.display()))?;
+    for slot in slots.flatten() {
+        fs::remove_dir_all(slot.path()).context("removing a copied slot")?;
     }
     let owner = fs::metadata(&data)?;
     for (name, text) in [("backup_label", label.as_str()), ("standby.signal", "")] {
@@ -60,6 +66,7 @@ async fn make(world: &mut World) -> Result<Cluster> {
         .home(&root)
         .port(lockstep_pg::cluster::free_port()?)
         .setting("primary_conninfo", primary);
+    drop(lock);
     let standby = tokio::task::block_in_place(|| builder.start()).context("the standby")?;
     let follows =
         "select count(*) from pg_stat_replication where application_name = 'standby' and state = 'streaming'";
@@ -113,6 +120,8 @@ pub async fn fail_over(world: &mut World, lossy: bool) -> Result<bool> {
         world.shared.ledger.commits_lost();
     }
     on_standby.query_one("select pg_promote(true, 60)", &[]).await?;
+    // A copy of this server is to find the one that it is given.
+    on_standby.batch_execute("alter system reset primary_conninfo").await?;
     let old = std::mem::replace(&mut world.cluster, standby);
     world.retired.push(old);
     *world.app.url.write().unwrap_or_else(std::sync::PoisonError::into_inner) = world.cluster.url();

@@ -91,7 +91,11 @@ async fn database(cluster: &Cluster, schema: &Schema) -> Result<()> {
     for table in &schema.tables {
         let names =
             |scope: &Vec<usize>| scope.iter().map(|c| table.columns[*c].name.clone()).collect::<Vec<_>>();
-        let request = TrackRequest { table: table.sql(), scopes: table.scopes.iter().map(names).collect() };
+        let request = TrackRequest {
+            table: table.sql(),
+            scopes: table.scopes.iter().map(names).collect(),
+            ..TrackRequest::default()
+        };
         let tracked = install::track(&mut client, &request, &Patience::default()).await;
         tracked.with_context(|| format!("tracking {}", table.sql()))?;
     }

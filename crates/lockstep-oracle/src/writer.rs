@@ -83,7 +83,8 @@ impl Writer {
                 }
                 // Refused by a rule of the database, or a deadlock: the connection is still good.
                 Ok(Err(_)) if !client.is_closed() => {
-                    if tokio::time::timeout(STATEMENT, client.batch_execute("rollback")).await.is_ok() {
+                    let ended = tokio::time::timeout(STATEMENT, client.batch_execute("rollback")).await;
+                    if ended.is_ok() {
                         self.client = Some(client);
                     }
                 }

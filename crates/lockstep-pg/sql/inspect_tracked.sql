@@ -1,10 +1,19 @@
 -- The log of a table ($1, its oid), if it has one, and whether everything that writes and ships it is in place.
 -- "disable trigger all; enable trigger all" leaves our triggers as ORIGIN ('O'), which is not in place.
 select
-  t.log, t.key_attnums,
+  t.log, t.key_attnums, t.triggers,
   (
     select count(*) = 4 from pg_trigger g
     where g.tgrelid = t.relation and g.tgenabled = 'A' and g.tgfoid = to_regproc('lockstep.log_' || t.log)
+  )
+  -- Every partition: three clones, and a trigger for TRUNCATE of its own. One that was created or attached since the
+  -- table was tracked lacks the latter.
+  and not exists (
+    select from pg_partition_tree(t.relation) p
+    where p.isleaf and p.relid <> t.relation and 4 <> (
+      select count(*) from pg_trigger g
+      where g.tgrelid = p.relid and g.tgenabled = 'A' and g.tgfoid = to_regproc('lockstep.log_' || t.log)
+    )
   )
   and to_regproc('lockstep.key_' || t.log) is not null
   and to_regclass('lockstep.changes_' || t.log) is not null

@@ -7,19 +7,26 @@ comment on schema lockstep is 'Lockstep: change logs and bookkeeping of the sync
 create table lockstep.installation (
   id uuid primary key default gen_random_uuid(),
   format int not null,
+  allow_foreign_publications bool not null default false,
   installed_at timestamptz not null default now()
 );
 insert into lockstep.installation (format) values (1);
 
 -- One row per tracked table. "relation" is a plain oid: a regclass of a dropped table would not print or restore.
 -- scope_attnums are the columns s1…sn of the logs, key_attnums the columns k1…kn.
--- horizon: the oldest transaction id that the table's logs still reach back to.
+-- horizon: the oldest transaction id that the table's logs still reach back to. It only rises.
+-- generation: the transaction that built the logs; another one means that clients load the table anew.
+-- triggers: "statement" or "row".
+-- compacted: every entry of a transaction below was looked at by a compaction.
 create table lockstep.tracked (
   log int primary key generated always as identity,
   relation oid not null unique,
   key_attnums int2[] not null,
   scope_attnums int2[] not null,
   horizon bigint not null,
+  generation bigint not null,
+  compacted bigint not null default 0,
+  triggers text not null,
   tracked_at timestamptz not null default now()
 );
 
@@ -58,7 +65,16 @@ create table lockstep.mutations (
 );
 
 -- A random mark per node start: a mark that is missing later shows that the database was rolled back.
+-- seen_at: the node still ran then; garbage collection goes by it.
 create table lockstep.incarnations (
   mark bigint primary key,
-  started_at timestamptz not null default now()
+  started_at timestamptz not null default now(),
+  seen_at timestamptz not null default now()
+);
+
+-- Samples that turn a time into a transaction id: every transaction below xid had ended at that time.
+create table lockstep.clock (
+  id bigint primary key generated always as identity,
+  at timestamptz not null default clock_timestamp(),
+  xid bigint not null
 );

@@ -1,4 +1,5 @@
 -- One JSON text for each tracked table that exists; read by catalog.rs.
+-- The schema id has the generation and not the horizon: collecting old entries must not make clients load anew.
 select jsonb_build_object(
   'oid', c.oid::int8,
   'log', t.log,
@@ -11,10 +12,20 @@ select jsonb_build_object(
   'scopes', coalesce((
     select jsonb_agg(s.attnums order by s.scope) from lockstep.scopes s where s.log = t.log), '[]'),
   'schema_id', md5(concat_ws('/',
-    n.nspname, c.relname, c.relreplident, t.log, t.key_attnums::text, t.horizon, cols.columns::text, cols.labels,
+    n.nspname, c.relname, c.relreplident, t.log, t.key_attnums::text, t.generation, cols.columns::text, cols.labels,
     (select string_agg(concat_ws(':', g.tgname, g.tgenabled, g.xmin::text), ',' order by g.tgname)
        from pg_catalog.pg_trigger g
        where g.tgrelid = c.oid and g.tgname like 'lockstep%'),
+    -- Rows come and go with partitions without a trace. A partition without our own trigger for TRUNCATE loses them
+    -- without a trace as well, but then it has other storage.
+    (select string_agg(concat_ws(':', p.relid::oid::text,
+         (select string_agg(concat_ws('.', g.tgname, g.tgenabled, g.xmin::text), '+' order by g.tgname)
+            from pg_catalog.pg_trigger g where g.tgrelid = p.relid and g.tgname like 'lockstep%'),
+         case when not exists (select from pg_catalog.pg_trigger g
+                where g.tgrelid = p.relid and g.tgname = 'lockstep_truncate' and g.tgenabled = 'A')
+              then l.relfilenode::text end), ',' order by p.relid)
+       from pg_catalog.pg_partition_tree(c.oid) p join pg_catalog.pg_class l on l.oid = p.relid
+       where p.isleaf and p.relid <> c.oid),
     (select string_agg(s.attnums::text, ',' order by s.scope) from lockstep.scopes s where s.log = t.log),
     (select count(*) from pg_catalog.pg_publication_rel r where r.prrelid = c.oid)))
 )::text

@@ -1,5 +1,5 @@
 -- Dropped by name and without CASCADE: what others have built on these tables is reported, not removed.
 drop publication if exists lockstep_tables, lockstep_tombstones;
 drop table if exists
-  lockstep.incarnations, lockstep.mutations, lockstep.clients, lockstep.scopes, lockstep.tracked, lockstep.installation;
+  lockstep.clock, lockstep.incarnations, lockstep.mutations, lockstep.clients, lockstep.scopes, lockstep.tracked, lockstep.installation;
 drop schema if exists lockstep;

@@ -39,10 +39,10 @@ pub async fn read(
         let facts = facts(client, request, history).await?;
         Ok((facts, check_schema(client, request).await?))
     };
-    let (mut facts, horizons) = within(answer, begin).await?;
+    let (mut facts, logs) = within(answer, begin).await?;
     let mut reads = Vec::with_capacity(request.reads.len());
     for read in &request.reads {
-        let delta = read_shape(client, read, &facts, &horizons).await?;
+        let delta = read_shape(client, read, &facts, &logs).await?;
         reads.push(ReadAnswer { frames: rows_frames(&read.shape, &delta, limits::ROWS_FRAME_BYTES) });
     }
     let mut clients = Vec::with_capacity(request.clients.len());
@@ -67,7 +67,7 @@ async fn begin_and_lock(client: &Client, request: &CatchUpRequest) -> Result<(),
     client
         .batch_execute(
             "set local lock_timeout = '200ms'; set local statement_timeout = '10min'; \
-             set local idle_in_transaction_session_timeout = '30s'",
+             set local idle_in_transaction_session_timeout = '30s'; set local jit = off",
         )
         .await?;
     let mut names = BTreeSet::from(["lockstep.tracked".to_owned()]);
@@ -117,8 +117,15 @@ async fn facts(client: &Client, request: &CatchUpRequest, history: &[(u32, Lsn)]
     })
 }
 
-/// The tables must still be what the shapes were resolved with. Returns each log's horizon.
-async fn check_schema(client: &Client, request: &CatchUpRequest) -> Result<BTreeMap<i32, Xid>, PgError> {
+/// What a catch-up must know of a log.
+#[derive(Clone, Copy)]
+struct Log {
+    horizon: Xid,
+    partitioned: bool,
+}
+
+/// The tables must still be what the shapes were resolved with. Returns the logs by number.
+async fn check_schema(client: &Client, request: &CatchUpRequest) -> Result<BTreeMap<i32, Log>, PgError> {
     if request.reads.is_empty() {
         return Ok(BTreeMap::new());
     }
@@ -129,42 +136,51 @@ async fn check_schema(client: &Client, request: &CatchUpRequest) -> Result<BTree
             return Err(PgError::SchemaChanged);
         }
     }
-    let rows = texts(client, "select log || ' ' || horizon from lockstep.tracked").await?;
-    Ok(rows
-        .iter()
-        .filter_map(|r| r.split_once(' '))
-        .filter_map(|(l, h)| Some((l.parse().ok()?, h.parse().ok()?)))
-        .collect())
+    let sql = "select concat_ws(' ', t.log, t.horizon, c.relkind = 'p') from lockstep.tracked t \
+               join pg_catalog.pg_class c on c.oid = t.relation";
+    let read = |row: &String| -> Option<(i32, Log)> {
+        let mut words = row.split(' ');
+        let (log, horizon) = (words.next()?.parse().ok()?, words.next()?.parse().ok()?);
+        Some((log, Log { horizon, partitioned: words.next()? == "t" }))
+    };
+    Ok(texts(client, sql).await?.iter().filter_map(read).collect())
 }
 
 async fn read_shape(
     client: &Client,
     read: &ReadRequest,
     facts: &Facts,
-    horizons: &BTreeMap<i32, Xid>,
+    logs: &BTreeMap<i32, Log>,
 ) -> Result<Delta, PgError> {
     let shape = &read.shape;
+    let log = logs.get(&shape.table.log).copied().ok_or(PgError::SchemaChanged)?;
     let reset = match &read.from {
         ReadFrom::Scratch(reason) => *reason,
-        ReadFrom::Since(head) => {
-            let horizon = horizons.get(&shape.table.log).copied().unwrap_or(Xid::MAX);
-            match facts.accept(head, horizon) {
-                Err(reason) => reason,
-                Ok(()) if truncated(client, &shape.table, &head.snapshot).await? => ResetReason::Truncated,
-                Ok(()) => return changed_rows(client, shape, &head.snapshot).await,
-            }
-        }
+        ReadFrom::Since(head) => match facts.accept(head, log.horizon) {
+            Err(reason) => reason,
+            Ok(()) if truncated(client, &shape.table, &head.snapshot).await? => ResetReason::Truncated,
+            Ok(()) => return changed_rows(client, shape, &head.snapshot, log).await,
+        },
     };
     let mut delta = Delta { reset: Some(reset), ..Delta::default() };
-    let table = &shape.table;
-    let sql =
-        format!("select {} from only {} t where {}", columns(shape), qualified(table), in_scope(shape, "t"));
+    let sql = format!(
+        "select {} from {} t where {}",
+        columns(shape),
+        rows_of(&shape.table, log),
+        in_scope(shape, "t")
+    );
     copy(client, &sql, |fields| {
         delta.put.push(widen(shape, fields));
         Ok(())
     })
     .await?;
     Ok(delta)
+}
+
+/// A partitioned table's rows are in its partitions. An ordinary one could be given children, which are tables of
+/// their own: the stream names those, and they are not tracked.
+fn rows_of(table: &Table, log: Log) -> String {
+    format!("{}{}", if log.partitioned { "" } else { "only " }, qualified(table))
 }
 
 /// A state does not include what a log entry's transaction did: the exact set, whatever the isolation levels,
@@ -176,7 +192,7 @@ fn unseen(snapshot: &Snapshot) -> String {
 
 async fn truncated(client: &Client, table: &Table, snapshot: &Snapshot) -> Result<bool, PgError> {
     let sql = format!(
-        "select exists (select from lockstep.tombstones_{} where kind = 't' and {})::text",
+        "select exists (select from lockstep.tombstones_{} where kind in ('t', 'p') and {})::text",
         table.log,
         unseen(snapshot)
     );
@@ -185,7 +201,13 @@ async fn truncated(client: &Client, table: &Table, snapshot: &Snapshot) -> Resul
 }
 
 /// Keys that the logs name for the scope, with the current row where it exists and lies in the scope.
-async fn changed_rows(client: &Client, shape: &Shape, snapshot: &Snapshot) -> Result<Delta, PgError> {
+async fn changed_rows(
+    client: &Client,
+    shape: &Shape,
+    snapshot: &Snapshot,
+    log: Log,
+) -> Result<Delta, PgError> {
+    let rows = rows_of(&shape.table, log);
     let table = &shape.table;
     let keys: Vec<String> = (1..=table.key.len()).map(|i| format!("k{i}")).collect();
     let list = keys.join(", ");
@@ -201,11 +223,10 @@ async fn changed_rows(client: &Client, shape: &Shape, snapshot: &Snapshot) -> Re
     let first_key = quote(&table.columns[table.key[0]].name);
     let sql = format!(
         "with k as (select {list} from lockstep.changes_{log} where {place} \
-         union select {list} from lockstep.tombstones_{log} where kind <> 't' and {place}) \
-         select t.{first_key} is not null, {}, {} from k left join only {} t on {join} and {}",
+         union select {list} from lockstep.tombstones_{log} where kind not in ('t', 'p') and {place}) \
+         select t.{first_key} is not null, {}, {} from k left join {rows} t on {join} and {}",
         keys.iter().map(|k| format!("k.{k}")).collect::<Vec<_>>().join(", "),
         columns(shape),
-        qualified(table),
         in_scope(shape, "t"),
     );
     let mut delta = Delta::default();

@@ -30,6 +30,8 @@ pub const SESSION: &[(&str, &str)] = &[
     ("lc_monetary", "C"),
     ("search_path", "pg_catalog"),
     ("standard_conforming_strings", "on"),
+    // The planner takes the catalog's functions for large; compiling such a query takes longer than running it.
+    ("jit", "off"),
 ];
 
 /// Options of libpq that are not understood here; only these are named in an error.

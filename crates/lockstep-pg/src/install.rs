@@ -2,7 +2,7 @@
 //!
 //! Each command is one transaction (`uninstall`: one per table and one for the rest) and may be repeated: what is
 //! already as asked for is reported as [`Outcome::Unchanged`]. Everything lives in schema `lockstep`; an application's
-//! table gets four statement triggers and nothing else. The `*_sql` functions give the statements that would run.
+//! table gets four triggers (a partition of a tracked table too) and nothing else. The `*_sql` functions give the statements that would run.
 //!
 //! The SQL is in `sql/*.sql`. Names are quoted by PostgreSQL, which alone knows its reserved words, and pasted into
 //! these templates here; so what is installed can be read as SQL, and printed exactly as it runs.
@@ -13,12 +13,14 @@ mod plan;
 mod script;
 mod table;
 
+use table::Table;
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 
 pub use error::{Blocker, InstallError, Refusal};
 pub use patience::Patience;
 use patience::{Attempts, Wanted};
 use plan::{Locks, Step, plan, touched_tables};
+pub use table::TriggerKind;
 
 /// The layout this release writes and reads.
 const FORMAT: i32 = 1;
@@ -48,6 +50,8 @@ pub struct TrackRequest {
     /// The columns of each scope; none: the table is public. For a table that has scopes already these are added;
     /// a scope is taken away only by untracking, since that may show the table to more people.
     pub scopes: Vec<Vec<String>>,
+    /// Track although row level security is enabled. Replication ignores it.
+    pub ignore_rls: bool,
 }
 
 /// What a command did.
@@ -74,8 +78,9 @@ pub async fn install(client: &mut Client, options: &InstallOptions) -> Result<Ou
     if version < 140_000 {
         return Err(InstallError::ServerTooOld((version / 10_000).to_string()));
     }
-    if !options.allow_foreign_publications {
-        refuse_foreign_publications(&tx, version).await?;
+    let allowed = options.allow_foreign_publications;
+    if !allowed {
+        refuse_foreign_publications(&tx).await?;
     }
     let outcome = match installed_format(&tx).await? {
         None => {
@@ -87,6 +92,12 @@ pub async fn install(client: &mut Client, options: &InstallOptions) -> Result<Ou
             repair_publications(&tx).await?
         }
     };
+    if allowed {
+        // Remembered, for `track` looks as well.
+        let remember = "update lockstep.installation set allow_foreign_publications = true \
+                        where not allow_foreign_publications";
+        tx.batch_execute(remember).await?;
+    }
     tx.commit().await?;
     Ok(outcome)
 }
@@ -101,6 +112,20 @@ pub async fn track(
     patience: &Patience,
 ) -> Result<Outcome, InstallError> {
     persist(client, &Step::Track(request), patience).await
+}
+
+/// How a tracked table's writes are logged, and how many partitions with rows it has. `None`: it is not tracked.
+///
+/// # Errors
+/// See [`InstallError`].
+pub async fn tracked_as(
+    client: &mut Client,
+    table: &str,
+) -> Result<Option<(TriggerKind, usize)>, InstallError> {
+    let tx = begin(client, &Patience::default()).await?;
+    let Some(oid) = table::resolve(&tx, table).await? else { return Ok(None) };
+    let table = Table::inspect(&tx, oid).await?.filter(|table| table.log.is_some());
+    Ok(table.map(|table| (table.triggers(), table.leaves.len())))
 }
 
 /// Removes everything that `track` made. A name that leads nowhere removes the logs of dropped tables.
@@ -178,7 +203,8 @@ async fn begin<'a>(client: &'a mut Client, patience: &Patience) -> Result<Transa
         .start()
         .await?;
     let milliseconds = patience.lock_timeout.as_millis().max(1);
-    tx.batch_execute(&format!("set local lock_timeout = '{milliseconds}ms'")).await?;
+    // Queries of the catalog look large to the planner; compiling them takes longer than running them.
+    tx.batch_execute(&format!("set local lock_timeout = '{milliseconds}ms'; set local jit = off")).await?;
     Ok(tx)
 }
 
@@ -237,11 +263,20 @@ fn check_format(found: i32) -> Result<(), InstallError> {
     if found > FORMAT { Err(InstallError::FormatNewer { found, known: FORMAT }) } else { Ok(()) }
 }
 
-async fn refuse_foreign_publications(tx: &Transaction<'_>, version: i32) -> Result<(), InstallError> {
+/// Publications of others that would ship the change logs, unless `install` was told that they may.
+async fn refuse_foreign_publications(tx: &Transaction<'_>) -> Result<(), InstallError> {
+    if installed_format(tx).await?.is_some() {
+        let allowed = "select allow_foreign_publications from lockstep.installation";
+        if tx.query_one(allowed, &[]).await?.get(0) {
+            return Ok(());
+        }
+    }
     // Publications of whole schemas exist since 15.
     let by_schema = "union all select p.pubname from pg_publication p \
                      join pg_publication_namespace n on n.pnpubid = p.oid and n.pnnspid = to_regnamespace('lockstep')";
-    let by_schema = if version >= 150_000 { by_schema } else { "" };
+    let known =
+        tx.query_one("select to_regclass('pg_catalog.pg_publication_namespace') is not null", &[]).await?;
+    let by_schema = if known.get(0) { by_schema } else { "" };
     let sql = format!("select quote_ident(pubname) from pg_publication where puballtables {by_schema}");
     match tx.query(&sql, &[]).await?.first() {
         Some(row) => Err(InstallError::ForeignPublication(row.get(0))),
@@ -257,6 +292,11 @@ async fn repair_publications(tx: &Transaction<'_>) -> Result<Outcome, InstallErr
             tx.batch_execute(sql).await?;
             outcome = Outcome::Changed;
         }
+    }
+    let by_leaf = "select from pg_publication where pubname = 'lockstep_tables' and not pubviaroot";
+    if tx.query_opt(by_leaf, &[]).await?.is_some() {
+        tx.batch_execute("alter publication lockstep_tables set (publish_via_partition_root = true)").await?;
+        outcome = Outcome::Changed;
     }
     Ok(outcome)
 }

@@ -10,6 +10,7 @@ pub mod cluster;
 pub mod connect;
 pub mod copy_text;
 pub mod error;
+pub mod gc;
 pub mod install;
 pub mod lease;
 pub mod mutate;

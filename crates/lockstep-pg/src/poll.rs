@@ -75,6 +75,16 @@ pub async fn mark<C: GenericClient>(client: &C) -> Result<i64, PgError> {
     Ok(mark)
 }
 
+/// Says that the node with this mark still runs: garbage collection keeps the mark for as long as its cursors. False:
+/// the database does not know the mark, so it was rolled back.
+pub async fn keep_mark<C: GenericClient>(client: &C, mark: i64) -> Result<bool, PgError> {
+    let sql = format!(
+        "begin; set local synchronous_commit = 'local'; \
+         update lockstep.incarnations set seen_at = now() where mark = {mark} returning mark::text; commit"
+    );
+    Ok(!texts(client, &sql).await?.is_empty())
+}
+
 /// A slot of another node that streams from this database, to be copied.
 pub async fn sibling_slot<C: GenericClient>(client: &C) -> Result<Option<String>, PgError> {
     let sql = "select slot_name::text from pg_replication_slots where slot_name ~ '^lockstep_[0-9a-f]+$' \

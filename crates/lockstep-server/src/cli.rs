@@ -1,11 +1,12 @@
 //! The commands.
 
-use crate::config::{self, ServeSettings};
+use crate::config::{self, ServeSettings, Span};
 use crate::node;
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use lockstep_pg::connect;
-use lockstep_pg::install::{self, InstallOptions, Outcome, Patience, TrackRequest};
+use lockstep_pg::gc::{self, GcOptions, GcOutcome, GcReport};
+use lockstep_pg::install::{self, InstallOptions, Outcome, Patience, TrackRequest, TriggerKind};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use tokio_postgres::{Client, NoTls};
@@ -61,6 +62,9 @@ enum Command {
         /// Columns that make up a scope; repeat for several scopes; none: everyone may read the table
         #[arg(long, value_name = "COL[,COL]")]
         scope: Vec<String>,
+        /// Track although the table has row level security, which replication ignores
+        #[arg(long)]
+        ignore_rls: bool,
         /// Only print the SQL
         #[arg(long)]
         print: bool,
@@ -72,6 +76,21 @@ enum Command {
         /// Only print the SQL
         #[arg(long)]
         print: bool,
+    },
+    /// Collect what the change logs need not keep; nodes do so by themselves every hour
+    Gc {
+        /// How long a client may be away and still be told only what changed [default: 30d]
+        #[arg(long, env = "LOCKSTEP_RETENTION", value_name = "TIME")]
+        retention: Option<Span>,
+        /// How long the number of a client that does not write is kept [default: 60d]
+        #[arg(long, env = "LOCKSTEP_CLIENT_RETENTION", value_name = "TIME")]
+        client_retention: Option<Span>,
+        /// Rows deleted per transaction
+        #[arg(long, value_name = "ROWS", default_value_t = GcOptions::default().batch, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+        batch: u32,
+        /// Print the report as JSON
+        #[arg(long)]
+        json: bool,
     },
     /// Remove everything that install and track created
     Uninstall {
@@ -108,14 +127,23 @@ async fn run(cli: Cli) -> Result<()> {
             report("the schema lockstep", install::install(&mut client, &options).await?);
             Ok(())
         }
-        Command::Track { table, scope, print } => {
+        Command::Track { table, scope, ignore_rls, print } => {
             let scopes = scope.iter().map(|s| s.split(',').map(|c| c.trim().to_owned()).collect()).collect();
-            let request = TrackRequest { table, scopes };
+            let request = TrackRequest { table, scopes, ignore_rls };
             let mut client = connect(&url).await?;
             if print {
                 print!("{}", install::track_sql(&mut client, &request).await?);
             } else {
                 report(&request.table, install::track(&mut client, &request, &patience).await?);
+                match install::tracked_as(&mut client, &request.table).await? {
+                    Some((TriggerKind::Row, parts)) if parts > 0 => println!(
+                        "row triggers, on {parts} partitions too; run this again after adding a partition: TRUNCATE of a new \
+                         one makes all clients load the table anew"
+                    ),
+                    Some((TriggerKind::Row, _)) => println!("row triggers: a subscription writes into it"),
+                    Some((TriggerKind::Statement, _)) => println!("statement triggers"),
+                    None => {}
+                }
             }
             Ok(())
         }
@@ -126,6 +154,13 @@ async fn run(cli: Cli) -> Result<()> {
             } else {
                 report(&table, install::untrack(&mut client, &table, &patience).await?);
             }
+            Ok(())
+        }
+        Command::Gc { retention, client_retention, batch, json } => {
+            let gc =
+                config::gc_options(retention.or(file.retention), client_retention.or(file.client_retention));
+            let outcome = gc::run(&connect(&url).await?, &GcOptions { batch, ..gc }).await?;
+            print!("{}", collected(&outcome, json)?);
             Ok(())
         }
         Command::Uninstall { print } => {
@@ -148,6 +183,45 @@ fn report(what: &str, outcome: Outcome) {
         Outcome::Removed => "removed",
     };
     println!("{what}: {did}");
+}
+
+fn collected(outcome: &GcOutcome, json: bool) -> Result<String> {
+    let report = match outcome {
+        GcOutcome::Done(report) => report,
+        GcOutcome::Elsewhere if json => return Ok("{\"elsewhere\":true}\n".into()),
+        GcOutcome::Elsewhere => return Ok("another node is collecting at this moment; nothing done\n".into()),
+        GcOutcome::NotDue => return Ok("the last collection is too recent; nothing done\n".into()),
+    };
+    Ok(if json { serde_json::to_string(report)? + "\n" } else { described(report) })
+}
+
+fn described(report: &GcReport) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::new();
+    for log in &report.logs {
+        let hours = log.horizon_age / 3600;
+        // Writing to a String does not fail.
+        let _ = writeln!(
+            out,
+            "{}: {} entries removed ({} expired, {} superseded; {} bytes), {} left ({} bytes on disk), reaching back {} h \
+             to transaction {}",
+            log.table,
+            log.expired + log.superseded,
+            log.expired,
+            log.superseded,
+            log.bytes_removed,
+            log.rows_left,
+            log.bytes_left,
+            hours,
+            log.horizon
+        );
+    }
+    for (log, why) in &report.later {
+        let _ = writeln!(out, "log {log}: left for the next time: {why}");
+    }
+    let GcReport { clients, mutations, marks, .. } = report;
+    let _ = writeln!(out, "forgotten: {clients} clients, {mutations} outcomes, {marks} marks of node starts");
+    out
 }
 
 async fn connect(url: &str) -> Result<Client> {

@@ -3,14 +3,41 @@
 use anyhow::{Context, Result, anyhow, bail};
 use clap::Args;
 use lockstep_core::limits;
+use lockstep_pg::gc::GcOptions;
 use serde::{Deserialize, Deserializer};
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 /// The file that is read if it exists and no other is named.
 pub const FILE: &str = "lockstep.toml";
+
+/// A length of time as people write it: `30d`, `12h`, `90m`, `45s`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Span(pub Duration);
+
+impl FromStr for Span {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        const UNITS: [(char, u64); 4] = [('d', 86_400), ('h', 3_600), ('m', 60), ('s', 1)];
+        let unit = UNITS.iter().find_map(|(unit, seconds)| Some((text.strip_suffix(*unit)?, *seconds)));
+        let (number, seconds) = unit.ok_or("a length of time needs a unit: 30d, 12h, 90m or 45s")?;
+        let number: u64 = number.parse().map_err(|_| "not a length of time such as 30d")?;
+        Ok(Self(number.checked_mul(seconds).map(Duration::from_secs).ok_or("too long")?))
+    }
+}
+
+impl TryFrom<String> for Span {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
 
 /// Settings of `lockstep serve`. Each is a flag, an environment variable, and a line of `lockstep.toml`
 /// (`listen = "127.0.0.1:4000"`).
@@ -51,6 +78,18 @@ pub struct ServeSettings {
     #[arg(long, env = "LOCKSTEP_QUEUE_BYTES", value_name = "BYTES")]
     pub queue_bytes: Option<usize>,
 
+    /// How long a client may be away and still be told only what changed [default: 30d]
+    #[arg(long, env = "LOCKSTEP_RETENTION", value_name = "TIME")]
+    pub retention: Option<Span>,
+
+    /// How long the number of a client that does not write is kept; longer than any outbox [default: 60d]
+    #[arg(long, env = "LOCKSTEP_CLIENT_RETENTION", value_name = "TIME")]
+    pub client_retention: Option<Span>,
+
+    /// Between two collections of the change logs, by one node of all [default: 1h]
+    #[arg(long, env = "LOCKSTEP_GC_INTERVAL", value_name = "TIME")]
+    pub gc_interval: Option<Span>,
+
     /// Log lines as JSON. LOCKSTEP_LOG chooses which (error, warn, info, debug)
     #[arg(long, env = "LOCKSTEP_LOG_JSON", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
     pub log_json: Option<bool>,
@@ -75,8 +114,20 @@ pub struct Serve {
     pub database_timeout: Duration,
     /// What may wait for one client.
     pub queue_bytes: usize,
+    /// What garbage collection keeps, and how often it runs.
+    pub gc: GcOptions,
     /// JSON logs.
     pub log_json: bool,
+}
+
+/// What garbage collection keeps, where nothing else is said.
+pub fn gc_options(retention: Option<Span>, client_retention: Option<Span>) -> GcOptions {
+    let default = GcOptions::default();
+    GcOptions {
+        retention: retention.map_or(default.retention, |span| span.0),
+        client_retention: client_retention.map_or(default.client_retention, |span| span.0),
+        ..default
+    }
 }
 
 /// Reads `lockstep.toml`, or the file named.
@@ -141,7 +192,11 @@ impl ServeSettings {
         {
             bail!("--static {}: there is no index.html in it; build the web app first", folder.display());
         }
+        let interval = self.gc_interval.or(file.gc_interval).map_or(Duration::from_secs(3600), |span| span.0);
+        let gc =
+            gc_options(self.retention.or(file.retention), self.client_retention.or(file.client_retention));
         Ok(Serve {
+            gc: GcOptions { at_most_every: Some(interval), ..gc },
             read_database_url: self
                 .read_database_url
                 .or(file.read_database_url)
@@ -191,6 +246,19 @@ mod tests {
             parse("listen = \"localhost:7\"").unwrap().listen,
             Some(SocketAddr::from(([127, 0, 0, 1], 7)))
         );
+    }
+
+    #[test]
+    fn lengths_of_time() {
+        let file: ServeSettings = toml::from_str("retention = \"12h\"\ngc-interval = \"90s\"").unwrap();
+        let flags = ServeSettings { gc_interval: Some("2m".parse().unwrap()), ..ServeSettings::default() };
+        let gc = flags.resolve("postgres://x".into(), file).unwrap().gc;
+        let days = |n: u64| Duration::from_secs(n * 86_400);
+        assert_eq!((gc.retention, gc.client_retention), (days(1) / 2, days(60)));
+        assert_eq!(gc.at_most_every, Some(Duration::from_secs(120)));
+        for bad in ["", "30", "d", "-1d", "1.5h", "1w", "999999999999999999d", "3ü"] {
+            assert!(bad.parse::<Span>().is_err(), "{bad:?}");
+        }
     }
 
     #[test]

@@ -1,13 +1,14 @@
 //! The node as a library: sockets, tasks and configuration around the core.
 //!
 //! [`node`] owns the hub and carries its outputs out; [`tasks`] asks PostgreSQL; [`source`] keeps a replication
-//! stream; [`http`] and [`socket`] talk to clients; [`health`] and [`log`] to operators; [`config`] is
+//! stream, [`janitor`] the change logs short; [`http`] and [`socket`] talk to clients; [`health`] and [`log`] to operators; [`config`] is
 //! `lockstep.toml`, environment and flags; [`cli`] the commands.
 
 pub mod cli;
 pub mod config;
 pub mod health;
 pub mod http;
+pub mod janitor;
 pub mod log;
 pub mod node;
 pub mod socket;

@@ -3,6 +3,7 @@
 use crate::config::Serve;
 use crate::health::Health;
 use crate::http::{Shared, router};
+use crate::janitor;
 use crate::socket::Outbox;
 use crate::source::Source;
 use crate::tasks::Database;
@@ -94,6 +95,12 @@ pub async fn serve(settings: Serve) -> Result<()> {
     let (events_out, events) = mpsc::channel(EVENTS);
     let health = Arc::new(Health::default());
     let restart = Arc::new(Notify::new());
+    tokio::spawn(janitor::run(
+        config.clone(),
+        settings.database_timeout,
+        settings.gc.clone(),
+        stopped.clone(),
+    ));
     let source = Source {
         config,
         database: database.clone(),

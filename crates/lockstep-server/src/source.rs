@@ -1,6 +1,7 @@
 //! Keeps the node fed: who the database is, what is tracked, and a replication stream.
 
 use crate::health::Health;
+use crate::janitor;
 use crate::node::{Event, StreamHandle};
 use crate::tasks::Database;
 use bytes::Bytes;
@@ -118,7 +119,7 @@ impl Source {
         if self.health.reached() {
             tracing::info!("connected to {}", connect::place(&self.config));
         }
-        let system = identity.system;
+        let (system, mark) = (identity.system, identity.incarnation);
         if known.told.as_ref().is_none_or(|(i, c)| *i != identity || **c != *loaded) {
             self.tell(Event::Database(identity.clone(), loaded.clone())).await?;
             known.told = Some((identity, loaded.clone()));
@@ -126,6 +127,9 @@ impl Source {
         tokio::select! {
             result = self.stream(system, &mut known.said) => result,
             result = self.watch_catalog(&loaded) => result,
+            () = janitor::keep_mark(&self.database, mark) => {
+                Err(PgError::Protocol("the database was rolled back to an earlier state"))
+            }
             () = self.restart.notified() => Ok(()),
         }
     }

@@ -205,13 +205,15 @@ impl History {
                 Err(wrong) => why = wrong,
             }
         }
-        let oldest = from.branch;
-        for branch in (oldest..=current).rev() {
+        // Frames of a line that has ended may still be on their way, so the oldest line that explains a state stands.
+        for branch in from.branch..=current {
             let line = self.branch_at(branch);
             let count = line.commits_at(lsn);
-            let wrong = shown.iter().find(|(shape, digest)| line.at(*shape, count) != *digest);
-            match wrong {
-                None => return self.moved(from, Position { commits: count, seen: 0, branch }),
+            match shown.iter().find(|(shape, digest)| line.at(*shape, count) != *digest) {
+                None => match self.moved(from, Position { commits: count, seen: 0, branch }) {
+                    Ok(position) => return Ok(position),
+                    Err(wrong) => why = format!("{why} {wrong};"),
+                },
                 Some((shape, _)) => {
                     why = format!("{why} shape {shape} is not as after commit {count} (line {branch});");
                 }

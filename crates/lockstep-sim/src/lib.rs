@@ -1,4 +1,38 @@
 //! A seeded simulation of the real core and the real reference client against a model PostgreSQL.
+//!
+//! One thread, a virtual clock and one generator: a seed is a run. [`world`] holds the queue of events, [`pg`] the
+//! model, [`node`] a real [`Hub`](lockstep_core::fanout::Hub) driven as `lockstep-server` drives it, [`client`] a real
+//! [`Replica`](lockstep_client::Replica). The stream travels as pgoutput's bytes, frames as the text of the protocol.
+//!
+//! # What goes wrong
+//!
+//! * *PostgreSQL*: commits that are streamed before they are visible and visible before they are flushed;
+//!   asynchronous commits lost in a crash, their ids and LSNs assigned again on the same timeline; restarts; promotions
+//!   with all of WAL and without its end; a synchronous standby that answers late or not for a while; transactions
+//!   that are long, prepared, aborted, rolled back to a savepoint; ids that are taken early and written under late;
+//!   WAL positions where no commit ends; TRUNCATE that waits for writers while catch-ups wait for it; the stream's
+//!   32-bit ids wrapping; slots made anew, which wait for open writers, or copied from another node's.
+//! * *Rows*: key changes and swaps, scope moves, NULL scopes, delete and insert of one key in one transaction and the
+//!   other way round, large values that an update does not repeat, transactions larger than a node holds.
+//! * *Logs*: GC that moves the horizon past cursors, compaction.
+//! * *Nodes*: killed and replaced; their connections to PostgreSQL cut or stalled; transactions that arrive in two
+//!   pieces with a cut between; rings and cursors that reach their bounds.
+//! * *Clients*: offline for long, cut, stalled until the node closes them, half open, killed between two operations of
+//!   their store, coming back at another node, changing what they subscribe to, mutating online and offline, losing
+//!   answers and sending again; mutations that a rule refuses, that meet a taken key, that fail in passing.
+//!
+//! # What must hold
+//!
+//! * At every commit frame the digest of every shape that a client shows, all of them together, is the one after the
+//!   same commit in WAL order (the one that the frame names), or the one that one snapshot saw; never an earlier state
+//!   than before, unless that was lost in a failover and the client is told; never one that a crash takes back.
+//! * Every outcome of a mutation is told once, with its rows or after them, and not before its COMMIT could return.
+//!   No mutation is applied twice, none is lost; what a rule does not forbid is not refused.
+//! * Nothing is against the protocol; rings and queues stay within their bounds.
+//! * At quiet points, within a bound of virtual time, everyone is in step, and then every row is compared: a client
+//!   shows what its scopes hold, and nothing else.
+//!
+//! [`history`] is the judge's memory. What a fault looks like that the judge must see is listed in [`plant`].
 
 pub mod client;
 pub mod history;

@@ -96,6 +96,7 @@ impl Node {
             hub.plant(match plant {
                 Some(Plant::RingEarly) => Some(lockstep_core::plant::Plant::RingEarly),
                 Some(Plant::RingEvicts) => Some(lockstep_core::plant::Plant::RingEvicts),
+                Some(Plant::UnsureXid) => Some(lockstep_core::plant::Plant::UnsureXid),
                 _ => None,
             });
             hub

@@ -29,9 +29,10 @@ plants! {
     CursorOldFence = "cursor-old-fence",
     /// A shape gained while away is resumed as if the cursor named it. Where cursors come back.
     CursorUnnamedScope = "cursor-unnamed-scope",
-    /// What is unsure at a stream's start is taken as delivered. Where the gap is looked up.
+    /// What is unsure at a stream's start is forgotten. In the core, where the first poll settles.
     UnsureXid = "unsure-xid",
-    /// The stream is acknowledged up to W, past what no snapshot has seen. Where feedback is sent.
+    /// The stream is acknowledged up to W, past what no snapshot has seen. Where feedback is sent. A copied slot then
+    /// begins behind such a transaction, which is unsure there: that second defence is taken out with the first.
     FlushPastRing = "flush-past-ring",
     /// Within a transaction deletes are applied first, then puts. In the stream.
     RemovesFirst = "removes-first",

@@ -4,10 +4,11 @@ use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 
 /// Every kind of fault; each must have struck in a run that is long enough.
-pub const FAULTS: [&str; 27] = [
+pub const FAULTS: [&str; 29] = [
     "abort",
     "async_commit",
     "async_lost",
+    "catch_up_lock_timeout",
     "client_cut",
     "client_killed",
     "client_offline",
@@ -30,6 +31,7 @@ pub const FAULTS: [&str; 27] = [
     "scope_move",
     "slot_copied",
     "slot_created",
+    "slow_reader_closed",
     "standby_silent",
     "truncate",
 ];

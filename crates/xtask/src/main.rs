@@ -11,6 +11,7 @@ mod fuzz;
 mod node;
 mod oracle;
 mod setup;
+mod sim;
 mod stop;
 mod test;
 mod tidy;
@@ -36,6 +37,8 @@ enum Task {
     Tidy,
     /// Run the browser tests alone.
     E2e,
+    /// Run the real core in seeded worlds where everything goes wrong.
+    Sim(sim::Options),
     /// Judge the real binary against a real PostgreSQL, with random writers and faults.
     Oracle(oracle::Options),
     /// Install what the other commands need, and nothing else.
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Tidy => tidy::run(),
         Task::E2e => test::run_browser_alone(),
+        Task::Sim(options) => sim::run(&options),
         Task::Oracle(options) => oracle::run(&options),
         Task::Setup(options) => setup::run(&options),
     };

@@ -58,9 +58,12 @@ impl NetChanges {
                 }
             } else if let Some(table) = catalog.by_tombstones(change.relation)
                 && let ChangeKind::Insert(row) = &change.kind
-                && let Some((key, scope)) = tombstone(row, table)
             {
-                net.tables.entry(table.oid).or_default().moved.entry(key).or_default().push(scope);
+                if let Some((key, scope)) = tombstone(row, table) {
+                    net.tables.entry(table.oid).or_default().moved.entry(key).or_default().push(scope);
+                } else if of_partition(row) {
+                    net.tables.entry(table.oid).or_default().unreadable = true;
+                }
             }
         }
         net
@@ -73,6 +76,11 @@ fn tombstone(row: &[Value], table: &Table) -> Option<(Key, OldScope)> {
     let scope = row.get(1..1 + scopes)?.to_vec();
     let key = row.get(1 + scopes..1 + scopes + table.key.len())?;
     Some((texts(key.iter())?, scope))
+}
+
+/// One partition was truncated (`kind` is the last column). With `publish_via_partition_root` the stream does not tell.
+fn of_partition(row: &[Value]) -> bool {
+    row.last().and_then(Value::text) == Some("p")
 }
 
 fn texts<'a>(values: impl Iterator<Item = &'a Value>) -> Option<Key> {

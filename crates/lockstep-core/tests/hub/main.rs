@@ -175,6 +175,24 @@ fn an_acknowledgement_comes_with_its_rows_when_the_commit_has_returned() {
     assert_eq!(world.events(1), ["rows", "ack", "commit", "rows", "commit"]);
 }
 
+/// ```text
+///  700 streamed, its COMMIT waits for the standby ─ a standby without 700 is promoted ─ another 700 is seen there
+/// ```
+#[test]
+fn an_acknowledgement_is_not_released_by_another_server() {
+    let mut world = World::streaming("700:700:");
+    world.join(1, "x");
+    let request = world.catch_up();
+    world.answer(&request, "700:700:", 1);
+    world.heard(1);
+    let client = insert(CLIENTS, &["", "c1", "1", "m1", "applied", "-", "-", "now"]);
+    world.transaction(700, 10, &[insert(ITEMS, &["k", "x", "-"]), client]);
+    world.hub.handle_stream_lost();
+    world.poll("705:705:", 20);
+    assert_eq!(world.events(1), [] as [&str; 0]);
+    assert!(world.has(|o| matches!(o, Output::Close(1, 1012, _))), "the client comes back and asks");
+}
+
 /// The slot is acknowledged short of what no snapshot has seen.
 #[test]
 fn the_flush_position_stays_behind_the_ring() {

@@ -76,16 +76,33 @@ pub enum Refusal {
     /// A view, foreign table, sequence or the like.
     #[error("it is a {0}; track the ordinary tables behind it")]
     NotATable(&'static str),
-    /// A partitioned table or a partition.
-    #[error(
-        "partitioned tables and their partitions are not supported yet; only ordinary tables can be tracked"
-    )]
-    Partitioned,
+    /// A partition; what it is a partition of.
+    #[error("it is a partition of {0}; track that, which follows all its partitions")]
+    Partition(String),
+    /// A partitioned table with a partition that cannot be followed.
+    #[error("its partition {leaf} {why}; mend that, or detach it")]
+    UnfitPartition {
+        /// Its quoted name.
+        leaf: String,
+        /// What is wrong with it.
+        why: String,
+    },
     /// A parent or child in table inheritance.
     #[error(
         "it takes part in table inheritance, which is not supported; only stand-alone tables can be tracked"
     )]
     Inherits,
+    /// Replication ignores row level security.
+    #[error(
+        "it has row level security, which replication ignores: everyone who may subscribe sees all rows of a scope; \
+         if scopes say the same as its policies, use --ignore-rls"
+    )]
+    RowSecurity,
+    /// Another publication makes writes fail.
+    #[error(
+        "a publication makes its updates or deletes fail: {0}; change that publication's row filter or column list"
+    )]
+    Publication(String),
     /// Nothing of it reaches the stream.
     #[error("it is unlogged and never reaches the WAL; run ALTER TABLE … SET LOGGED first")]
     Unlogged,
@@ -95,11 +112,6 @@ pub enum Refusal {
     /// The catalog or our own schema.
     #[error("it belongs to schema {0}; only the application's own tables can be tracked")]
     System(String),
-    /// Logical replication writes into it.
-    #[error(
-        "a subscription writes into it, and logical replication does not fire statement triggers; track it at its origin"
-    )]
-    Subscribed,
     /// No primary key.
     #[error("it has no primary key; add one: without it UPDATE and DELETE fail on a published table")]
     NoPrimaryKey,
@@ -231,12 +243,14 @@ impl Refusal {
     pub fn code(&self) -> &'static str {
         match self {
             Self::NotATable(_) => "not_a_table",
-            Self::Partitioned => "partitioned",
+            Self::Partition(_) => "partition",
+            Self::UnfitPartition { .. } => "unfit_partition",
             Self::Inherits => "inherits",
+            Self::RowSecurity => "row_security",
+            Self::Publication(_) => "publication",
             Self::Unlogged => "unlogged",
             Self::Temporary => "temporary",
             Self::System(_) => "system_table",
-            Self::Subscribed => "subscribed",
             Self::NoPrimaryKey => "no_primary_key",
             Self::DeferrableKey => "deferrable_key",
             Self::ReplicaIdentity(_) => "replica_identity",

@@ -6,7 +6,7 @@ use super::error::{InstallError, Refusal};
 use super::patience::Wanted;
 use super::script::{self, Design};
 use super::table::{self, Table};
-use super::{Outcome, TrackRequest, check_format, installed_format};
+use super::{Outcome, TrackRequest, check_format, installed_format, refuse_foreign_publications};
 
 /// One transaction's worth of work.
 pub(super) enum Step<'a> {
@@ -63,18 +63,28 @@ async fn plan_track(
     let missing = || InstallError::NoSuchTable(request.table.clone());
     let oid = table::resolve(tx, &request.table).await?.ok_or_else(missing)?;
     let mut table = Table::inspect(tx, oid).await?.ok_or_else(missing)?;
+    refuse_foreign_publications(tx).await?;
     // Before the lock, which a view or somebody else's table would refuse in other words than ours.
     refuse(&table, table.refusal())?;
     if let Locks::Take(wanted) = locks {
         wanted.from_writers = vec![oid, tracked_oid(tx).await?];
+        wanted.from_writers.extend(&table.parts);
         wanted.from_everyone = log_oids(tx, &table).await?;
         table = lock(tx, &table, "share row exclusive").await?;
         refuse(&table, table.refusal())?;
     }
+    if table.row_security && !request.ignore_rls {
+        return Err(refused(&table, Refusal::RowSecurity));
+    }
+    refuse_failing_writes(tx, &table).await?;
     let scopes = merged_scopes(&table, request).map_err(|refusal| refused(&table, refusal))?;
     let (number, outcome) = match &table.log {
         Some(log) => {
-            let same = log.whole && table.published && log.key_attnums == table.key_attnums;
+            let same = log.whole
+                && table.published
+                && !table.restricted
+                && log.key_attnums == table.key_attnums
+                && log.triggers == table.triggers().to_string();
             let same_scopes = log.scopes == scopes;
             (log.number, if same && same_scopes { Outcome::Unchanged } else { Outcome::Changed })
         }
@@ -84,6 +94,28 @@ async fn plan_track(
         return Ok(Plan::nothing());
     }
     Ok(Plan { body: script::track(&table, &Design { number, scopes }), outcome })
+}
+
+/// Whether UPDATE and DELETE fail, or will as soon as somebody writes, because of a publication's row filter or column
+/// list. PostgreSQL checks that when a statement starts, and EXPLAIN starts it without running it.
+async fn refuse_failing_writes(tx: &Transaction<'_>, table: &Table) -> Result<(), InstallError> {
+    let column = table.columns_of(&table.key_attnums).next().map_or("", |column| column.quoted.as_str());
+    for relation in table.leaves.iter().chain([&table.quoted]) {
+        for write in [
+            format!("explain update only {relation} set {column} = default where false"),
+            format!("explain delete from only {relation} where false"),
+        ] {
+            let Err(error) = tx.simple_query(&write).await else { continue };
+            return Err(match error.as_db_error() {
+                Some(db) if ["42P10", "55000"].contains(&db.code().code()) => {
+                    let why = db.detail().unwrap_or(db.message()).trim_end_matches('.').to_owned();
+                    refused(table, Refusal::Publication(why))
+                }
+                _ => error.into(),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// The scopes that the table has, and those that are asked for.
@@ -112,6 +144,7 @@ async fn plan_untrack(tx: &Transaction<'_>, oid: u32, locks: Locks<'_>) -> Resul
         wanted.from_writers = vec![tracked_oid(tx).await?];
         wanted.from_everyone = log_oids(tx, &table).await?;
         wanted.from_everyone.push(oid);
+        wanted.from_everyone.extend(&table.parts);
         table = lock(tx, &table, "access exclusive").await?;
         if untouched(&table) {
             return Ok(Plan::nothing());

@@ -5,7 +5,7 @@
 
 use std::fmt::Write as _;
 
-use super::table::{Column, Table};
+use super::table::{Column, Table, TriggerKind};
 
 /// What a table's log is to look like.
 pub(super) struct Design {
@@ -70,23 +70,49 @@ pub(super) fn track(table: &Table, design: &Design) -> String {
             out
         })
     };
+    let mut triggers = fill(triggers_template(table), &[("n", &number), ("table", &table.quoted)]);
+    for leaf in &table.leaves {
+        triggers +=
+            &fill(include_str!("../../sql/trigger_partition.sql"), &[("n", &number), ("table", leaf)]);
+    }
+    let names = [
+        ("n", number.clone()),
+        ("names", join(&|(name, _)| name)),
+        ("k_names", join(&|(name, _)| format!("k.{name}"))),
+        ("j_names", join(&|(name, _)| format!("j.{name}"))),
+    ];
+    let names = names.each_ref().map(|(name, value)| (*name, value.as_str()));
     fill(
         include_str!("../../sql/track.sql"),
         &[
             ("n", &number),
             ("table", &table.quoted),
+            ("log_body", &fill(log_template(table), &names)),
+            ("triggers", &triggers),
             ("drop_old", &drop_old(table, design.number)),
             ("changes_columns", &lines(" not null")),
             ("tombstones_columns", &lines("")),
             ("indexes", &indexes(design, &scope_attnums)),
             ("returns", &join(&|(name, column)| format!("{name} {}", column.sql_type))),
             ("select", &join(&|(_, column)| format!("r.{}", column.quoted))),
-            ("names", &join(&|(name, _)| name)),
-            ("k_names", &join(&|(name, _)| format!("k.{name}"))),
             ("publish", &publish(table, design.number)),
             ("record", &record(table, design, &scope_attnums)),
         ],
     )
+}
+
+fn log_template(table: &Table) -> &'static str {
+    match table.triggers() {
+        TriggerKind::Statement => include_str!("../../sql/log_statement.sql"),
+        TriggerKind::Row => include_str!("../../sql/log_row.sql"),
+    }
+}
+
+fn triggers_template(table: &Table) -> &'static str {
+    match table.triggers() {
+        TriggerKind::Statement => include_str!("../../sql/triggers_statement.sql"),
+        TriggerKind::Row => include_str!("../../sql/triggers_row.sql"),
+    }
 }
 
 fn drop_old(table: &Table, number: i32) -> String {
@@ -96,7 +122,8 @@ fn drop_old(table: &Table, number: i32) -> String {
     format!(
         "\n-- The logs are built anew; the horizon below tells that they reach back no further than this transaction.\n\
          drop function if exists lockstep.key_{number};\n\
-         drop table if exists lockstep.changes_{number}, lockstep.tombstones_{number};\n"
+         drop table if exists lockstep.changes_{number}, lockstep.tombstones_{number};\n\
+         drop sequence if exists lockstep.entry_{number};\n"
     )
 }
 
@@ -120,28 +147,31 @@ fn indexes(design: &Design, union: &[i16]) -> String {
 fn publish(table: &Table, number: i32) -> String {
     let tombstones =
         format!("alter publication lockstep_tombstones add table lockstep.tombstones_{number};\n");
-    if table.published {
-        return tombstones;
+    let add = format!("alter publication lockstep_tables add table only {};\n{tombstones}", table.quoted);
+    match (table.published, table.restricted) {
+        (false, _) => add,
+        (true, false) => tombstones,
+        (true, true) => format!("alter publication lockstep_tables drop table only {};\n{add}", table.quoted),
     }
-    format!("alter publication lockstep_tables add table only {};\n{tombstones}", table.quoted)
 }
 
 fn record(table: &Table, design: &Design, scope_attnums: &[i16]) -> String {
     let number = design.number;
     let (key, scope) = (array(&table.key_attnums), array(scope_attnums));
     let mut out = String::from("\n-- Nothing before this transaction is in the logs.\n");
+    let triggers = table.triggers();
     let horizon = "pg_current_xact_id()::text::bigint + 1";
     if table.log.is_some() {
         _ = writeln!(
             out,
-            "update lockstep.tracked set key_attnums = {key}, scope_attnums = {scope}, horizon = {horizon}\n\
-             where log = {number};\ndelete from lockstep.scopes where log = {number};"
+            "update lockstep.tracked set key_attnums = {key}, scope_attnums = {scope}, horizon = {horizon},\n  \
+             generation = {horizon}, compacted = 0, triggers = '{triggers}', tracked_at = now()\nwhere log = {number};\ndelete from lockstep.scopes where log = {number};"
         );
     } else {
         _ = writeln!(
             out,
-            "insert into lockstep.tracked (log, relation, key_attnums, scope_attnums, horizon) overriding system value\n\
-             values ({number}, {}::regclass, {key}, {scope}, {horizon});\n\
+            "insert into lockstep.tracked (log, relation, key_attnums, scope_attnums, horizon, generation, triggers) \
+             overriding system value\nvalues ({number}, {}::regclass, {key}, {scope}, {horizon}, {horizon}, '{triggers}');\n\
              select setval(pg_get_serial_sequence('lockstep.tracked', 'log'), {number});",
             table.literal
         );
@@ -166,6 +196,10 @@ fn array(attnums: &[i16]) -> String {
 pub(super) fn untrack(table: &Table) -> String {
     let drop_triggers = table.our_triggers.iter().fold(String::new(), |mut out, trigger| {
         _ = writeln!(out, "drop trigger {trigger} on {};", table.quoted);
+        out
+    });
+    let drop_triggers = table.leaf_triggers.iter().fold(drop_triggers, |mut out, leaf| {
+        _ = writeln!(out, "drop trigger lockstep_truncate on {leaf};");
         out
     });
     let unpublish = if table.published {

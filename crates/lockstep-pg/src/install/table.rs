@@ -16,8 +16,18 @@ pub(super) struct Table {
     pub key_attnums: Vec<i16>,
     /// Triggers whose function is in our schema.
     pub our_triggers: Vec<String>,
+    /// Its partitions that hold rows, quoted.
+    pub leaves: Vec<String>,
+    /// Partitions with our own trigger for TRUNCATE, quoted.
+    pub leaf_triggers: Vec<String>,
+    /// All its partitions.
+    pub parts: Vec<u32>,
     /// It is in `lockstep_tables`.
     pub published: bool,
+    /// There with a row filter or a column list.
+    pub restricted: bool,
+    /// Row level security is enabled.
+    pub row_security: bool,
     pub columns: Vec<Column>,
     /// The log, if it is tracked.
     pub log: Option<Log>,
@@ -25,7 +35,10 @@ pub(super) struct Table {
     kind: String,
     persistence: String,
     identity: String,
-    is_partition: bool,
+    /// The partitioned table that it is a partition of.
+    root: String,
+    /// A partition that cannot be followed, and why.
+    unfit: Option<Vec<String>>,
     inherits: bool,
     subscribed: bool,
     key_immediate: Option<bool>,
@@ -47,10 +60,30 @@ pub(super) struct Column {
     deterministic: bool,
 }
 
+/// How the writes of a table reach its log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum TriggerKind {
+    /// Once per statement: ordinary tables.
+    Statement,
+    /// Once per row: partitioned tables, and tables that a subscription writes into. Bulk writes cost more.
+    Row,
+}
+
+impl std::fmt::Display for TriggerKind {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Statement => "statement",
+            Self::Row => "row",
+        })
+    }
+}
+
 /// What `lockstep.tracked` and `lockstep.scopes` say.
 pub(super) struct Log {
     pub number: i32,
     pub key_attnums: Vec<i16>,
+    /// As [`TriggerKind`] prints it.
+    pub triggers: String,
     /// One entry per scope.
     pub scopes: Vec<Vec<i16>>,
     /// Triggers, functions, logs and publications are all in place.
@@ -85,13 +118,19 @@ impl Table {
             key_attnums: row.get::<_, Option<Vec<i16>>>("key_attnums").unwrap_or_default(),
             our_triggers: row.get("our_triggers"),
             published: row.get("published"),
+            restricted: row.get("restricted"),
+            row_security: row.get("row_security"),
             columns: columns.iter().map(Column::read).collect(),
             log: Log::read(tx, oid).await?,
             schema: row.get("schema"),
             kind: row.get("kind"),
             persistence: row.get("persistence"),
             identity: row.get("identity"),
-            is_partition: row.get("is_partition"),
+            root: row.get("root"),
+            unfit: row.get("unfit"),
+            leaves: row.get("leaves"),
+            leaf_triggers: row.get("leaf_triggers"),
+            parts: row.get("parts"),
             inherits: row.get("inherits"),
             subscribed: row.get("subscribed"),
             key_immediate: row.get("key_immediate"),
@@ -104,12 +143,17 @@ impl Table {
         attnums.iter().filter_map(|attnum| self.columns.iter().find(|column| column.attnum == *attnum))
     }
 
+    /// Which triggers it takes: statements on a partition do not fire those of the partitioned table, and logical
+    /// replication fires row triggers only.
+    pub fn triggers(&self) -> TriggerKind {
+        if self.kind == "p" || self.subscribed { TriggerKind::Row } else { TriggerKind::Statement }
+    }
+
     /// Why this table cannot be tracked, whatever its scopes.
     pub fn refusal(&self) -> Option<Refusal> {
         let about_kind = match self.kind.as_str() {
-            "r" if self.is_partition => Some(Refusal::Partitioned),
-            "p" => Some(Refusal::Partitioned),
-            "r" => None,
+            _ if !self.root.is_empty() => Some(Refusal::Partition(self.root.clone())),
+            "r" | "p" => None,
             "v" => Some(Refusal::NotATable("view")),
             "m" => Some(Refusal::NotATable("materialized view")),
             "f" => Some(Refusal::NotATable("foreign table")),
@@ -132,8 +176,8 @@ impl Table {
         if self.inherits {
             return Some(Refusal::Inherits);
         }
-        if self.subscribed {
-            return Some(Refusal::Subscribed);
+        if let Some([leaf, why]) = self.unfit.as_deref() {
+            return Some(Refusal::UnfitPartition { leaf: leaf.clone(), why: why.clone() });
         }
         self.trigger_taken.clone().map(Refusal::TriggerTaken)
     }
@@ -238,6 +282,7 @@ impl Log {
         Ok(Some(Self {
             number,
             key_attnums: row.get("key_attnums"),
+            triggers: row.get("triggers"),
             scopes: scopes.iter().map(|row| row.get(0)).collect(),
             whole: row.get("whole"),
         }))

@@ -15,7 +15,7 @@ async fn state(client: &Client) -> String {
     one(
         client,
         "select jsonb_build_object(
-           'tracked', (select jsonb_agg(to_jsonb(t) - 'tracked_at' - 'horizon' order by log) from lockstep.tracked t),
+           'tracked', (select jsonb_agg(to_jsonb(t) - '{tracked_at,horizon,generation,compacted,triggers}'::text[] order by log) from lockstep.tracked t),
            'scopes', (select jsonb_agg(to_jsonb(s) order by log, scope) from lockstep.scopes s))",
     )
     .await

@@ -54,10 +54,27 @@ pub async fn tracked(database: &str, sql: &str, scopes: &[&str]) -> Client {
     client
 }
 
+/// Waits until everything written so far is below every new snapshot's xmin: tests in other databases of this cluster
+/// hold transactions open.
+pub async fn settled(client: &Client) {
+    let newest: u64 = one(client, "select pg_current_xact_id()").await.parse().expect("a number");
+    let sql = format!("select pg_snapshot_xmin(pg_current_snapshot())::text::bigint > {newest}");
+    while one(client, &sql).await != "true" {
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+/// As [`tracked`], and cursors from now on are above the horizon.
+pub async fn tracked_and_settled(database: &str, sql: &str, scopes: &[&str]) -> Client {
+    let client = tracked(database, sql, scopes).await;
+    settled(&client).await;
+    client
+}
+
 /// A request for `table` with scopes such as `list,org`.
 pub fn request(table: &str, scopes: &[&str]) -> TrackRequest {
     let scopes = scopes.iter().map(|scope| scope.split(',').map(str::to_owned).collect()).collect();
-    TrackRequest { table: table.to_owned(), scopes }
+    TrackRequest { table: table.to_owned(), scopes, ignore_rls: false }
 }
 
 /// Tracks, with an error reduced to its code.

@@ -1,10 +1,14 @@
 //! What is installed into a database, on a real PostgreSQL: what the triggers write, what migrations and names do to
-//! them, what each command leaves behind, and what it refuses.
+//! them, what each command leaves behind and what it refuses, and what garbage collection may take away.
 
 mod commands;
+mod compaction;
 mod harness;
 mod locks;
 mod log_entries;
 mod migrations;
+mod mirror;
+mod partitions;
 mod refusals;
+mod retention;
 mod writers;

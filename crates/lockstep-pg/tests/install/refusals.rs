@@ -11,12 +11,19 @@ const TABLES: &str = r#"
     create sequence a_sequence;
     create table parts (id int primary key) partition by range (id);
     create table part_1 partition of parts for values from (0) to (9);
+    create table part_2 partition of parts for values from (10) to (19) partition by range (id);
+    create table part_unlogged (id int primary key) partition by range (id);
+    create unlogged table part_unlogged_1 partition of part_unlogged default;
+    create table part_nothing (id int primary key) partition by range (id);
+    create table part_nothing_1 partition of part_nothing default; alter table part_nothing_1 replica identity nothing;
     create table parent (id int primary key);
     create table child () inherits (parent);
     create unlogged table unlogged (id int primary key);
     create temporary table temporary (id int primary key);
     create foreign data wrapper nowhere; create server nowhere foreign data wrapper nowhere;
     create foreign table elsewhere (id int) server nowhere;
+    create table part_foreign (id int) partition by range (id);
+    create foreign table part_foreign_1 partition of part_foreign default server nowhere;
     create table keyless (id int unique not null);
     create table deferred (id int primary key deferrable);
     create table identity_nothing (id int primary key); alter table identity_nothing replica identity nothing;
@@ -34,6 +41,7 @@ const TABLES: &str = r#"
     create function nothing() returns trigger language plpgsql as 'begin return null; end';
     create table taken (id int primary key);
     create trigger lockstep_delete after delete on taken for each statement execute function nothing();
+    create table secured (id int primary key); alter table secured enable row level security;
     create index an_index on good (list);
 "#;
 
@@ -54,8 +62,11 @@ async fn each_by_its_own_code() {
         ("a_sequence", &[], "not_a_table"),
         ("an_index", &[], "not_a_table"),
         ("elsewhere", &[], "not_a_table"),
-        ("parts", &[], "partitioned"),
-        ("part_1", &[], "partitioned"),
+        ("part_1", &[], "partition"),
+        ("part_2", &[], "partition"),
+        ("part_unlogged", &[], "unfit_partition"),
+        ("part_foreign", &[], "unfit_partition"),
+        ("part_nothing", &[], "unfit_partition"),
         ("parent", &[], "inherits"),
         ("child", &[], "inherits"),
         ("unlogged", &[], "unlogged"),
@@ -74,6 +85,7 @@ async fn each_by_its_own_code() {
         ("generated_key", &[], "generated_column"),
         ("folded_key", &[], "collation"),
         ("taken", &[], "trigger_taken"),
+        ("secured", &[], "row_security"),
         ("good", &["amount"], "column_type"),
         ("good", &["made"], "generated_column"),
         ("good", &["list", "list,ctid"], "unknown_column"),
@@ -154,4 +166,61 @@ async fn publications_that_would_ship_the_logs() {
         delete from lockstep.tombstones_1; update lockstep.tracked set horizon = horizon;
         insert into lockstep.incarnations values (1); delete from lockstep.incarnations";
     client.batch_execute(all).await.expect("published deletes");
+}
+
+/// Later than `install`: `track` looks as well. What `install` was told holds for `track`.
+#[tokio::test]
+async fn a_foreign_publication_is_seen_when_a_table_is_tracked() {
+    let mut client = installed("refuse_later", "create table items (id int primary key)").await;
+    client.batch_execute("create publication everything for all tables").await.expect("theirs");
+    assert_eq!(track(&mut client, "items", &[]).await, Err("foreign_publication"));
+    let allowed = InstallOptions { allow_foreign_publications: true };
+    install::install(&mut client, &allowed).await.expect("allowed");
+    assert_eq!(track(&mut client, "items", &[]).await, Ok(Outcome::Created));
+}
+
+#[tokio::test]
+async fn row_security_can_be_ignored_when_asked_for() {
+    let sql = "create table items (id int primary key); alter table items enable row level security";
+    let mut client = installed("refuse_rls", sql).await;
+    let mut asked = request("items", &[]);
+    asked.ignore_rls = true;
+    let patience = Patience::default();
+    assert_eq!(install::track(&mut client, &asked, &patience).await.expect("tracked"), Outcome::Created);
+}
+
+/// Filters and lists of publications exist since 15.
+#[tokio::test]
+async fn a_publication_that_makes_writes_fail() {
+    let sql = "create table items (id int primary key generated always as identity, list int, title text);
+        create table parts (id int primary key, list int) partition by range (id);
+        create table part_1 partition of parts default";
+    let mut client = installed("refuse_filters", sql).await;
+    if crate::harness::cluster().major() < 15 {
+        return;
+    }
+    let publications = [
+        ("items", "create publication theirs for table items where (list > 5)"),
+        ("items", "create publication theirs for table items (list, title)"),
+        (
+            "items",
+            "create publication theirs for table items where (title is null) with (publish = 'delete')",
+        ),
+        ("parts", "create publication theirs for table part_1 where (list > 5)"),
+    ];
+    for (table, publication) in publications {
+        client.batch_execute(publication).await.expect("theirs");
+        assert_eq!(track(&mut client, table, &[]).await, Err("publication"), "{publication}");
+        client.batch_execute("drop publication theirs").await.expect("dropped");
+    }
+    let harmless = "create publication theirs for table items (id, title) where (id > 5), parts";
+    client.batch_execute(harmless).await.expect("theirs");
+    for table in ["items", "parts"] {
+        assert_eq!(track(&mut client, table, &[]).await, Ok(Outcome::Created));
+    }
+    // Somebody narrows ours: noticed and made whole.
+    let narrowed = "alter publication lockstep_tables set table lockstep.clients, items (id), parts";
+    client.batch_execute(narrowed).await.expect("narrowed");
+    assert_eq!(track(&mut client, "items", &[]).await, Ok(Outcome::Changed));
+    assert_eq!(track(&mut client, "items", &[]).await, Ok(Outcome::Unchanged));
 }

@@ -8,6 +8,7 @@ mod holes;
 mod http;
 mod mutations;
 mod operator;
+mod partitions;
 mod protocol;
 mod proxy;
 mod resume;

@@ -82,7 +82,7 @@ impl World {
         install::install(&mut client, &InstallOptions::default()).await.expect("install");
         for (table, scope) in [("lists", None), ("todos", Some("list_id")), ("notes", Some("list_id"))] {
             let scopes = scope.into_iter().map(|s| vec![s.to_owned()]).collect();
-            let request = TrackRequest { table: table.into(), scopes };
+            let request = TrackRequest { table: table.into(), scopes, ..TrackRequest::default() };
             install::track(&mut client, &request, &Patience::default()).await.expect("track");
         }
         Self { sql: Sql { client }, cluster }
@@ -108,7 +108,10 @@ impl World {
     /// Waits until the client holds what the same SELECTs say now, all tables at once.
     pub async fn settled(&self, client: &mut Client) {
         let truth = self.truth(&client.replica).await;
-        let held = |replica: &Replica| held(replica) == truth;
+        // An empty shape looks like one that has not arrived.
+        let arrived =
+            |replica: &Replica| replica.wanted.iter().all(|w| replica.rows_of(&w.reference).is_some());
+        let held = |replica: &Replica| arrived(replica) && held(replica) == truth;
         if let Err(error) = client.until(held).await {
             panic!("{error}\nheld {:#?}\ntruth {truth:#?}", self::held(&client.replica));
         }

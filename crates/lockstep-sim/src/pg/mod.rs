@@ -53,6 +53,8 @@ pub struct Decided {
 pub struct Commit {
     /// Top-level id.
     pub xid: Xid,
+    /// The highest id among it and its savepoints'.
+    pub highest: Xid,
     /// Start of the record.
     pub commit_lsn: u64,
     /// Its end.
@@ -111,6 +113,8 @@ pub struct Db {
     pub committed: HashMap<Xid, usize>,
     /// The judge's memory.
     pub history: History,
+    /// Ends of abort records, and the highest ids that they name: those are never assigned again.
+    aborted: Vec<(u64, Xid)>,
     next_log_id: u64,
     /// Rises with every restart; whatever was under way before is void.
     pub epoch: u64,
@@ -143,6 +147,7 @@ impl Db {
             commits: Vec::new(),
             committed: HashMap::new(),
             history,
+            aborted: Vec::new(),
             next_log_id: 1,
             epoch: 0,
             floor: 0,
@@ -187,6 +192,7 @@ impl Db {
         self.committed.insert(xid, index);
         self.commits.push(Commit {
             xid,
+            highest: xid.max(tx.last_subxid),
             commit_lsn,
             end_lsn,
             writes,
@@ -230,6 +236,10 @@ impl Db {
         let Some(tx) = self.open.remove(&id) else { return };
         if let Some(xid) = tx.xid {
             self.running.remove(&xid);
+            if !tx.committing {
+                self.insert_lsn += 32;
+                self.aborted.push((self.insert_lsn, xid.max(tx.last_subxid)));
+            }
             self.latest_completed = self.latest_completed.max(xid).max(tx.last_subxid);
         }
         for lock in tx.locks {

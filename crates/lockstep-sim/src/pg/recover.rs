@@ -17,7 +17,9 @@ impl Db {
         self.epoch += 1;
         let keep = self.commits.partition_point(|c| c.end_lsn <= lsn);
         let open: Vec<TxId> = self.open.keys().copied().collect();
-        let mut highest = self.commits[..keep].iter().map(|c| c.xid).max().unwrap_or(0);
+        self.aborted.retain(|(end, _)| *end <= lsn);
+        let ended = self.commits[..keep].iter().map(|c| c.highest).chain(self.aborted.iter().map(|a| a.1));
+        let mut highest = ended.max().unwrap_or(0);
         // What committed is recovered as visible, in WAL order, before anything else runs.
         for index in 0..keep {
             self.make_visible(index);
@@ -30,6 +32,8 @@ impl Db {
                 _ => self.end(id),
             }
         }
+        // What recovery takes back writes nothing.
+        self.aborted.retain(|(end, _)| *end <= lsn);
         let lost = self.undo(keep);
         self.insert_lsn = lsn;
         self.flush_lsn = lsn;

@@ -193,7 +193,7 @@ impl Db {
                     })
                     .collect();
                 let old_key = (new_key != *key).then(|| self.key_only(table, &old));
-                let old_key = old_key.as_ref().map(|row| encode::whole(row));
+                let old_key = old_key.as_ref().map(encode::whole);
                 self.message(id, oid, |oid| encode::update(oid, old_key.as_deref(), &sent));
                 if new_key != *key {
                     self.put(id, table, key.clone(), None);

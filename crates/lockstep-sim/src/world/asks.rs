@@ -156,9 +156,6 @@ impl World {
             return;
         }
         let wrote = match &question {
-            Question::Gap(xids) if self.plant == Some(Plant::UnsureXid) => {
-                xids.iter().map(|x| (*x, false)).collect()
-            }
             Question::Gap(xids) => self.db.wrote(xids),
             _ => Vec::new(),
         };

@@ -198,6 +198,7 @@ impl World {
         if ok {
             return;
         }
+        self.trace(|| format!("client {at}: mutate answered {response}"));
         let code = response["code"].as_str().unwrap_or_default().to_owned();
         *self.report.resets.entry(format!("mutate: {code}")).or_default() += 1;
         let client = &mut self.clients[at];

@@ -14,6 +14,10 @@ impl World {
         self.end_prepared(false);
         let node = self.rng.index(self.nodes.len());
         let client = self.rng.index(self.clients.len());
+        if self.promotes && self.rng.one_in(8) && self.now >= self.up_at {
+            self.promote();
+            return;
+        }
         match self.rng.below(100) {
             0..=13 => {
                 if let Some(session) = self.clients[client].session {
@@ -111,6 +115,13 @@ impl World {
             }
         }
         self.server_was_down();
+        // What takes a primary down may take a node down: its clients go elsewhere with what they have seen.
+        for node in 0..self.nodes.len() {
+            if self.nodes[node].alive && self.rng.one_in(3) {
+                self.fault("node_killed");
+                self.kill_node(node);
+            }
+        }
     }
 
     fn server_was_down(&mut self) {

@@ -41,6 +41,7 @@ impl World {
                         self.fault("slot_copied");
                         self.nodes[at].feed.confirmed = self.nodes[other].feed.confirmed;
                         self.nodes[at].feed.step = Step::Start;
+                        self.plant_in_copied_slot(at);
                     }
                     None => {
                         self.nodes[at].feed.waits_for = self.db.running.clone();
@@ -60,6 +61,14 @@ impl World {
                 self.after(wait.max(500), Event::Feed(at, generation));
             }
             Step::Start => self.start(at),
+        }
+    }
+
+    #[cfg_attr(not(feature = "plants"), allow(clippy::unused_self, unused_variables))]
+    fn plant_in_copied_slot(&mut self, at: usize) {
+        #[cfg(feature = "plants")]
+        if self.plant == Some(Plant::FlushPastRing) {
+            self.nodes[at].hub.plant(Some(lockstep_core::plant::Plant::UnsureXid));
         }
     }
 

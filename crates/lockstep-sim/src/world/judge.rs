@@ -62,6 +62,7 @@ impl World {
     }
 
     fn judge_outcome(&mut self, at: usize, id: &str, refusal: Option<&str>) {
+        self.trace(|| format!("client {at} is told of {id}: {refusal:?}"));
         let client = &mut self.clients[at];
         let told = client.told.entry(id.to_owned()).or_default();
         *told = (told.0 + 1, refusal.is_none());

@@ -127,6 +127,8 @@ pub struct World {
     pub(crate) unconfirmed: Vec<usize>,
     pub(crate) waiters: HashMap<TxId, Waiter>,
     pub(crate) sends_empty: bool,
+    /// The primary changes often.
+    pub(crate) promotes: bool,
     /// Cursors are shortened often. A shortened one does not tell what was shown ahead of its visibility (a known
     /// limit), so commits of these worlds become visible as they are flushed.
     pub(crate) short_cursors: bool,
@@ -171,6 +173,7 @@ impl World {
             unconfirmed: Vec::new(),
             waiters: HashMap::new(),
             sends_empty,
+            promotes: rng.one_in(3),
             short_cursors,
             nodes: Vec::new(),
             clients: Vec::new(),

@@ -15,6 +15,7 @@ use std::collections::BTreeMap;
 /// What the application's rule forbids.
 pub const FORBIDDEN: u64 = 666;
 
+#[derive(Debug)]
 enum Attempt {
     Committing,
     Wait,
@@ -65,6 +66,11 @@ impl World {
     }
 
     fn attempted(&mut self, id: AskId, tx: TxId, step: Attempt, attempt: u32) {
+        if let Some(Ask { question: Question::Mutate(run), node, .. }) = self.asks.get(&id) {
+            let mutation = run.request.mutations.get(run.at).map(|m| (m.n, m.id.as_str()));
+            let client = &run.request.client;
+            self.trace(|| format!("node {node}, client {client}: mutation {mutation:?} tried: {step:?}"));
+        }
         let Some(Ask { question: Question::Mutate(run), .. }) = self.asks.get_mut(&id) else { return };
         match step {
             Attempt::Committing => {

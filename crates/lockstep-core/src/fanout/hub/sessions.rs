@@ -304,6 +304,10 @@ impl Hub {
     ) {
         self.released.extend(committed.iter().filter(|x| !self.last_poll.sees(**x)));
         self.poll_soon();
+        if let (MutateResult::Gap { last }, Some(session)) = (result, self.sessions.get_mut(&session)) {
+            // Numbers beyond are used again, and their outcomes told again.
+            session.acknowledged = session.acknowledged.min(last);
+        }
         let mut answer = match result {
             MutateResult::Decided => Reply::ok(json!({})),
             MutateResult::Renumber => {

@@ -18,7 +18,7 @@ impl Hub {
             (known.system, known.timeline, known.database)
                 == (identity.system, identity.timeline, identity.database)
         };
-        if !self.identity.as_ref().is_some_and(same) {
+        if self.identity.as_ref().is_some_and(|known| !same(known)) {
             self.leave_history();
         }
         // An id that a session waits to see may belong to a history that is gone, and never come.
@@ -30,18 +30,32 @@ impl Hub {
         self.next_poll = self.now;
     }
 
-    /// The server has another history: its xids and LSNs say nothing about what was seen and released before. A batch
-    /// that still waits for a transaction may be of commits that are lost, so its session comes back and is judged
-    /// by its cursor.
+    /// The server has another history: its xids and LSNs say nothing about what was seen and released before, and
+    /// mutations that were taken may be lost with the old one. Everybody comes back, is judged by a cursor, and
+    /// sends the outbox again.
     fn leave_history(&mut self) {
+        self.flushed = Lsn(0);
+        self.drop_held();
+        for (id, session) in self.sessions.iter_mut().filter(|(_, session)| session.joined) {
+            session.batches.clear();
+            self.outputs.push_back(Output::Close(*id, 1012, "the database's history changed; come back"));
+        }
+    }
+
+    /// The next server to answer may be another one, and an id mean another transaction there: what waits for one
+    /// to be seen must not be released by it. It was never said; its session comes back and is judged by its cursor.
+    fn drop_held(&mut self) {
         self.released.clear();
         self.last_poll = Snapshot::default();
-        self.flushed = Lsn(0);
         for id in std::mem::take(&mut self.holding) {
             if let Some(session) = self.sessions.get_mut(&id) {
                 session.batches.clear();
             }
-            self.outputs.push_back(Output::Close(id, 1012, "the database's history changed; come back"));
+            self.outputs.push_back(Output::Close(
+                id,
+                1012,
+                "the stream broke while a write waited; come back",
+            ));
         }
     }
 
@@ -79,6 +93,7 @@ impl Hub {
         if self.mode == Mode::Streaming {
             self.discard_catch_ups();
             self.rest_on_position(|_| true);
+            self.drop_held();
             self.mode = Mode::Polling;
             self.next_poll = self.now;
         }
@@ -205,6 +220,10 @@ impl Hub {
                 self.unsure = snapshot.xip().iter().copied().collect();
                 for entry in self.ring.entries() {
                     self.unsure.remove(&entry.xid());
+                }
+                #[cfg(feature = "plants")]
+                if self.ring.plant == Some(crate::plant::Plant::UnsureXid) {
+                    self.unsure.clear();
                 }
             }
             let missed: Vec<Xid> = self.unsure.iter().copied().filter(|x| snapshot.sees(*x)).collect();

@@ -1,0 +1,94 @@
+//! What a client would hold of one shape: loaded, kept with its cursor, and caught up by the product's own code.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use lockstep_core::fanout::hub::{CatchUpRequest, ReadFrom, ReadRequest};
+use lockstep_core::position::{CursorHead, ResetReason};
+use lockstep_core::shape::{Shape, ShapeRequest};
+use lockstep_pg::{catalog, catch_up, poll};
+use serde_json::{Value as Json, json};
+use tokio_postgres::Client;
+
+/// Rows by key, as of a cursor.
+#[derive(Debug, Clone)]
+pub struct Mirror {
+    shape: Arc<Shape>,
+    pub head: CursorHead,
+    pub rows: BTreeMap<String, Json>,
+}
+
+impl Mirror {
+    /// Loads `table`, or the scope of it that is given as `{"list": 1}`.
+    pub async fn load(client: &Client, table: &str, scope: Json) -> Self {
+        client.batch_execute("set jit = off").await.expect("as the node's sessions");
+        let known = catalog::load(client).await.expect("a catalog");
+        let request: ShapeRequest =
+            serde_json::from_value(json!({"ref": "0", "table": table, "scope": scope})).expect("a request");
+        let shape = Arc::new(Shape::resolve(&request, &known).expect("a shape"));
+        let incarnation = poll::mark(client).await.expect("a mark");
+        let head = CursorHead {
+            system: 0,
+            timeline: 0,
+            database: 0,
+            incarnation,
+            fence: "0/0".parse().expect("an LSN"),
+            snapshot: "1:1:".parse().expect("a snapshot"),
+        };
+        let mut mirror = Self { shape, head, rows: BTreeMap::new() };
+        mirror.read(client, ReadFrom::Scratch(ResetReason::First)).await.expect("loaded");
+        mirror
+    }
+
+    /// The same shape loaded anew.
+    pub async fn truth(&self, client: &Client) -> BTreeMap<String, Json> {
+        let mut other = self.clone();
+        other.rows.clear();
+        other.read(client, ReadFrom::Scratch(ResetReason::First)).await.expect("loaded");
+        other.rows
+    }
+
+    /// Catches up. Returns why it was loaded in full, if it was, and how many rows came.
+    pub async fn resume(&mut self, client: &Client) -> (Option<String>, usize) {
+        let from = ReadFrom::Since(Arc::new(self.head.clone()));
+        self.read(client, from).await.expect("caught up")
+    }
+
+    async fn read(
+        &mut self,
+        client: &Client,
+        from: ReadFrom,
+    ) -> Result<(Option<String>, usize), lockstep_pg::PgError> {
+        let reads = vec![ReadRequest { shape: self.shape.clone(), from }];
+        let request = CatchUpRequest { id: Default::default(), reads, clients: Vec::new() };
+        let answer = catch_up::read(client, &request, &[], std::time::Duration::from_secs(30)).await?;
+        let (mut reset, mut rows) = (None, 0);
+        for frame in &answer.reads[0].frames {
+            let frame: Json = serde_json::from_slice(frame).expect("a frame");
+            let body = &frame[4];
+            if let Some(reason) = body["reset"].as_str() {
+                reset = Some(reason.to_owned());
+                self.rows.clear();
+            }
+            for key in body["remove"].as_array().into_iter().flatten() {
+                self.rows.remove(&key.to_string());
+                rows += 1;
+            }
+            for row in body["put"].as_array().into_iter().flatten() {
+                let key: Vec<&Json> = self.shape.table.key.iter().map(|at| &row[*at]).collect();
+                self.rows.insert(json!(key).to_string(), row.clone());
+                rows += 1;
+            }
+        }
+        let facts = answer.facts;
+        self.head = CursorHead {
+            system: facts.system,
+            timeline: facts.timeline,
+            database: facts.database,
+            incarnation: self.head.incarnation,
+            fence: facts.insert_lsn,
+            snapshot: facts.snapshot,
+        };
+        Ok((reset, rows))
+    }
+}

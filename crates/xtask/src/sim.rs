@@ -1,0 +1,55 @@
+//! `cargo x sim`: the real core in seeded worlds; see crates/lockstep-sim.
+
+use std::process::{Command, ExitCode, Stdio};
+
+use anyhow::{Context, Result};
+use lockstep_pg::cluster::process::{self, Signal};
+
+use crate::{setup, stop, workspace};
+
+/// Options of `cargo x sim`.
+#[derive(clap::Args)]
+pub struct Options {
+    /// How long worlds are begun.
+    #[arg(long, default_value_t = 60)]
+    seconds: u64,
+    /// Only the world of this seed, as a line about a violation names it.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// A known fault, built in: it must be found, and the run ends with 1.
+    #[arg(long, value_name = "NAME")]
+    plant: Option<String>,
+    /// Print one JSON object and nothing else on the standard output.
+    #[arg(long)]
+    json: bool,
+}
+
+/// `cargo x sim`.
+pub fn run(options: &Options) -> Result<ExitCode> {
+    let mut sim = Command::new(setup::cargo());
+    sim.args(["run", "--quiet", "--profile", "sim", "--package", "lockstep-sim"]);
+    // With the faults that can be built in; alone, so that no other build has them.
+    sim.args(["--features", "plants", "--", "--seconds", &options.seconds.to_string()]);
+    let seed = options.seed.map(|seed| seed.to_string());
+    for (name, value) in [("--seed", &seed), ("--plant", &options.plant)] {
+        if let Some(value) = value {
+            sim.args([name, value]);
+        }
+    }
+    if options.json {
+        sim.arg("--json");
+    }
+    sim.current_dir(workspace::root()).stdin(Stdio::null());
+    let mut child = process::spawn_bound(sim, Signal::SIGKILL).context("cannot run the simulation")?;
+    let status = loop {
+        if let Some(status) = process::wait_for(&mut child, std::time::Duration::from_millis(100))? {
+            break status;
+        }
+        if stop::requested() {
+            process::send(child.id(), Signal::SIGKILL)?;
+            child.wait()?;
+            stop::check()?;
+        }
+    };
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
