@@ -37,7 +37,7 @@ fn scripts_are_as_committed() {
     let traces = committed();
     for script in scripts().unwrap() {
         let same = traces.iter().find(|t| t.name == script.name);
-        assert_eq!(same, Some(&script), "cargo run -p lockstep-sim -- --trace vectors/traces writes it anew");
+        assert_eq!(same, Some(&script), "cargo x sim --trace vectors/traces writes it anew");
     }
 }
 

@@ -22,6 +22,9 @@ pub struct Options {
     /// Print one JSON object and nothing else on the standard output.
     #[arg(long)]
     json: bool,
+    /// Write traces for `vectors/` to this directory instead: of one seed, or a choice that covers what worlds show.
+    #[arg(long, value_name = "DIR")]
+    trace: Option<std::path::PathBuf>,
 }
 
 /// `cargo x sim`.
@@ -38,6 +41,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     }
     if options.json {
         sim.arg("--json");
+    }
+    if let Some(directory) = &options.trace {
+        sim.arg("--trace").arg(std::path::absolute(directory)?);
     }
     sim.current_dir(workspace::root()).stdin(Stdio::null());
     let mut child = process::spawn_bound(sim, Signal::SIGKILL).context("cannot run the simulation")?;
