@@ -15,7 +15,7 @@ use tokio::time::sleep;
 pub type Kind = &'static str;
 
 /// All kinds. Consecutive worlds take consecutive pieces of it.
-pub const ALL: [Kind; 25] = [
+pub const ALL: [Kind; 24] = [
     "node-killed",
     "postgres-restarted-immediate",
     "upstream-delay",
@@ -38,10 +38,13 @@ pub const ALL: [Kind; 25] = [
     "all-nodes-killed",
     "downstream-cut",
     clock::STEP,
-    "upstream-dead",
     "huge-transaction",
     "table-rewritten",
 ];
+
+/// Connections to PostgreSQL that stay open and carry nothing ever again. Only by name: a node has no time-outs of its
+/// own against it yet (docs/known-gaps.md).
+pub const DEAD: Kind = "upstream-dead";
 
 /// Only clients notice these: a node has no reason to complain.
 pub fn is_quiet(kind: Kind) -> bool {

@@ -52,7 +52,7 @@ pub async fn run(options: &Options) -> Result<Report> {
 /// A world's faults follow from its seed alone, so that it can be replayed.
 fn kinds(seed: u64, options: &Options) -> Result<Vec<Kind>> {
     if let Some(named) = &options.fault {
-        let kind = faults::ALL.iter().find(|k| **k == named.as_str());
+        let kind = faults::ALL.iter().chain(&[faults::DEAD]).find(|k| **k == named.as_str());
         let kind = kind
             .with_context(|| format!("no fault is called {named}; there are {}", faults::ALL.join(", ")))?;
         return Ok(vec![*kind; FAULTS]);
