@@ -21,6 +21,8 @@ fn catalog() -> Catalog {
         type_name: "text".into(),
         type_sql: "text".into(),
         is_enum: false,
+        labels: Vec::new(),
+        collation: Default::default(),
     };
     let table = |oid: u32, name: &str, scopes: Vec<Vec<usize>>| Table {
         oid,
