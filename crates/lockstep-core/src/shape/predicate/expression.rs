@@ -183,7 +183,8 @@ impl Expression {
                     Operand::Column(other) => name(other),
                     Operand::Literal(l) => literal(column, l),
                 };
-                format!("({}{collate} {op} {right}{collate})", name(column))
+                // Named on one side it holds for both.
+                format!("({}{collate} {op} {right})", name(column))
             }
             Self::In { column, list, .. } => {
                 let list: Vec<String> = list.iter().map(|l| literal(column, l)).collect();
