@@ -88,12 +88,23 @@ impl Node {
 
     /// What `/health` says; None if it does not answer.
     pub async fn health(&self) -> Option<Json> {
+        serde_json::from_str(self.ask().await?.split("\r\n\r\n").nth(1)?).ok()
+    }
+
+    /// The day that it takes today for, as its HTTP answers say it.
+    pub async fn day(&self) -> Option<String> {
+        let answer = self.ask().await?;
+        let line = answer.lines().find(|l| l.to_ascii_lowercase().starts_with("date:"))?;
+        line.get("date: Mon, ".len().."date: Mon, 23 Nov 2026".len()).map(str::to_owned)
+    }
+
+    async fn ask(&self) -> Option<String> {
         let ask = async {
             let mut socket = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
             socket.write_all(b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n").await.ok()?;
             let mut answer = String::new();
             socket.read_to_string(&mut answer).await.ok()?;
-            serde_json::from_str(answer.split("\r\n\r\n").nth(1)?).ok()
+            Some(answer)
         };
         tokio::time::timeout(Duration::from_secs(2), ask).await.ok().flatten()
     }
