@@ -15,7 +15,7 @@ use tokio::time::sleep;
 pub type Kind = &'static str;
 
 /// All kinds. Consecutive worlds take consecutive pieces of it.
-pub const ALL: [Kind; 25] = [
+pub const ALL: [Kind; 26] = [
     "node-killed",
     "postgres-restarted-immediate",
     "upstream-delay",
@@ -41,6 +41,7 @@ pub const ALL: [Kind; 25] = [
     "huge-transaction",
     "table-rewritten",
     "walsender-paused",
+    "standby-silent",
 ];
 
 /// Connections to PostgreSQL that stay open and carry nothing ever again. Only by name: what was being asked is given
@@ -68,6 +69,7 @@ pub async fn strike(world: &mut World, kind: Kind) -> Result<bool> {
         "walsender-terminated" => return terminate(world, "backend_type = 'walsender'").await,
         "pool-terminated" => return terminate(world, "backend_type = 'client backend'").await,
         "walsender-paused" => return pause(world).await,
+        "standby-silent" => return await_standby(world, site).await,
         "slot-dropped" => return drop_slots(world).await,
         "node-stopped" => stop_node(world, site).await?,
         "transaction-held" => hold(world, site).await?,
@@ -127,7 +129,9 @@ async fn pause(world: &mut World) -> Result<bool> {
         // One that has ended meanwhile needs no pause.
         let stopped: Vec<u32> = pids.filter(|p| process::send(*p, Signal::SIGSTOP).is_ok()).collect();
         sleep(Duration::from_millis(world.dice.between(20, 200))).await;
-        world.sites.iter().for_each(|s| drop(s.downstream.cut()));
+        for site in &world.sites {
+            site.downstream.cut();
+        }
         sleep(Duration::from_millis(world.dice.between(200, 900))).await;
         paused |= !stopped.is_empty();
         for pid in stopped {
@@ -136,6 +140,31 @@ async fn pause(world: &mut World) -> Result<bool> {
         sleep(Duration::from_millis(world.dice.between(0, 200))).await;
     }
     Ok(paused)
+}
+
+/// Commits wait for a synchronous standby that is not there: they are streamed and not visible, while those that do
+/// not wait for it overtake them. A node starts meanwhile, or copies its sibling's slot.
+async fn await_standby(world: &mut World, site: usize) -> Result<bool> {
+    let sql = world.sql().await?;
+    sql.batch_execute("alter system set synchronous_standby_names = 'nobody'").await?;
+    sql.batch_execute("select pg_reload_conf()").await?;
+    sleep(Duration::from_millis(world.dice.between(100, 600))).await;
+    let waiting = "select count(*) from pg_stat_activity where wait_event = 'SyncRep'";
+    let waiting: i64 = sql.query_one(waiting, &[]).await?.get(0);
+    match world.dice.below(4) {
+        0 => kill_node(world, site).await?,
+        1 => {
+            terminate(world, "backend_type = 'walsender'").await?;
+        }
+        2 => {
+            world.sites[site].upstream.cut();
+        }
+        _ => {}
+    }
+    sleep(Duration::from_millis(world.dice.between(100, 900))).await;
+    sql.batch_execute("alter system reset synchronous_standby_names").await?;
+    sql.batch_execute("select pg_reload_conf()").await?;
+    Ok(waiting > 0)
 }
 
 /// Temporary slots go with their sessions; the next ones have other names.
