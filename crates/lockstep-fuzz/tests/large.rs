@@ -55,10 +55,6 @@ fn time_is_linear() {
         ("url", repeated("postgres://u:", "%41", "@h/d")),
         ("url", repeated("host=h", " user=u", "")),
         ("url", repeated("host='", "\\'", "'")),
-        ("copy", repeated("\u{ff}", "\\\\", "\n")),
-        ("copy", repeated("\u{1}", "\\n", "\n")),
-        ("copy", repeated("\u{ff}", "\t", "\n")),
-        ("copy", repeated("\u{ff}", "\n", "")),
     ];
     for (number, (name, input)) in inputs.iter().enumerate() {
         let begun = Instant::now();

@@ -156,7 +156,7 @@ async fn publications_that_would_ship_the_logs() {
     let refused = install::install(&mut client, &options).await.expect_err("it ships the logs");
     assert_eq!(refused.code(), "foreign_publication");
     assert!(refused.to_string().starts_with("publication \"All of it\" covers all tables"), "{refused}");
-    let allowed = InstallOptions { allow_foreign_publications: true };
+    let allowed = InstallOptions { allow_foreign_publications: true, ..InstallOptions::default() };
     assert_eq!(install::install(&mut client, &allowed).await.expect("allowed"), Outcome::Created);
     // Under it our housekeeping must still be able to delete: that takes a primary key on every table.
     let delete = "create table items (id int primary key)";
@@ -174,7 +174,7 @@ async fn a_foreign_publication_is_seen_when_a_table_is_tracked() {
     let mut client = installed("refuse_later", "create table items (id int primary key)").await;
     client.batch_execute("create publication everything for all tables").await.expect("theirs");
     assert_eq!(track(&mut client, "items", &[]).await, Err("foreign_publication"));
-    let allowed = InstallOptions { allow_foreign_publications: true };
+    let allowed = InstallOptions { allow_foreign_publications: true, ..InstallOptions::default() };
     install::install(&mut client, &allowed).await.expect("allowed");
     assert_eq!(track(&mut client, "items", &[]).await, Ok(Outcome::Created));
 }
