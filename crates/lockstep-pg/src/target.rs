@@ -210,6 +210,9 @@ fn told(reason: &str) -> &str {
     if reason.starts_with("unknown option") { "unknown option" } else { reason }
 }
 
+/// A parameter of [`OURS`] and its value.
+type Pair = (&'static str, String);
+
 /// What was taken out of the URL.
 #[derive(Debug, Default)]
 struct Taken {
@@ -218,7 +221,7 @@ struct Taken {
 }
 
 impl Taken {
-    fn read(pairs: Vec<(&'static str, String)>) -> Result<Self, PgError> {
+    fn read(pairs: Vec<Pair>) -> Result<Self, PgError> {
         let mut taken = Self::default();
         let (mut mode, mut cert, mut key) = (None, None, None);
         for (name, value) in pairs {
@@ -277,7 +280,7 @@ fn read_write(value: &str) -> Result<bool, PgError> {
 }
 
 /// What is left of the URL for tokio-postgres, and the parameters of [`OURS`].
-fn split(url: &str) -> Result<(String, Vec<(&'static str, String)>), PgError> {
+fn split(url: &str) -> Result<(String, Vec<Pair>), PgError> {
     let mut taken = Vec::new();
     let scheme = ["postgres://", "postgresql://"].iter().find_map(|s| Some((*s, url.strip_prefix(s)?)));
     let Some((scheme, rest)) = scheme else {

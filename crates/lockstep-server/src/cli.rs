@@ -5,7 +5,7 @@ use crate::node;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use lockstep_pg::gc::{self, GcOptions, GcOutcome, GcReport};
-use lockstep_pg::install::{self, InstallOptions, Outcome, Patience, TrackRequest, TriggerKind};
+use lockstep_pg::install::{self, Blocker, InstallOptions, Outcome, Patience, TrackRequest, TriggerKind};
 use lockstep_pg::rights::{self, Kind};
 use lockstep_pg::target::Target;
 use lockstep_pg::{PgError, connect};
@@ -129,7 +129,7 @@ async fn run(cli: Cli) -> Result<()> {
         return Ok(());
     }
     let url = config::database_url(cli.database_url, &file)?;
-    let patience = Patience::default();
+    let patience = Patience { on_wait: say_who, ..Patience::default() };
     match cli.command {
         Command::Serve(settings) => node::serve(settings.resolve(url, file)?).await,
         Command::Install { allow_foreign_publications, grant_node, grant_writer, .. } => {
@@ -143,30 +143,7 @@ async fn run(cli: Cli) -> Result<()> {
         }
         Command::Track { table, scope, ignore_rls, print } => {
             let scopes = scope.iter().map(|s| s.split(',').map(|c| c.trim().to_owned()).collect()).collect();
-            let request = TrackRequest { table, scopes, ignore_rls };
-            let mut client = connect(&url).await?;
-            if print {
-                print!("{}", install::track_sql(&mut client, &request).await?);
-            } else {
-                report(&request.table, install::track(&mut client, &request, &patience).await?);
-                match install::tracked_as(&mut client, &request.table).await? {
-                    Some((TriggerKind::Row, parts)) if parts > 0 => println!(
-                        "row triggers, on {parts} partitions too; run this again after adding a partition: TRUNCATE of a new \
-                         one makes all clients load the table anew"
-                    ),
-                    Some((TriggerKind::Row, _)) => println!("row triggers: a subscription writes into it"),
-                    Some((TriggerKind::Statement, _)) => println!("statement triggers"),
-                    None => {}
-                }
-                let lacking = install::grants_lacking(&mut client, &request.table).await?;
-                if !lacking.is_empty() {
-                    println!(
-                        "rights that nodes or writers lack, for you to give or not:\n{}",
-                        lacking.join("\n")
-                    );
-                }
-            }
-            Ok(())
+            track(&url, &TrackRequest { table, scopes, ignore_rls }, print, &patience).await
         }
         Command::Untrack { table, print } => {
             let mut client = connect(&url).await?;
@@ -193,6 +170,35 @@ async fn run(cli: Cli) -> Result<()> {
             }
             Ok(())
         }
+    }
+}
+
+async fn track(url: &str, request: &TrackRequest, print: bool, patience: &Patience) -> Result<()> {
+    let mut client = connect(url).await?;
+    if print {
+        print!("{}", install::track_sql(&mut client, request).await?);
+        return Ok(());
+    }
+    report(&request.table, install::track(&mut client, request, patience).await?);
+    match install::tracked_as(&mut client, &request.table).await? {
+        Some((TriggerKind::Row, parts)) if parts > 0 => println!(
+            "row triggers, on {parts} partitions too; run this again after adding a partition: TRUNCATE of a new one makes \
+             all clients load the table anew"
+        ),
+        Some((TriggerKind::Row, _)) => println!("row triggers: a subscription writes into it"),
+        Some((TriggerKind::Statement, _)) => println!("statement triggers"),
+        None => {}
+    }
+    let lacking = install::grants_lacking(&mut client, &request.table).await?;
+    if !lacking.is_empty() {
+        println!("rights that nodes or writers lack, for you to give or not:\n{}", lacking.join("\n"));
+    }
+    Ok(())
+}
+
+fn say_who(blockers: &[Blocker]) {
+    for blocker in blockers {
+        eprintln!("lockstep: waiting for a lock held by {blocker}");
     }
 }
 
