@@ -1,6 +1,6 @@
 //! `cargo x test`: every test of this repository, in parts, with one count at the end.
 //!
-//! Something that is missing is a failure, never a reason to skip.
+//! Something that is missing is a failure; only tests through PgBouncer are skipped, and named, where it cannot be had.
 
 use std::process::{Command, ExitCode};
 
@@ -54,6 +54,9 @@ fn set_up(part: &mut Part, quick: bool) -> Result<()> {
         part.need(&format!("PostgreSQL {major}"), setup::postgres(major));
     }
     part.need("the client library and the app", setup::web_app());
+    if let Err(error) = setup::pgbouncer() {
+        part.skip(&format!("the tests through PgBouncer: {error:#}"));
+    }
     if !quick {
         part.need("Chromium", setup::chromium());
     }
