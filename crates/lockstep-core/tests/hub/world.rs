@@ -19,6 +19,8 @@ pub fn catalog() -> Catalog {
         type_name: "text".into(),
         type_sql: "text".into(),
         is_enum: false,
+        labels: Vec::new(),
+        collation: Default::default(),
     };
     let items = Table {
         oid: ITEMS,
