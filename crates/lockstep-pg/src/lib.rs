@@ -2,13 +2,14 @@
 //!
 //! [`install`] puts change logs and triggers beside tables; [`catalog`] reads back what is tracked;
 //! [`wire`] and [`replication_stream`] carry the logical replication stream; [`catch_up`] (through
-//! [`copy_text`]) and [`poll`] are rule 1 and the fences; [`mutate`] runs clients' writes. [`cluster`] is a private server for tests and the demo.
+//! [`copy_text`]) and [`poll`] are rule 1 and the fences; [`mutate`] runs clients' writes. [`doctor`] says what is wrong. [`cluster`] is a private server for tests and the demo.
 
 pub mod catalog;
 pub mod catch_up;
 pub mod cluster;
 pub mod connect;
 pub mod copy_text;
+pub mod doctor;
 pub mod error;
 pub mod gc;
 pub mod install;

@@ -31,6 +31,8 @@ enum Task {
     Demo(demo::Options),
     /// Run every test; the last line is `N passed, N failed`.
     Test(test::Options),
+    /// Run every test on every version of PostgreSQL, and the long runs; the last line is `N passed, N failed`.
+    Ci(test::CiOptions),
     /// Give every reader of outside bytes inputs that nobody thought of.
     Fuzz(fuzz::Options),
     /// Check what compilers do not: sizes, words, lock files, documents.
@@ -50,6 +52,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
+        Task::Ci(options) => test::run_ci(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Tidy => tidy::run(),
         Task::E2e => test::run_browser_alone(),
