@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod child;
 mod console;
 mod demo;
@@ -35,6 +36,8 @@ enum Task {
     Ci(test::CiOptions),
     /// Give every reader of outside bytes inputs that nobody thought of.
     Fuzz(fuzz::Options),
+    /// Measure what Lockstep costs.
+    Bench(bench::Options),
     /// Check what compilers do not: sizes, words, lock files, documents.
     Tidy,
     /// Run the browser tests alone.
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Task::Test(options) => test::run(&options),
         Task::Ci(options) => test::run_ci(&options),
         Task::Fuzz(options) => fuzz::run(&options),
+        Task::Bench(options) => bench::run(&options),
         Task::Tidy => tidy::run(),
         Task::E2e => test::run_browser_alone(),
         Task::Sim(options) => sim::run(&options),
