@@ -171,12 +171,10 @@ async fn measure(
         let sync = if case.sync { "on" } else { "off" };
         client.batch_execute(&format!("set synchronous_commit = {sync}")).await?;
         // Plans and relation caches of a session are made by its first statement.
+        client.batch_execute("begin").await?;
         client.execute(&case.work.sql(table).replace("$1", "(-1)"), &[]).await?;
+        client.batch_execute("rollback").await?;
         sessions.push(client);
-    }
-    if case.work == Work::Insert {
-        let gone = format!("delete from {table} where id = -1");
-        database.client.batch_execute(&gone).await?;
     }
     let lsn = "pg_current_wal_insert_lsn() - '0/0'";
     let before = database.number(lsn).await?;
