@@ -22,6 +22,7 @@ pub struct Wire<S> {
     stream: S,
     buffer: BytesMut,
     received: u64,
+    backend_pid: Option<i32>,
 }
 
 /// Who connects, and how the session is set.
@@ -52,7 +53,8 @@ pub type TextRow = Vec<Option<String>>;
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Starts a session and authenticates.
     pub async fn start(stream: S, startup: &Startup) -> Result<Self, PgError> {
-        let mut wire = Self { stream, buffer: BytesMut::with_capacity(READ_BYTES), received: 0 };
+        let mut wire =
+            Self { stream, buffer: BytesMut::with_capacity(READ_BYTES), received: 0, backend_pid: None };
         let user = ("user", startup.user.as_str());
         let parameters = startup.parameters.iter().map(|(k, v)| (k.as_str(), v.as_str()));
         let mut out = BytesMut::new();
@@ -60,9 +62,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         wire.stream.write_all(&out).await?;
         wire.authenticate(startup).await?;
         loop {
-            match wire.read().await?.0 {
-                b'Z' => return Ok(wire),
-                b'S' | b'K' | b'N' => {}
+            match wire.read().await? {
+                (b'Z', _) => return Ok(wire),
+                (b'K', mut body) if body.len() >= 4 => wire.backend_pid = Some(body.get_i32()),
+                (b'S' | b'K' | b'N', _) => {}
                 _ => return Err(PgError::Protocol("after authentication")),
             }
         }
@@ -146,6 +149,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
         let parsed = backend::Message::parse(&mut BytesMut::from(&whole[..]))?;
         parsed.ok_or(PgError::Protocol("a message cut short"))
+    }
+
+    /// The process that is said to serve this connection. A pooler says another one than the server would.
+    pub fn backend_pid(&self) -> Option<i32> {
+        self.backend_pid
     }
 
     /// Bytes read so far, also of a message that is not complete yet.

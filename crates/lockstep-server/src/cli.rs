@@ -4,6 +4,7 @@ use crate::config::{self, ServeSettings, Span};
 use crate::node;
 use anyhow::Result;
 use clap::{Parser, Subcommand};
+use lockstep_pg::doctor::{self, DoctorOptions};
 use lockstep_pg::gc::{self, GcOptions, GcOutcome, GcReport};
 use lockstep_pg::install::{self, Blocker, InstallOptions, Outcome, Patience, TrackRequest, TriggerKind};
 use lockstep_pg::rights::{self, Kind};
@@ -100,6 +101,25 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Say what is wrong with the database and its server, why it matters, and what mends it
+    #[command(
+        after_help = "The exit code is 1 if something has to be mended, and 0 if there is at most something to know. \
+        Nothing is changed."
+    )]
+    Doctor {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+        /// Nodes that are to run; twice as many must find room while one set replaces the other
+        #[arg(long, value_name = "N", default_value_t = DoctorOptions::default().nodes)]
+        nodes: u32,
+        /// Name transactions that are open for longer
+        #[arg(long, value_name = "TIME", default_value = "1m")]
+        open_for: Span,
+        /// Where nodes get their stream from, if it is not --database-url
+        #[arg(long, env = "LOCKSTEP_REPLICATION_URL", value_name = "URL", hide_env_values = true)]
+        replication_url: Option<String>,
+    },
     /// Remove everything that install and track created
     Uninstall {
         /// Only print the SQL
@@ -111,7 +131,7 @@ enum Command {
 /// Runs the command line; the exit code is 0, 1 for a failure, 2 for a wrong command line.
 pub async fn main() -> ExitCode {
     match run(Cli::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("lockstep: {error:#}");
             ExitCode::FAILURE
@@ -119,18 +139,27 @@ pub async fn main() -> ExitCode {
     }
 }
 
-async fn run(cli: Cli) -> Result<()> {
+async fn run(cli: Cli) -> Result<ExitCode> {
     let file = config::read_file(cli.config.as_deref())?;
     if let Command::Install { print: true, allow_foreign_publications, grant_node, grant_writer } =
         cli.command
     {
         let options = InstallOptions { allow_foreign_publications, grant_node, grant_writer };
         print!("{}", install::install_sql(&options));
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
     let url = config::database_url(cli.database_url, &file)?;
+    if let Command::Doctor { json, nodes, open_for, replication_url } = cli.command {
+        let options = DoctorOptions { nodes, open_for: open_for.0, ..DoctorOptions::default() };
+        let replication_url = replication_url.or(file.replication_url).unwrap_or_else(|| url.clone());
+        return examined(&url, &replication_url, json, &options).await;
+    }
+    command(cli.command, url, file).await.map(|()| ExitCode::SUCCESS)
+}
+
+async fn command(command: Command, url: String, file: ServeSettings) -> Result<()> {
     let patience = Patience { on_wait: say_who, ..Patience::default() };
-    match cli.command {
+    match command {
         Command::Serve(settings) => node::serve(settings.resolve(url, file)?).await,
         Command::Install { allow_foreign_publications, grant_node, grant_writer, .. } => {
             let mut client = connect(&url).await?;
@@ -161,6 +190,8 @@ async fn run(cli: Cli) -> Result<()> {
             print!("{}", collected(&outcome, json)?);
             Ok(())
         }
+        // It has an exit code of its own, see `run`.
+        Command::Doctor { .. } => Ok(()),
         Command::Uninstall { print } => {
             let mut client = connect(&url).await?;
             if print {
@@ -260,6 +291,17 @@ fn described(report: &GcReport) -> String {
     let GcReport { clients, mutations, marks, .. } = report;
     let _ = writeln!(out, "forgotten: {clients} clients, {mutations} outcomes, {marks} marks of node starts");
     out
+}
+
+async fn examined(url: &str, replication_url: &str, json: bool, options: &DoctorOptions) -> Result<ExitCode> {
+    let replication = Target::parse(replication_url)?;
+    let report = doctor::examine(&connect(url).await?, &replication, options).await?;
+    if json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        print!("{report}");
+    }
+    Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn connect(url: &str) -> Result<Client> {
