@@ -97,6 +97,8 @@ pub struct Commit {
     pub rows: usize,
     /// Mutations decided; each is told once.
     pub outcomes: Vec<Outcome>,
+    /// The client goes by another id from now on: it has to leave, and to join anew.
+    pub renumbered: bool,
 }
 
 /// What a frame meant to the caller.
@@ -137,6 +139,8 @@ pub struct Replica {
     /// Frames of unknown kinds.
     pub unknown: u64,
     pub(crate) shapes: BTreeMap<String, Held>,
+    /// The client id to go on under, and whether a session under the old one began since.
+    leaving: Option<(String, bool)>,
     batch: Vec<(String, Json)>,
 }
 
@@ -154,6 +158,9 @@ impl Replica {
     /// The connection is gone: a batch without its commit never happened.
     pub fn disconnected(&mut self) {
         self.batch.clear();
+        if let Some((_, asked)) = &mut self.leaving {
+            *asked = true;
+        }
     }
 
     /// The payload of `phx_join`.
@@ -179,7 +186,7 @@ impl Replica {
             .iter()
             .map(|m| json!({"n": m.n.to_string(), "id": m.id, "kind": "ops", "name": null, "args": null, "ops": m.ops}))
             .collect();
-        (!mutations.is_empty())
+        (!mutations.is_empty() && self.leaving.is_none())
             .then(|| json!({"confirmed": self.confirmed.to_string(), "mutations": mutations}))
     }
 
@@ -190,9 +197,18 @@ impl Replica {
         self.last
     }
 
-    /// The node answered `renumber` or, told to go on, `unknown_client`: a new client id and numbers from 1.
+    /// The node answered `renumber`: some of the outbox may have been carried out under the old id, and would be again
+    /// under the new one. The caller leaves and joins anew under the old id; the first commit then brings what was
+    /// decided, and what is left of the outbox is numbered anew ([`Commit::renumbered`]). Nothing is sent until then.
+    pub fn renumber_when_told(&mut self, client: &str) {
+        self.leaving = Some((client.into(), false));
+    }
+
+    /// The application said to send again after `unknown_client`, or what was decided under the old id is known: a new
+    /// client id and numbers from 1.
     pub fn renumber(&mut self, client: &str) {
         self.client = Some(client.into());
+        self.leaving = None;
         self.confirmed = 0;
         self.last = 0;
         for pending in &mut self.outbox {
@@ -257,6 +273,7 @@ impl Replica {
             resets: Vec::new(),
             rows: 0,
             outcomes: Vec::new(),
+            renumbered: false,
         };
         for (event, payload) in std::mem::take(&mut self.batch) {
             match event.as_str() {
@@ -268,6 +285,10 @@ impl Replica {
         }
         let cursor = payload["cursor"].as_str().ok_or_else(|| bad("a commit without cursor"))?;
         self.cursor = Some(cursor.into());
+        if let Some((client, true)) = self.leaving.take_if(|(_, asked)| *asked) {
+            self.renumber(&client);
+            commit.renumbered = true;
+        }
         Ok(commit)
     }
 
@@ -437,6 +458,27 @@ mod tests {
         replica.push("six", Vec::new());
         replica.renumber_after(3);
         assert_eq!((replica.outbox[0].n, replica.confirmed), (4, 3));
+    }
+
+    /// m1 was carried out before m2 met a number that was taken.
+    #[test]
+    fn what_the_old_id_carried_out_is_not_sent_under_the_new_one() {
+        let mut replica = described();
+        replica.client = Some("old".into());
+        replica.push("m1", Vec::new());
+        replica.push("m2", Vec::new());
+        replica.renumber_when_told("new");
+        let commit = r#"[null,null,"sync","commit",{"lsn":"0/1","xid":null,"cursor":"c"}]"#;
+        let Ok(Heard::Commit(heard)) = replica.handle(commit) else { panic!("a commit") };
+        assert!(!heard.renumbered && replica.mutate().is_none(), "this session may have told less");
+        replica.disconnected();
+        assert_eq!(replica.join()["client"], "old");
+        let ack = r#"[null,null,"sync","ack",{"mutations":[{"n":"1","id":"m1","outcome":"applied"}]}]"#;
+        replica.handle(ack).unwrap();
+        let Ok(Heard::Commit(heard)) = replica.handle(commit) else { panic!("a commit") };
+        assert!(heard.renumbered && heard.outcomes.len() == 1);
+        assert_eq!((replica.client.as_deref(), replica.outbox.len(), replica.outbox[0].n), (Some("new"), 1, 1));
+        assert!(replica.mutate().is_some());
     }
 
     #[test]

@@ -88,6 +88,7 @@ impl Node {
             ring_bytes: if small || plant == Some(Plant::RingEvicts) { 3 << 10 } else { RING_BYTES },
             transaction_bytes: if rng.one_in(4) { 2_500 } else { 20_000 },
             cursor_xip: if short_cursors { 8 } else { 256 },
+            held_bytes: if rng.one_in(2) { 2 << 10 } else { 64 << 10 },
         };
         let hub = Hub::with_bounds(bounds);
         #[cfg(feature = "plants")]

@@ -23,6 +23,9 @@ pub struct CursorHead {
     pub fence: Lsn,
     /// The transactions that the state includes.
     pub snapshot: Snapshot,
+    /// Transactions that the client was shown although `snapshot` does not see them: it stands for a state whose list
+    /// of ids was too long. They were not visible when the cursor was written, and must not be taken back.
+    pub shown: Vec<Xid>,
 }
 
 /// A head and the shapes whose rows the client holds in that state.
@@ -127,6 +130,11 @@ impl Facts {
 }
 
 impl CursorHead {
+    /// A transaction that the client was shown and that `snapshot` does not see.
+    pub fn ahead_of(&self, snapshot: &Snapshot) -> Option<Xid> {
+        snapshot.lacks(&self.snapshot).or_else(|| self.shown.iter().copied().find(|x| !snapshot.sees(*x)))
+    }
+
     /// The shapes' part of a cursor's text; the same for a session until its shapes change.
     pub fn shapes_part(shapes: impl IntoIterator<Item = (ShapeId, Fingerprint)>) -> String {
         let mut text = String::new();
@@ -138,8 +146,12 @@ impl CursorHead {
 
     /// The cursor's text: this head with a part written by [`Self::shapes_part`].
     pub fn with_shapes(&self, shapes_part: &str) -> String {
-        let Self { system, timeline, database, incarnation, fence, snapshot } = self;
-        format!("{FORMAT}~{system}~{timeline}~{database}~{incarnation}~{fence}~{snapshot}~{shapes_part}")
+        let Self { system, timeline, database, incarnation, fence, snapshot, shown } = self;
+        let mut more = String::new();
+        for xid in shown {
+            let _ = write!(more, "{}{xid}", if more.is_empty() { "+" } else { "," });
+        }
+        format!("{FORMAT}~{system}~{timeline}~{database}~{incarnation}~{fence}~{snapshot}{more}~{shapes_part}")
     }
 }
 
@@ -166,6 +178,13 @@ impl FromStr for Cursor {
             let (id, fingerprint) = pair.split_once('.').ok_or_else(error)?;
             covered.push((id.parse()?, fingerprint.parse()?));
         }
+        let (snapshot, shown) = match snapshot.split_once('+') {
+            Some((snapshot, shown)) => {
+                let number = |x: &str| x.parse().ok().filter(|_| x.bytes().all(|b| b.is_ascii_digit()));
+                (snapshot, shown.split(',').map(number).collect::<Option<_>>().ok_or_else(error)?)
+            }
+            None => (snapshot, Vec::new()),
+        };
         let head = CursorHead {
             system: system.parse().map_err(|_| error())?,
             timeline: timeline.parse().map_err(|_| error())?,
@@ -173,6 +192,7 @@ impl FromStr for Cursor {
             incarnation: incarnation.parse().map_err(|_| error())?,
             fence: fence.parse()?,
             snapshot: snapshot.parse()?,
+            shown,
         };
         Ok(Self { head, shapes: covered })
     }
@@ -190,6 +210,7 @@ mod tests {
             incarnation: -9,
             fence: Lsn(0x100),
             snapshot: "10:20:10,12".parse().unwrap(),
+            shown: vec![],
         }
     }
 
@@ -213,9 +234,25 @@ mod tests {
             let cursor = Cursor { head: head(), shapes };
             assert_eq!(cursor.to_string().parse::<Cursor>().unwrap(), cursor);
         }
+        let shown = Cursor { head: CursorHead { shown: vec![12, 25], ..head() }, shapes: vec![] };
+        assert!(shown.to_string().contains("~10:20:10,12+12,25~"));
+        assert_eq!(shown.to_string().parse::<Cursor>().unwrap(), shown);
+        for bad in ["1~1~1~1~1~0/0~1:1:+~", "1~1~1~1~1~0/0~1:1:+1,~", "1~1~1~1~1~0/0~1:1:++1~"] {
+            assert!(bad.parse::<Cursor>().is_err(), "{bad:?}");
+        }
         for bad in ["", "1", "2~1~1~1~1~0/0~1:1:~", "1~1~1~1~1~0/0~1:1:~x", "1~-1~1~1~1~0/0~1:1:~"] {
             assert!(bad.parse::<Cursor>().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn what_was_shown_ahead_of_the_snapshot_is_named() {
+        let head = CursorHead { shown: vec![25], ..head() };
+        let sees = |text: &str| head.ahead_of(&text.parse().unwrap());
+        assert_eq!(sees("12:24:12"), Some(25));
+        assert_eq!(sees("25:30:25"), Some(25));
+        assert_eq!(sees("11:30:11,12"), Some(11), "the snapshot of the state comes first");
+        assert_eq!(sees("10:30:10,12"), None);
     }
 
     #[test]

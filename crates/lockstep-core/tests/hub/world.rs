@@ -3,6 +3,8 @@
 use lockstep_core::catalog::{Catalog, Column, Table};
 use lockstep_core::fanout::hub::{CatchUpAnswer, CatchUpRequest, Identity, PollAnswer, ReadAnswer};
 use lockstep_core::fanout::{Hub, Output};
+use lockstep_core::limits::Bounds;
+use lockstep_core::mutation::Outcome;
 use lockstep_core::position::{Facts, Lsn};
 use lockstep_core::protocol::{Delta, rows_frames};
 use serde_json::{Value as Json, json};
@@ -91,14 +93,22 @@ pub struct World {
 impl World {
     /// A hub that knows its database and polls.
     pub fn polling() -> Self {
-        let mut hub = Hub::default();
+        Self::polling_within(Bounds::default())
+    }
+
+    pub fn polling_within(bounds: Bounds) -> Self {
+        let mut hub = Hub::with_bounds(bounds);
         hub.handle_database(Identity { system: 1, timeline: 1, database: 5, incarnation: 7 }, catalog());
         Self { hub, now: 0, outputs: vec![] }
     }
 
     /// A hub that streams; Z was `snapshot`, and the watermark has reached it.
     pub fn streaming(snapshot: &str) -> Self {
-        let mut world = Self::polling();
+        Self::streaming_within(Bounds::default(), snapshot)
+    }
+
+    pub fn streaming_within(bounds: Bounds, snapshot: &str) -> Self {
+        let mut world = Self::polling_within(bounds);
         world.hub.handle_stream_started(700);
         let push = world.take(|o| matches!(o, Output::PushFence(_)).then(|| number(o)));
         world.hub.handle_pushed(push, true);
@@ -187,8 +197,13 @@ impl World {
     }
 
     pub fn join(&mut self, session: u64, scope: &str) {
+        self.join_from(session, scope, None);
+    }
+
+    pub fn join_from(&mut self, session: u64, scope: &str, cursor: Option<&str>) {
         self.hub.handle_open(session);
-        let join = json!(["1", "1", "sync", "phx_join", {"protocol": 1, "client": format!("c{session}"),
+        let client = format!("c{session}");
+        let join = json!(["1", "1", "sync", "phx_join", {"protocol": 1, "client": client, "cursor": cursor,
             "shapes": [{"ref": "0", "table": "items", "scope": {"a": scope}}]}]);
         self.hub.handle_text(session, &join.to_string(), "fresh");
     }
@@ -202,6 +217,11 @@ impl World {
 
     /// Answers with a full load of no rows for every read.
     pub fn answer(&mut self, request: &CatchUpRequest, snapshot: &str, fence: u64) {
+        self.answer_telling(request, snapshot, fence, &[]);
+    }
+
+    /// The same, with what is stored of each client's mutations.
+    pub fn answer_telling(&mut self, request: &CatchUpRequest, snapshot: &str, fence: u64, told: &[Outcome]) {
         let facts = Facts {
             system: 1,
             timeline: 1,
@@ -215,7 +235,7 @@ impl World {
         let read =
             |shape| ReadAnswer { frames: rows_frames(shape, &Delta { reset, ..Delta::default() }, 1000) };
         let reads = request.reads.iter().map(|r| read(&r.shape)).collect();
-        let clients = request.clients.iter().map(|_| vec![]).collect();
+        let clients = request.clients.iter().map(|_| told.to_vec()).collect();
         self.hub.handle_catch_up(request.id, Ok(CatchUpAnswer { facts, reads, clients }));
     }
 

@@ -74,6 +74,21 @@ struct Sub {
 struct Batch {
     frames: Vec<Frame>,
     waits: Vec<Xid>,
+    /// For a batch that may have to wait: how it is taken back.
+    undo: Option<Undo>,
+}
+
+/// Where a session stood before a batch.
+#[derive(Debug)]
+struct Undo {
+    /// The last mutation acknowledged before.
+    acknowledged: u64,
+    /// Frames that the batch began with because they were due.
+    preface: Vec<Frame>,
+    /// The session's own position; of one that followed the stream, the state before the batch's transaction.
+    base: Option<Arc<CursorHead>>,
+    /// Shapes that the batch brought, and where each was read from.
+    read: Vec<(String, ShapeIndex, ReadFrom)>,
 }
 
 #[derive(Debug, Default)]
@@ -99,6 +114,8 @@ struct Session {
     /// Frames for the beginning of its next batch.
     preface: Vec<Frame>,
     batches: VecDeque<Batch>,
+    /// Bytes of the batches.
+    held: usize,
 }
 
 #[derive(Debug)]
@@ -130,6 +147,8 @@ pub struct Hub {
     position: Option<Snapshot>,
     /// The newest settled poll, for cursors whose `xip` would be too long.
     settled_poll: Snapshot,
+    /// Delivered, and too far ahead to be folded into the position.
+    unfolded: Vec<Xid>,
     /// In no snapshot at the start of this stream, and not delivered by it since.
     unsure: BTreeSet<Xid>,
     gap_asked: bool,
@@ -197,6 +216,7 @@ impl Hub {
             ring: Ring::new(bounds.ring_bytes),
             position: None,
             settled_poll: Snapshot::default(),
+            unfolded: Vec::new(),
             unsure: BTreeSet::new(),
             gap_asked: false,
             polls_asked: 0,
@@ -363,8 +383,16 @@ impl Hub {
         let mut head = self.exact_head()?;
         if head.snapshot.xip().len() > self.bounds.cursor_xip {
             head.snapshot = self.settled_poll.clone();
+            head.shown = self.shown_ahead();
         }
         Some(head)
+    }
+
+    /// What was delivered, and neither the settled poll nor the newest one sees.
+    fn shown_ahead(&self) -> Vec<Xid> {
+        let unseen = |x: &Xid| !self.settled_poll.sees(*x) && !self.last_poll.sees(*x);
+        let newest = self.ring.xids_newest_first().filter(unseen).take(limits::CURSOR_SHOWN);
+        newest.collect()
     }
 
     /// Where sessions that follow the stream stand, however many numbers that takes.
@@ -377,6 +405,7 @@ impl Hub {
             incarnation: identity.incarnation,
             fence: self.watermark,
             snapshot: self.position.clone()?,
+            shown: self.unfolded.iter().copied().filter(|x| !self.last_poll.sees(*x)).collect(),
         })
     }
 

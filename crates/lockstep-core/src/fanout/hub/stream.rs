@@ -38,6 +38,7 @@ impl Hub {
         self.drop_held();
         for (id, session) in self.sessions.iter_mut().filter(|(_, session)| session.joined) {
             session.batches.clear();
+            session.held = 0;
             self.outputs.push_back(Output::Close(*id, 1012, "the database's history changed; come back"));
         }
     }
@@ -50,6 +51,7 @@ impl Hub {
         for id in std::mem::take(&mut self.holding) {
             if let Some(session) = self.sessions.get_mut(&id) {
                 session.batches.clear();
+                session.held = 0;
             }
             self.outputs.push_back(Output::Close(
                 id,
@@ -76,6 +78,7 @@ impl Hub {
         self.watermark = Lsn(0);
         self.ring.clear();
         self.position = None;
+        self.unfolded.clear();
         self.unsure.clear();
         self.gap_asked = false;
         self.unsettled.clear();
@@ -101,6 +104,7 @@ impl Hub {
         self.unpushed = false;
         self.ring.clear();
         self.position = None;
+        self.unfolded.clear();
         self.unsure.clear();
         self.unsettled.clear();
     }
@@ -232,8 +236,11 @@ impl Hub {
                 settled.hide(*xid);
             }
             self.settled_poll = settled.clone();
+            self.unfolded.clear();
             for entry in self.ring.entries() {
-                settled.fold(entry.xid());
+                if !settled.fold(entry.xid()) {
+                    self.unfolded.push(entry.xid());
+                }
             }
             self.position = Some(settled);
             if !missed.is_empty() && !self.gap_asked {
