@@ -64,19 +64,25 @@ pub async fn identify<C: GenericClient>(client: &C) -> Result<(u64, u32, u32), P
     }
 }
 
-/// Leaves this node's mark, and returns it. A database that does not know it later was rolled back.
+/// The mark of this life of the server, left now unless another node did. A database that does not know it later was
+/// rolled back; so was one that has another mark before a state that was seen under this one.
+///
+/// A rollback takes a restart of the server, and a restart breaks every connection: so this is asked with each.
 pub async fn mark<C: GenericClient>(client: &C) -> Result<i64, PgError> {
     let mark: i64 = rand::random();
     // `local`: a node must start although a synchronous standby does not answer.
     let sql = format!(
-        "begin; set local synchronous_commit = 'local'; insert into lockstep.incarnations (mark) values ({mark}); commit"
+        "begin; set local synchronous_commit = 'local'; \
+         insert into lockstep.incarnations (mark) values ({mark}) on conflict (server_started_at) do nothing; \
+         select mark::text from lockstep.incarnations where server_started_at = pg_catalog.pg_postmaster_start_time(); \
+         commit"
     );
-    client.batch_execute(&sql).await?;
-    Ok(mark)
+    let mark = texts(client, &sql).await?.first().and_then(|mark| mark.parse().ok());
+    mark.ok_or(PgError::Protocol("a mark"))
 }
 
-/// Says that the node with this mark still runs: garbage collection keeps the mark for as long as its cursors. False:
-/// the database does not know the mark, so it was rolled back.
+/// Says that a node still runs under this mark: garbage collection keeps it for as long as its
+/// cursors. False: the database does not know the mark, so it was rolled back.
 pub async fn keep_mark<C: GenericClient>(client: &C, mark: i64) -> Result<bool, PgError> {
     let sql = format!(
         "begin; set local synchronous_commit = 'local'; \
@@ -91,11 +97,4 @@ pub async fn sibling_slot<C: GenericClient>(client: &C) -> Result<Option<String>
                and temporary and plugin = 'pgoutput' and database = current_database() \
                and confirmed_flush_lsn is not null order by confirmed_flush_lsn desc limit 1";
     Ok(texts(client, sql).await?.pop())
-}
-
-/// Whether the database knows this mark. If not, it was rolled back, and the mark must not be handed out again.
-pub async fn knows_mark<C: GenericClient>(client: &C, mark: i64) -> Result<bool, PgError> {
-    let sql = format!("select from lockstep.incarnations where mark = {mark}");
-    let known = client.simple_query(&sql).await?;
-    Ok(known.iter().any(|m| matches!(m, SimpleQueryMessage::Row(_))))
 }

@@ -61,8 +61,9 @@ pub struct History {
     seen: Vec<Vec<(usize, u64)>>,
     /// By visibility number: every commit below this count may be visible.
     reach: Vec<usize>,
-    /// Snapshots that catch-ups were answered from: F and S as in a cursor, to the visibility number.
-    snapshots: HashMap<String, usize>,
+    /// Snapshots that catch-ups were answered from: F and S as in a cursor, to the visibility number. Another line of
+    /// history may have the same F and S.
+    snapshots: HashMap<String, Vec<usize>>,
 }
 
 /// A state that never was, and why one may say so.
@@ -147,13 +148,13 @@ impl History {
 
     /// A catch-up took a snapshot; `key` is its F and S.
     pub fn took_snapshot(&mut self, key: String) {
-        self.snapshots.insert(key, self.reach.len() - 1);
+        self.snapshots.insert(key, vec![self.reach.len() - 1]);
     }
 
     /// F of a snapshot has been read.
     pub fn rename_snapshot(&mut self, from: &str, to: String) {
         if let Some(seen) = self.snapshots.remove(from) {
-            self.snapshots.insert(to, seen);
+            self.snapshots.entry(to).or_default().extend(seen);
         }
     }
 
@@ -199,7 +200,7 @@ impl History {
     ) -> Result<Position, Wrong> {
         let current = self.branch();
         let mut why = String::new();
-        if let Some(seen) = self.snapshots.get(key) {
+        for seen in self.snapshots.get(key).into_iter().flatten().rev() {
             match self.polled(from, *seen, shown, commits) {
                 Ok(position) => return Ok(position),
                 Err(wrong) => why = wrong,

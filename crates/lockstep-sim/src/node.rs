@@ -63,8 +63,6 @@ pub struct Node {
     pub alive: bool,
     /// Its stream.
     pub feed: Feed,
-    /// Its mark, once committed.
-    pub mark: Option<i64>,
     /// Timelines of the stream's server.
     pub history: Vec<(u32, Lsn)>,
     /// Mutations of a session run one after another.
@@ -107,7 +105,6 @@ impl Node {
             generation: 0,
             alive: true,
             feed: Feed::new(0),
-            mark: None,
             history: Vec::new(),
             mutating: BTreeMap::new(),
             stalled_until: 0,

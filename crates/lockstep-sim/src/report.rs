@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 
 /// Every kind of fault; each must have struck in a run that is long enough.
-pub const FAULTS: [&str; 29] = [
+pub const FAULTS: [&str; 32] = [
     "abort",
     "async_commit",
     "async_lost",
@@ -25,6 +25,8 @@ pub const FAULTS: [&str; 29] = [
     "node_pg_stall",
     "pg_restart",
     "prepared",
+    "profile_copied",
+    "profile_restored",
     "promotion_clean",
     "promotion_lost_commits",
     "savepoint_rollback",
@@ -34,6 +36,7 @@ pub const FAULTS: [&str; 29] = [
     "slow_reader_closed",
     "standby_silent",
     "truncate",
+    "volume_rollback",
 ];
 
 /// Sums over seeds.

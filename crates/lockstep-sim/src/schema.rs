@@ -16,7 +16,7 @@ pub const APP_TABLES: usize = 3;
 pub const CLIENTS: usize = 3;
 /// `lockstep.mutations`: not published.
 pub const MUTATIONS: usize = 4;
-/// `lockstep.incarnations`: not published.
+/// `lockstep.incarnations`: life of the server, mark, LSN. Not published.
 pub const MARKS: usize = 5;
 /// All of them.
 pub const TABLES: usize = 6;

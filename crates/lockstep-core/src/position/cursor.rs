@@ -17,7 +17,8 @@ pub struct CursorHead {
     pub timeline: u32,
     /// Oid of the database.
     pub database: u32,
-    /// The newest mark that a node had written when the state was seen; unknown after a rollback of the volume.
+    /// The mark of the server's life in which the state was seen. A node leaves one before anything else in every life
+    /// of the server; a rollback of the volume takes it away, or puts another one before the state.
     pub incarnation: i64,
     /// F: everything in the state ends at or before this LSN, and was flushed.
     pub fence: Lsn,
@@ -98,8 +99,8 @@ pub struct Facts {
     pub snapshot: Snapshot,
     /// The insert LSN, read after the snapshot.
     pub insert_lsn: Lsn,
-    /// Of the marks asked about, those the database knows.
-    pub incarnations: Vec<i64>,
+    /// Marks that the database knows, and where in WAL each was written.
+    pub incarnations: Vec<(i64, Lsn)>,
 }
 
 impl Facts {
@@ -110,14 +111,14 @@ impl Facts {
         if head.system != self.system || head.database != self.database {
             return Err(ResetReason::OtherDatabase);
         }
-        if !self.incarnations.contains(&head.incarnation) {
-            return Err(ResetReason::RolledBack);
-        }
         if head.timeline != self.timeline {
             let shared = self.history.iter().any(|(tli, end)| *tli == head.timeline && *end >= head.fence);
             if !shared {
                 return Err(ResetReason::OtherTimeline);
             }
+        }
+        if self.newest_mark(head.fence) != Some(head.incarnation) {
+            return Err(ResetReason::RolledBack);
         }
         if head.fence > self.insert_lsn || head.snapshot.xmax() > self.snapshot.xmax() {
             return Err(ResetReason::Future);
@@ -126,6 +127,19 @@ impl Facts {
             return Err(ResetReason::Horizon);
         }
         Ok(())
+    }
+}
+
+impl Facts {
+    /// The mark of the server's life that an LSN lies in.
+    ///
+    /// ```text
+    ///  mark 1 ── copy ── state, cursor with mark 1 ── rolled back to the copy ── mark 2 ── past the state's LSN
+    /// ```
+    /// Mark 1 is still known, and the cursor is not ahead of the server; but in this history mark 2 lies before it.
+    fn newest_mark(&self, lsn: Lsn) -> Option<i64> {
+        let before = self.incarnations.iter().filter(|(_, at)| *at <= lsn);
+        before.max_by_key(|(_, at)| *at).map(|(mark, _)| *mark)
     }
 }
 
@@ -222,7 +236,7 @@ mod tests {
             database: 5,
             snapshot: "30:30:".parse().unwrap(),
             insert_lsn: Lsn(0x200),
-            incarnations: vec![-9],
+            incarnations: vec![(-9, Lsn(0x50))],
         }
     }
 
@@ -267,6 +281,11 @@ mod tests {
         assert_eq!(refused(&|f| f.system = 7), ResetReason::OtherDatabase);
         assert_eq!(refused(&|f| f.database = 7), ResetReason::OtherDatabase);
         assert_eq!(refused(&|f| f.incarnations.clear()), ResetReason::RolledBack);
+        // Rolled back, and past the state since.
+        assert_eq!(refused(&|f| f.incarnations.push((4, Lsn(0x100)))), ResetReason::RolledBack);
+        let mut restarted = facts();
+        restarted.incarnations.extend([(3, Lsn(0x20)), (4, Lsn(0x101))]);
+        assert_eq!(restarted.accept(&head(), 0), Ok(()));
         assert_eq!(refused(&|f| f.timeline = 2), ResetReason::OtherTimeline);
         // The old timeline ended before what the client has seen.
         assert_eq!(

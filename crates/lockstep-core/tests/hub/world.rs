@@ -229,7 +229,7 @@ impl World {
             database: 5,
             snapshot: snapshot.parse().unwrap(),
             insert_lsn: Lsn(fence),
-            incarnations: vec![7],
+            incarnations: vec![(7, Lsn(0))],
         };
         let reset = Some(lockstep_core::position::ResetReason::First);
         let read =

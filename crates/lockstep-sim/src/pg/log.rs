@@ -24,7 +24,7 @@ struct Kept {
 }
 
 /// Both logs of a table.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Log {
     by_xid: BTreeMap<Xid, Vec<Kept>>,
     /// The oldest id that the logs reach back to.

@@ -14,6 +14,7 @@ mod tx;
 
 pub use log::Log;
 pub use read::{DATABASE, SYSTEM};
+pub use recover::VolumeCopy;
 pub use tx::{Op, Stuck, Tx};
 
 use crate::history::History;

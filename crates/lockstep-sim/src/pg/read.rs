@@ -41,11 +41,10 @@ impl Db {
             tables.push(table);
         }
         let snapshot = self.snapshot();
-        let incarnations = request.reads.iter().filter_map(|r| match &r.from {
-            ReadFrom::Since(head) => Some(head.incarnation),
-            ReadFrom::Scratch(_) => None,
-        });
-        let known = |mark: &i64| self.visible[MARKS].contains_key(&vec![Text::from(mark.to_string())]);
+        let mark = |row: &Row| {
+            let (mark, at) = (row[1].as_deref()?, row[2].as_deref()?);
+            Some((mark.parse().ok()?, Lsn(at.parse().ok()?)))
+        };
         let facts = Facts {
             system: SYSTEM,
             timeline: self.timeline,
@@ -53,7 +52,7 @@ impl Db {
             database: DATABASE,
             snapshot,
             insert_lsn: Lsn(self.insert_lsn),
-            incarnations: incarnations.filter(known).collect(),
+            incarnations: self.visible[MARKS].values().filter_map(mark).collect(),
         };
         let reads = request.reads.iter().zip(&tables).map(|(read, table)| {
             let delta = self.read_shape(&read.shape, &read.from, *table, &facts);
@@ -109,6 +108,12 @@ impl Db {
         }
         outcomes.sort_by_key(|o| o.n);
         outcomes
+    }
+
+    /// The mark of this life of the server, once a node has left it.
+    pub fn mark(&self) -> Option<i64> {
+        let row = self.visible[MARKS].get(&vec![Text::from(self.epoch.to_string())])?;
+        row[1].as_deref()?.parse().ok()
     }
 
     /// The number and id that a client's row stands at.

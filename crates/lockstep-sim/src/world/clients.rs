@@ -169,7 +169,13 @@ impl World {
     fn heard(&mut self, at: usize, heard: Heard) {
         match heard {
             Heard::Nothing => {}
-            Heard::Commit(commit) => self.judge(at, &commit),
+            Heard::Commit(commit) => {
+                self.judge(at, &commit);
+                if commit.renumbered {
+                    // A session speaks for one client id: the new one takes a new join.
+                    self.go_offline(at, 1_000);
+                }
+            }
             Heard::Reply(to, ok, response) => match to.get(..1) {
                 Some("j") if ok => {
                     let client = &mut self.clients[at];
@@ -207,15 +213,45 @@ impl World {
                 let last = response["last"].as_str().and_then(|n| n.parse().ok()).unwrap_or(0);
                 client.replica.renumber_after(last);
             }
-            "renumber" | "unknown_client" => {
-                // A session speaks for one client id: the new one takes a new join.
-                let fresh = response["client"].as_str().unwrap_or_default().to_owned();
-                client.replica.renumber(&fresh);
+            "renumber" => {
+                client.replica.renumber_when_told(response["client"].as_str().unwrap_or_default());
                 self.go_offline(at, 1_000);
+            }
+            "unknown_client" => {
+                let fresh = response["client"].as_str().unwrap_or_default().to_owned();
+                self.outcome_unknown(at, &fresh);
             }
             "busy" => {}
             other => self.violate(format!("client {at}: a mutate message was answered with {other}")),
         }
+    }
+
+    /// The application decides: all is sent again, come what may, or given up.
+    fn outcome_unknown(&mut self, at: usize, fresh: &str) {
+        let sends = self.recorded || self.rng.one_in(2);
+        let client = &mut self.clients[at];
+        let ids = client.replica.outbox.iter().map(|p| p.id.clone());
+        if sends {
+            self.sent_again.extend(ids);
+        } else {
+            client.given_up.extend(ids);
+            client.replica.outbox.clear();
+        }
+        client.replica.renumber(fresh);
+        self.go_offline(at, 1_000);
+    }
+
+    /// One device gets what another one's store holds, as of now or as of some time ago. Both are used from then on.
+    pub(super) fn copy_profile(&mut self, from: usize, to: usize, kept: bool) {
+        if self.recorded || from == to {
+            return;
+        }
+        let profile = if kept { self.kept_profile.take() } else { Some(self.clients[from].profile()) };
+        let Some(mut profile) = profile else { return };
+        self.fault(if kept { "profile_restored" } else { "profile_copied" });
+        self.go_offline(to, 0);
+        profile.offline_until = self.now + self.rng.below(100_000);
+        self.clients[to] = profile;
     }
 
     fn heartbeat(&mut self, at: usize) {

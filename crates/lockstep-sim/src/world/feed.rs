@@ -80,21 +80,27 @@ impl World {
     }
 
     fn connect(&mut self, at: usize, generation: u64) {
-        if self.nodes[at].mark.is_none() {
+        let Some(mark) = self.db.mark() else {
             let mark = (self.rng.number() >> 1) as i64;
-            self.nodes[at].mark = Some(mark);
-            self.nodes[at].feed.step = Step::Marking;
+            let texts = [self.db.epoch.to_string(), mark.to_string(), self.db.insert_lsn.to_string()];
             let tx = self.db.begin();
-            // Random marks do not collide.
-            let _ = self.db.statement(tx, MARKS, &[Op::Insert(vec![Some(mark.to_string().into())])]);
-            self.commit(tx, Sync::On, Waiter::Mark(at, generation));
+            let row = texts.into_iter().map(|t| Some(t.into())).collect();
+            if self.db.statement(tx, MARKS, &[Op::Insert(row)]).is_ok() {
+                self.nodes[at].feed.step = Step::Marking;
+                self.commit(tx, Sync::Local, Waiter::Mark(at, generation));
+            } else {
+                // Another node leaves it just now.
+                self.db.end(tx);
+                self.after(500, Event::Feed(at, generation));
+            }
             return;
-        }
+        };
+        self.unmarked = false;
         let identity = Identity {
             system: crate::pg::SYSTEM,
             timeline: self.db.timeline,
             database: crate::pg::DATABASE,
-            incarnation: self.nodes[at].mark.unwrap_or(0),
+            incarnation: mark,
         };
         self.trace(|| format!("node {at} knows the database, timeline {}", identity.timeline));
         let catalog = self.db.schema.catalog();
@@ -138,9 +144,6 @@ impl World {
         let old = std::mem::replace(&mut node.feed, Feed::new(0));
         node.feed.generation = old.generation + 1;
         node.feed.back_off = old.back_off;
-        if old.step == Step::Marking {
-            node.mark = None;
-        }
         let generation = node.feed.generation;
         node.hub.handle_stream_lost();
         let jitter = self.rng.below(3_000);

@@ -152,6 +152,8 @@ impl World {
                 let (count, _) = self.decisions.get(id).copied().unwrap_or_default();
                 let lost = self.db.history.lost_commit(id).is_some();
                 match client.told.get(id) {
+                    None if client.given_up.contains(id) => {}
+                    Some(_) if self.sent_again.contains(id) => {}
                     None => wrong.push(format!("client {at} was never told what became of mutation {id}")),
                     Some((_, applied)) if !lost && count != u32::from(*applied) => {
                         wrong.push(format!(

@@ -15,14 +15,14 @@ mod writers;
 use crate::client::Client;
 use crate::link::Link;
 use crate::node::Node;
-use crate::pg::{Db, TxId};
+use crate::pg::{Db, TxId, VolumeCopy};
 use crate::plant::Plant;
 use crate::report::Report;
 use crate::rng::Rng;
 use crate::trace::{Recorder, Trace};
 use bytes::Bytes;
 use lockstep_core::fanout::hub::{CatchUpAnswer, PollAnswer, SessionId};
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use writers::Writer;
 
 /// Microseconds on the virtual clock.
@@ -129,8 +129,7 @@ pub struct World {
     pub(crate) sends_empty: bool,
     /// The primary changes often.
     pub(crate) promotes: bool,
-    /// Cursors are shortened often. A shortened one does not tell what was shown ahead of its visibility (a known
-    /// limit), so commits of these worlds become visible as they are flushed.
+    /// Cursors are shortened often.
     pub(crate) short_cursors: bool,
     pub(crate) nodes: Vec<Node>,
     pub(crate) clients: Vec<Client>,
@@ -141,6 +140,14 @@ pub struct World {
     writers: Vec<Writer>,
     /// How often each mutation was applied in this line of history, and where.
     pub(crate) decisions: HashMap<String, (u32, usize)>,
+    /// Mutations of unknown outcome that an application sent again: they may be applied twice.
+    pub(crate) sent_again: BTreeSet<String>,
+    /// A copy of a profile, for later.
+    pub(crate) kept_profile: Option<Client>,
+    /// A copy of PostgreSQL's volume.
+    pub(crate) volume: Option<VolumeCopy>,
+    /// PostgreSQL was rolled back, and no node has looked at it yet.
+    pub(crate) unmarked: bool,
     next_mutation: u64,
     next_key: u64,
     /// Writers and faults rest.
@@ -160,7 +167,7 @@ impl World {
         let first = if rng.one_in(2) { 0xffff_ffff - rng.below(4000) } else { 700 + rng.below(100_000) };
         let standby = rng.one_in(2);
         let sends_empty = rng.one_in(3);
-        let short_cursors = !standby && rng.one_in(3);
+        let short_cursors = rng.one_in(3);
         Self {
             plant,
             now: 0,
@@ -183,6 +190,10 @@ impl World {
             next_ask: 1,
             writers: Vec::new(),
             decisions: HashMap::new(),
+            sent_again: BTreeSet::new(),
+            kept_profile: None,
+            volume: None,
+            unmarked: false,
             next_mutation: 0,
             next_key: 1,
             quiet: false,

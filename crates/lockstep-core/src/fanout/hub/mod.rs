@@ -162,6 +162,8 @@ pub struct Hub {
     unsettled: VecDeque<PollAnswer>,
     last_poll: Snapshot,
     flushed: Lsn,
+    /// How far the server was before its restart, until it is looked at for the first time.
+    flushed_before: Lsn,
     /// Polls up to this number were asked before the stream's first push, and say nothing of it.
     stream_since_poll: u64,
     /// The stream started and its first push is not yet committed: Z cannot be taken.
@@ -226,6 +228,7 @@ impl Hub {
             unsettled: VecDeque::new(),
             last_poll: Snapshot::default(),
             flushed: Lsn(0),
+            flushed_before: Lsn(0),
             stream_since_poll: 0,
             unpushed: false,
             shapes: BTreeMap::new(),

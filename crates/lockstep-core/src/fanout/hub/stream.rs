@@ -20,6 +20,10 @@ impl Hub {
         };
         if self.identity.as_ref().is_some_and(|known| !same(known)) {
             self.leave_history();
+        } else if self.identity.as_ref().is_some_and(|known| known.incarnation != identity.incarnation) {
+            // The server was restarted, perhaps from a copy of its volume: the first poll tells.
+            self.flushed_before = self.flushed_before.max(self.flushed).max(self.watermark);
+            self.flushed = Lsn(0);
         }
         // An id that a session waits to see may belong to a history that is gone, and never come.
         self.sessions.values_mut().for_each(|s| s.must_see = None);
@@ -193,6 +197,10 @@ impl Hub {
         }
         self.poll_in_flight = false;
         self.polls_answered = answer.number;
+        if answer.flushed < std::mem::take(&mut self.flushed_before) {
+            // What was flushed is gone: the volume was rolled back.
+            self.leave_history();
+        }
         self.flushed = self.flushed.max(answer.flushed);
         self.last_poll = answer.snapshot.clone();
         self.ring.polled(answer.number, &answer.snapshot);
