@@ -97,8 +97,29 @@ pub struct Commit {
     pub rows: usize,
     /// Mutations decided; each is told once.
     pub outcomes: Vec<Outcome>,
-    /// The client goes by another id from now on: it has to leave, and to join anew.
-    pub renumbered: bool,
+    /// What came of [`Replica::renumber_when_told`].
+    pub left: Option<Left>,
+}
+
+/// What the first commit after `renumber` says of the outbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Left {
+    /// It was numbered anew under the new client id: the caller joins anew, and sends.
+    Renumbered,
+    /// Some of it was decided, and another copy of the profile had the outcome forgotten. The application decides, as
+    /// after `unknown_client`; this is the new client id.
+    Unknown(String),
+}
+
+/// A client id is to be left.
+#[derive(Debug, Clone, PartialEq)]
+struct Leaving {
+    /// The client id to go on under.
+    client: String,
+    /// Up to here the old id's mutations were decided.
+    last: u64,
+    /// A session under the old id began since.
+    asked: bool,
 }
 
 /// What a frame meant to the caller.
@@ -139,8 +160,7 @@ pub struct Replica {
     /// Frames of unknown kinds.
     pub unknown: u64,
     pub(crate) shapes: BTreeMap<String, Held>,
-    /// The client id to go on under, and whether a session under the old one began since.
-    leaving: Option<(String, bool)>,
+    leaving: Option<Leaving>,
     batch: Vec<(String, Json)>,
 }
 
@@ -158,8 +178,8 @@ impl Replica {
     /// The connection is gone: a batch without its commit never happened.
     pub fn disconnected(&mut self) {
         self.batch.clear();
-        if let Some((_, asked)) = &mut self.leaving {
-            *asked = true;
+        if let Some(leaving) = &mut self.leaving {
+            leaving.asked = true;
         }
     }
 
@@ -199,9 +219,10 @@ impl Replica {
 
     /// The node answered `renumber`: some of the outbox may have been carried out under the old id, and would be again
     /// under the new one. The caller leaves and joins anew under the old id; the first commit then brings what was
-    /// decided, and what is left of the outbox is numbered anew ([`Commit::renumbered`]). Nothing is sent until then.
-    pub fn renumber_when_told(&mut self, client: &str) {
-        self.leaving = Some((client.into(), false));
+    /// decided, and says what comes of the rest ([`Commit::left`]). Nothing is sent until then. `last` is the number
+    /// that the node named.
+    pub fn renumber_when_told(&mut self, client: &str, last: u64) {
+        self.leaving = Some(Leaving { client: client.into(), last, asked: false });
     }
 
     /// The application said to send again after `unknown_client`, or what was decided under the old id is known: a new
@@ -273,7 +294,7 @@ impl Replica {
             resets: Vec::new(),
             rows: 0,
             outcomes: Vec::new(),
-            renumbered: false,
+            left: None,
         };
         for (event, payload) in std::mem::take(&mut self.batch) {
             match event.as_str() {
@@ -285,9 +306,13 @@ impl Replica {
         }
         let cursor = payload["cursor"].as_str().ok_or_else(|| bad("a commit without cursor"))?;
         self.cursor = Some(cursor.into());
-        if let Some((client, true)) = self.leaving.take_if(|(_, asked)| *asked) {
-            self.renumber(&client);
-            commit.renumbered = true;
+        if let Some(Leaving { client, last, .. }) = self.leaving.clone().filter(|l| l.asked) {
+            if self.outbox.iter().any(|p| p.n <= last) {
+                commit.left = Some(Left::Unknown(client));
+            } else {
+                self.renumber(&client);
+                commit.left = Some(Left::Renumbered);
+            }
         }
         Ok(commit)
     }
@@ -364,11 +389,13 @@ impl Replica {
                 .ok_or_else(|| bad("an ack without a number"))?;
             let id = told["id"].as_str().unwrap_or_default();
             let before = self.outbox.len();
-            self.outbox.retain(|p| p.n != n || p.id != id);
+            // By the id: a copy of the profile may have had it carried out under another number.
+            let same_number = self.outbox.iter().any(|p| p.n == n && p.id == id);
+            self.outbox.retain(|p| p.id != id);
             if self.outbox.len() == before {
                 continue;
             }
-            self.confirmed = self.confirmed.max(n);
+            self.confirmed = self.confirmed.max(if same_number { n } else { 0 });
             let text = |name: &str| told[name].as_str().unwrap_or_default().to_owned();
             let refusal = (told["outcome"] == "refused").then(|| (text("code"), text("message")));
             commit.outcomes.push(Outcome { n, id: id.into(), refusal });
@@ -467,17 +494,33 @@ mod tests {
         replica.client = Some("old".into());
         replica.push("m1", Vec::new());
         replica.push("m2", Vec::new());
-        replica.renumber_when_told("new");
+        replica.renumber_when_told("new", 1);
         let commit = r#"[null,null,"sync","commit",{"lsn":"0/1","xid":null,"cursor":"c"}]"#;
         let Ok(Heard::Commit(heard)) = replica.handle(commit) else { panic!("a commit") };
-        assert!(!heard.renumbered && replica.mutate().is_none(), "this session may have told less");
+        assert!(heard.left.is_none() && replica.mutate().is_none(), "this session may have told less");
         replica.disconnected();
         assert_eq!(replica.join()["client"], "old");
         let ack = r#"[null,null,"sync","ack",{"mutations":[{"n":"1","id":"m1","outcome":"applied"}]}]"#;
         replica.handle(ack).unwrap();
         let Ok(Heard::Commit(heard)) = replica.handle(commit) else { panic!("a commit") };
-        assert!(heard.renumbered && heard.outcomes.len() == 1);
+        assert_eq!((heard.left, heard.outcomes.len()), (Some(Left::Renumbered), 1));
         assert_eq!((replica.client.as_deref(), replica.outbox.len(), replica.outbox[0].n), (Some("new"), 1, 1));
+        assert!(replica.mutate().is_some());
+    }
+
+    /// m1 was carried out for a copy of the profile, which was told, confirmed it and had it forgotten.
+    #[test]
+    fn what_another_copy_had_forgotten_is_the_applications_to_decide() {
+        let mut replica = described();
+        replica.push("m1", Vec::new());
+        replica.push("m2", Vec::new());
+        replica.renumber_when_told("new", 1);
+        replica.disconnected();
+        let commit = r#"[null,null,"sync","commit",{"lsn":"0/1","xid":null,"cursor":"c"}]"#;
+        let Ok(Heard::Commit(heard)) = replica.handle(commit) else { panic!("a commit") };
+        assert_eq!(heard.left, Some(Left::Unknown("new".into())));
+        assert!(replica.mutate().is_none(), "nothing is sent until the application has decided");
+        replica.renumber("new");
         assert!(replica.mutate().is_some());
     }
 

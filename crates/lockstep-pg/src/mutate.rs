@@ -227,7 +227,7 @@ async fn stored(client: &Client, request: &MutateRequest, mutation: &Mutation) -
     let id = row.get::<_, Option<String>>(2).or(newest);
     Ok(match id.as_deref() {
         Some(id) if id == mutation.id => Step::Already,
-        Some(_) => Step::Stop(MutateResult::Renumber),
+        Some(_) => Step::Stop(MutateResult::Renumber { last: mutation.n - 1 }),
         // Its outcome was confirmed and forgotten, by another copy of the profile: it may well be this mutation, and
         // under another number it would run again.
         None => Step::Stop(MutateResult::UnknownClient),

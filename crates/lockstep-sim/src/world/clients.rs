@@ -6,7 +6,7 @@ use crate::client::Meant;
 use crate::link::Link;
 use crate::plant::Plant;
 use crate::schema::{APP_TABLES, SCOPES};
-use lockstep_client::Heard;
+use lockstep_client::{Heard, Left};
 use lockstep_core::fanout::hub::SessionId;
 use lockstep_core::position::Cursor;
 use lockstep_core::shape::{Shape, ShapeRequest};
@@ -171,9 +171,11 @@ impl World {
             Heard::Nothing => {}
             Heard::Commit(commit) => {
                 self.judge(at, &commit);
-                if commit.renumbered {
+                match commit.left {
+                    None => {}
                     // A session speaks for one client id: the new one takes a new join.
-                    self.go_offline(at, 1_000);
+                    Some(Left::Renumbered) => self.go_offline(at, 1_000),
+                    Some(Left::Unknown(fresh)) => self.outcome_unknown(at, &fresh),
                 }
             }
             Heard::Reply(to, ok, response) => match to.get(..1) {
@@ -214,7 +216,8 @@ impl World {
                 client.replica.renumber_after(last);
             }
             "renumber" => {
-                client.replica.renumber_when_told(response["client"].as_str().unwrap_or_default());
+                let last = response["last"].as_str().and_then(|n| n.parse().ok()).unwrap_or(0);
+                client.replica.renumber_when_told(response["client"].as_str().unwrap_or_default(), last);
                 self.go_offline(at, 1_000);
             }
             "unknown_client" => {

@@ -204,7 +204,7 @@ impl World {
         let id = id.or(Some(newest).filter(|_| last == mutation.n));
         match id.as_deref() {
             Some(id) if id == mutation.id => Attempt::Already,
-            Some(_) => Attempt::Stop(MutateResult::Renumber),
+            Some(_) => Attempt::Stop(MutateResult::Renumber { last: mutation.n - 1 }),
             None => Attempt::Stop(MutateResult::UnknownClient),
         }
     }
