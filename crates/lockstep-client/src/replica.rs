@@ -504,7 +504,10 @@ mod tests {
         replica.handle(ack).unwrap();
         let Ok(Heard::Commit(heard)) = replica.handle(commit) else { panic!("a commit") };
         assert_eq!((heard.left, heard.outcomes.len()), (Some(Left::Renumbered), 1));
-        assert_eq!((replica.client.as_deref(), replica.outbox.len(), replica.outbox[0].n), (Some("new"), 1, 1));
+        assert_eq!(
+            (replica.client.as_deref(), replica.outbox.len(), replica.outbox[0].n),
+            (Some("new"), 1, 1)
+        );
         assert!(replica.mutate().is_some());
     }
 

@@ -165,7 +165,9 @@ impl CursorHead {
         for xid in shown {
             let _ = write!(more, "{}{xid}", if more.is_empty() { "+" } else { "," });
         }
-        format!("{FORMAT}~{system}~{timeline}~{database}~{incarnation}~{fence}~{snapshot}{more}~{shapes_part}")
+        format!(
+            "{FORMAT}~{system}~{timeline}~{database}~{incarnation}~{fence}~{snapshot}{more}~{shapes_part}"
+        )
     }
 }
 

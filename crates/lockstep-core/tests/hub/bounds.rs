@@ -1,6 +1,6 @@
 //! What happens at a bound.
 
-use crate::world::{CLIENTS, ITEMS, World, insert};
+use crate::world::{CLIENTS, ITEMS, World, insert, update};
 use lockstep_core::fanout::Output;
 use lockstep_core::fanout::hub::ReadFrom;
 use lockstep_core::limits::Bounds;
@@ -38,12 +38,45 @@ fn what_waits_for_a_standby_is_bounded_and_caught_up_later() {
     world.poll("704:704:", 40);
     let request = world.catch_up();
     let ReadFrom::Since(head) = &request.reads[0].from else { panic!("{request:?}") };
-    assert_eq!(head.snapshot.to_string(), "700:701:700", "from before the first transaction that was not sent");
+    assert_eq!(
+        head.snapshot.to_string(),
+        "700:701:700",
+        "from before the first transaction that was not sent"
+    );
     let told = Outcome { n: 1, id: "m1".into(), refusal: None };
     world.answer_telling(&request, "704:704:", 40, &[told]);
     assert_eq!(world.events(1), ["rows", "ack", "commit"], "and the outcome is told");
     world.transaction(704, 50, &[insert(ITEMS, &["o", "x", "-"])]);
     assert_eq!(world.events(1), ["rows", "commit"], "it follows the stream again");
+}
+
+/// ```text
+///  700 waits ─ 701 behind it ─ 702 cannot be told: read again, from before 702 ─ too much: back to before 700
+/// ```
+#[test]
+fn what_was_read_again_behind_a_batch_that_waits_goes_back_as_far_as_that() {
+    let bounds = Bounds { held_bytes: 1000, ..Bounds::default() };
+    let mut world = World::streaming_within(bounds, "700:700:");
+    world.join(1, "x");
+    let request = world.catch_up();
+    world.answer(&request, "700:700:", 1);
+    world.heard(1);
+    let client = insert(CLIENTS, &["", "c1", "1", "m1", "applied", "-", "-", "now"]);
+    world.transaction(700, 10, &[insert(ITEMS, &["k", "x", "-"]), client]);
+    world.transaction(701, 20, &[insert(ITEMS, &["l", "x", "-"])]);
+    let tombstone = insert(ITEMS + 1, &["9", "y", "m", "702", "m"]);
+    world.transaction(702, 30, &[update(ITEMS, &["m", "x", "~"]), tombstone]);
+    world.poll("700:703:700", 30);
+    let request = world.catch_up();
+    let ReadFrom::Since(head) = &request.reads[0].from else { panic!("{request:?}") };
+    assert_eq!(head.snapshot.to_string(), "702:702:");
+    world.answer(&request, "700:703:700", 30);
+    world.transaction(703, 40, &[insert(ITEMS, &["n", "x", &"l".repeat(1000)])]);
+    assert_eq!(world.events(1), [] as [&str; 0]);
+    world.poll("704:704:", 40);
+    let request = world.catch_up();
+    let ReadFrom::Since(head) = &request.reads[0].from else { panic!("{request:?}") };
+    assert_eq!(head.snapshot.to_string(), "700:701:700", "701 was never sent either");
 }
 
 /// The first batch of a session waits, and so does the announcement of its shape.

@@ -70,7 +70,10 @@ impl World {
     pub(super) fn write(&mut self, at: usize) {
         let epoch = self.db.epoch;
         let writer = &mut self.writers[at];
-        if self.now < self.up_at || self.unmarked || writer.committing && writer.tx.is_some_and(|(_, e)| e == epoch) {
+        if self.now < self.up_at
+            || self.unmarked
+            || writer.committing && writer.tx.is_some_and(|(_, e)| e == epoch)
+        {
             let wait = self.up_at.saturating_sub(self.now) + 5_000;
             if !writer.committing {
                 self.after(wait, Event::Writer(at));

@@ -1,6 +1,6 @@
 //! A transaction from the stream to the sessions that it concerns.
 
-use super::{Batch, Hub, Output, SessionId, SubState, Undo};
+use super::{Batch, Hub, Output, ReadFrom, SessionId, SubState, Undo};
 use crate::change::Delivered;
 use crate::fanout::match_index::ShapeIndex;
 use crate::fanout::{Hole, Routed};
@@ -146,6 +146,7 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.held = 0;
         let mut preface = Vec::new();
+        let mut restored = BTreeSet::new();
         for (nth, batch) in std::mem::take(&mut session.batches).into_iter().enumerate() {
             session.must_see = batch.waits.last().copied().or(session.must_see);
             let Some(undo) = batch.undo else { continue };
@@ -157,9 +158,21 @@ impl Hub {
             }
             preface.extend(undo.preface);
             for (reference, shape, from) in undo.read {
-                if let Some(sub) = session.subs.get_mut(&reference).filter(|s| s.shape == shape) {
-                    sub.state = SubState::Wanted(from);
-                    sub.announced = false;
+                let Some(sub) = session.subs.get_mut(&reference).filter(|s| s.shape == shape) else {
+                    continue;
+                };
+                if !restored.insert(reference) {
+                    continue;
+                }
+                match (&session.base, &from) {
+                    // Read again behind the first batch, from a state that was never sent.
+                    (Some(base), ReadFrom::Since(_)) if nth > 0 => {
+                        sub.state = SubState::Wanted(ReadFrom::Since(base.clone()));
+                    }
+                    _ => {
+                        sub.state = SubState::Wanted(from);
+                        sub.announced = false;
+                    }
                 }
             }
         }
