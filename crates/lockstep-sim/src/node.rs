@@ -77,6 +77,8 @@ pub struct Node {
 
 /// Bounds small enough to be met.
 pub const RING_BYTES: usize = 64 << 10;
+/// See [`RING_BYTES`].
+pub const HELD_BYTES: usize = 64 << 10;
 
 impl Node {
     /// A new process.
@@ -86,7 +88,7 @@ impl Node {
             ring_bytes: if small || plant == Some(Plant::RingEvicts) { 3 << 10 } else { RING_BYTES },
             transaction_bytes: if rng.one_in(4) { 2_500 } else { 20_000 },
             cursor_xip: if short_cursors { 8 } else { 256 },
-            held_bytes: if rng.one_in(2) { 2 << 10 } else { 64 << 10 },
+            held_bytes: if rng.one_in(2) { 2 << 10 } else { HELD_BYTES },
         };
         let hub = Hub::with_bounds(bounds);
         #[cfg(feature = "plants")]

@@ -89,6 +89,11 @@ impl Log {
         self.horizon = self.horizon.min(next);
     }
 
+    /// All entries, each with its transaction.
+    pub fn entries(&self) -> impl Iterator<Item = (Xid, &Entry)> {
+        self.by_xid.iter().flat_map(|(xid, kept)| kept.iter().map(|k| (*xid, &k.entry)))
+    }
+
     /// Entries held.
     pub fn len(&self) -> usize {
         self.by_xid.values().map(Vec::len).sum()

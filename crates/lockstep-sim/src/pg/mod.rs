@@ -12,7 +12,7 @@ mod read;
 mod recover;
 mod tx;
 
-pub use log::Log;
+pub use log::{Entry, Log};
 pub use read::{DATABASE, SYSTEM};
 pub use recover::VolumeCopy;
 pub use tx::{Op, Stuck, Tx};

@@ -57,6 +57,13 @@ pub struct Tx {
     pub decided: Vec<Decided>,
 }
 
+impl Tx {
+    /// Messages of published relations so far.
+    pub fn messages(&self) -> &[(Oid, Bytes)] {
+        &self.messages
+    }
+}
+
 impl Db {
     /// BEGIN.
     pub fn begin(&mut self) -> TxId {

@@ -252,6 +252,9 @@ impl World {
             let chaos = 3_000_000 + self.rng.below(5_000_000);
             self.after(200_000, Event::Fault);
             self.run_until(self.now + chaos);
+            if self.recorded && self.is_recorded() {
+                return;
+            }
             self.settle();
             if self.violation.is_some() {
                 break;
@@ -264,6 +267,7 @@ impl World {
 
     fn run_until(&mut self, end: Micros) {
         while self.violation.is_none()
+            && !(self.recorded && self.is_recorded())
             && self.queue.peek().is_some_and(|e| e.0 <= end)
             && let Some(Entry(at, _, event)) = self.queue.pop()
         {
@@ -271,6 +275,12 @@ impl World {
             self.handle(event);
         }
         self.now = self.now.max(end);
+    }
+
+    /// Every trace is written.
+    fn is_recorded(&self) -> bool {
+        let full = |client: &Client| client.recorder.as_ref().is_none_or(|r| r.is_full());
+        !self.clients.is_empty() && self.clients.iter().all(full)
     }
 
     pub(crate) fn after(&mut self, wait: Micros, event: Event) {

@@ -2,7 +2,7 @@
 
 use super::asks::Question;
 use super::{Event, World};
-use crate::node::{Node, RING_BYTES};
+use crate::node::{HELD_BYTES, Node, RING_BYTES};
 use crate::plant::Plant;
 use lockstep_core::fanout::Output;
 use lockstep_core::fanout::hub::{Mode, ReadFrom, SessionId};
@@ -28,6 +28,11 @@ impl World {
         if node.hub.ring_bytes() > RING_BYTES {
             let bytes = node.hub.ring_bytes();
             self.violate(format!("the ring of node {at} holds {bytes} bytes"));
+            return;
+        }
+        if node.hub.held_bytes() > HELD_BYTES {
+            let bytes = node.hub.held_bytes();
+            self.violate(format!("node {at} holds {bytes} bytes for a session that waits for a standby"));
             return;
         }
         if let Some(wanted) = node.hub.next_timeout() {

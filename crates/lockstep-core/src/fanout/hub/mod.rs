@@ -265,6 +265,11 @@ impl Hub {
         self.ring.bytes()
     }
 
+    /// Bytes that wait for a synchronous standby, of the session with most of them.
+    pub fn held_bytes(&self) -> usize {
+        self.holding.iter().filter_map(|id| self.sessions.get(id)).map(|s| s.held).max().unwrap_or(0)
+    }
+
     /// The next thing to do; None when all is done for now.
     pub fn poll_output(&mut self) -> Option<Output> {
         if self.outputs.is_empty() {
