@@ -38,8 +38,8 @@ pub struct Feed {
     pub confirmed: u64,
     /// The next commit to be sent.
     pub next: usize,
-    /// Relations that were described in this stream.
-    pub described: BTreeSet<Oid>,
+    /// Relations that were described in this stream, as of a version of the schema.
+    pub described: BTreeSet<(Oid, usize)>,
     /// The stream is in order: nothing arrives before.
     pub ready_at: Micros,
     /// A pump is scheduled.
@@ -63,6 +63,8 @@ pub struct Node {
     pub alive: bool,
     /// Its stream.
     pub feed: Feed,
+    /// The schema that it knows.
+    pub version: usize,
     /// Timelines of the stream's server.
     pub history: Vec<(u32, Lsn)>,
     /// Mutations of a session run one after another.
@@ -107,6 +109,7 @@ impl Node {
             generation: 0,
             alive: true,
             feed: Feed::new(0),
+            version: 0,
             history: Vec::new(),
             mutating: BTreeMap::new(),
             stalled_until: 0,

@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 
 /// Every kind of fault; each must have struck in a run that is long enough.
-pub const FAULTS: [&str; 32] = [
+pub const FAULTS: [&str; 36] = [
     "abort",
     "async_commit",
     "async_lost",
@@ -13,6 +13,9 @@ pub const FAULTS: [&str; 32] = [
     "client_killed",
     "client_offline",
     "client_stall",
+    "column_added",
+    "column_dropped",
+    "column_renamed",
     "commit_passing_failure",
     "compaction",
     "crash",
@@ -35,6 +38,7 @@ pub const FAULTS: [&str; 32] = [
     "slot_created",
     "slow_reader_closed",
     "standby_silent",
+    "table_rewritten",
     "truncate",
     "volume_rollback",
 ];

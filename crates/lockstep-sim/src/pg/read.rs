@@ -35,6 +35,11 @@ impl Db {
         let mut tables = Vec::with_capacity(request.reads.len());
         for read in &request.reads {
             let Some(table) = table_of(&read.shape) else { return Err(CatchUpError::SchemaChanged) };
+            if read.shape.table.schema_id != self.schema.tables[table].table.schema_id
+                && !self.is_table_locked(table)
+            {
+                return Err(CatchUpError::SchemaChanged);
+            }
             if self.is_table_locked(table) {
                 return Err(CatchUpError::Passing("canceling statement due to lock timeout".into()));
             }
@@ -114,6 +119,13 @@ impl Db {
     pub fn mark(&self) -> Option<i64> {
         let row = self.visible[MARKS].get(&vec![Text::from(self.epoch.to_string())])?;
         row[1].as_deref()?.parse().ok()
+    }
+
+    /// Where a mark was written.
+    pub fn mark_at(&self, mark: i64) -> Option<u64> {
+        let text = mark.to_string();
+        let row = self.visible[MARKS].values().find(|row| row[1].as_deref() == Some(&text))?;
+        row[2].as_deref()?.parse().ok()
     }
 
     /// The number and id that a client's row stands at.

@@ -49,6 +49,8 @@ pub struct Tx {
     pub(super) logs: Vec<Entry>,
     pub(super) locks: Vec<(usize, Key)>,
     savepoints: Vec<Savepoint>,
+    /// It changes the schema.
+    pub(super) migration: Option<Box<super::Migration>>,
     /// Its commit record is written.
     pub committing: bool,
     /// PREPARE TRANSACTION ended here.

@@ -73,6 +73,11 @@ impl World {
                             ask.ready = Ready::CatchUp(Box::new(answer));
                         }
                     }
+                    Err(CatchUpError::SchemaChanged) => {
+                        ask.ready = Ready::SchemaChanged;
+                        self.answer_soon(id);
+                        return;
+                    }
                     Err(_) => {
                         ask.failed = true;
                         self.fault("catch_up_lock_timeout");
@@ -128,7 +133,7 @@ impl World {
                     answer.facts.snapshot = snapshot;
                 }
             }
-            Ready::Nothing => {}
+            Ready::Nothing | Ready::SchemaChanged => {}
         }
         self.answer_soon(id);
     }
@@ -165,6 +170,9 @@ impl World {
         match (question, ready) {
             (Question::CatchUp(request), Ready::CatchUp(answer)) if !failed => {
                 hub.handle_catch_up(request.id, Ok(*answer));
+            }
+            (Question::CatchUp(request), Ready::SchemaChanged) if !failed => {
+                hub.handle_catch_up(request.id, Err(CatchUpError::SchemaChanged));
             }
             (Question::CatchUp(request), _) => {
                 hub.handle_catch_up(request.id, Err(CatchUpError::Passing("no answer".into())));

@@ -77,7 +77,11 @@ impl World {
     fn plant_in_join(&self, join: &mut Json) {
         let Some(mut cursor) = join["cursor"].as_str().and_then(|c| c.parse::<Cursor>().ok()) else { return };
         match self.plant {
-            Some(Plant::CursorOldFence) => cursor.head.fence = lockstep_core::position::Lsn(1),
+            Some(Plant::CursorOldFence) => {
+                // As old as it can be without another life of the server.
+                let at = self.db.mark_at(cursor.head.incarnation);
+                cursor.head.fence = at.map_or(cursor.head.fence, lockstep_core::position::Lsn);
+            }
             Some(Plant::CursorUnnamedScope) => {
                 let catalog = self.db.schema.catalog();
                 for shape in join["shapes"].as_array_mut().into_iter().flatten() {
@@ -252,6 +256,9 @@ impl World {
         let profile = if kept { self.kept_profile.take() } else { Some(self.clients[from].profile()) };
         let Some(mut profile) = profile else { return };
         self.fault(if kept { "profile_restored" } else { "profile_copied" });
+        let client = profile.replica.client.clone().unwrap_or_default();
+        *self.copies.entry(client.clone()).or_default() += 1;
+        self.shared.extend(profile.replica.outbox.iter().map(|p| (p.id.clone(), client.clone())));
         self.go_offline(to, 0);
         profile.offline_until = self.now + self.rng.below(100_000);
         self.clients[to] = profile;

@@ -15,7 +15,7 @@ impl World {
             let (count, at) = self.decisions.entry(decided.id.clone()).or_default();
             *count += u32::from(decided.applied);
             *at = index;
-            if *count > 1 && !self.sent_again.contains(&decided.id) {
+            if *count > 1 && !self.may_repeat(&decided.id) {
                 self.violate(format!("mutation {} was applied twice", decided.id));
             }
         }

@@ -104,6 +104,7 @@ impl World {
         };
         self.trace(|| format!("node {at} knows the database, timeline {}", identity.timeline));
         let catalog = self.db.schema.catalog();
+        self.nodes[at].version = self.db.versions.len();
         self.nodes[at].hub.handle_database(identity, catalog);
         self.nodes[at].feed.step = Step::Slot;
         let wait = self.pg_delay(at);
@@ -178,15 +179,16 @@ impl World {
         let more = commits.len() > CHUNK;
         let feed = &mut self.nodes[at].feed;
         for commit in commits.iter().take(CHUNK) {
+            let (version, schema) = self.db.version_at(feed.next);
             feed.next += 1;
             skipped = commit.messages.is_empty() && !self.sends_empty;
             if skipped {
                 continue;
             }
             frames.push(encode::begin(commit.commit_lsn, commit.xid));
-            for (oid, message) in planted(self.plant, &self.db.schema, &commit.messages) {
-                if feed.described.insert(oid) {
-                    frames.push(encode::relation(&self.db.schema, oid));
+            for (oid, message) in planted(self.plant, schema, &commit.messages) {
+                if feed.described.insert((oid, version)) {
+                    frames.push(encode::relation(schema, oid));
                 }
                 frames.push(message);
             }

@@ -108,6 +108,7 @@ pub(crate) enum Ready {
     Nothing,
     Poll(PollAnswer),
     CatchUp(Box<CatchUpAnswer>),
+    SchemaChanged,
 }
 
 /// Everything.
@@ -129,6 +130,8 @@ pub struct World {
     pub(crate) sends_empty: bool,
     /// The primary changes often.
     pub(crate) promotes: bool,
+    /// The schema changes. The model cannot take such a change back, so nothing is lost in these worlds.
+    pub(crate) migrates: bool,
     /// Cursors are shortened often.
     pub(crate) short_cursors: bool,
     pub(crate) nodes: Vec<Node>,
@@ -142,6 +145,13 @@ pub struct World {
     pub(crate) decisions: HashMap<String, (u32, usize)>,
     /// Mutations of unknown outcome that an application sent again: they may be applied twice.
     pub(crate) sent_again: BTreeSet<String>,
+    /// Mutations that two copies of a profile held, and its client id. Where a third copy is in use, or commits were lost,
+    /// both may number one anew and have it applied (docs/known-gaps.md).
+    pub(crate) shared: BTreeMap<String, String>,
+    /// How often the profile of each client id was copied.
+    pub(crate) copies: BTreeMap<String, u32>,
+    /// Commits that clients may have seen were lost.
+    pub(crate) lost_history: bool,
     /// A copy of a profile, for later.
     pub(crate) kept_profile: Option<Client>,
     /// A copy of PostgreSQL's volume.
@@ -181,6 +191,7 @@ impl World {
             waiters: HashMap::new(),
             sends_empty,
             promotes: rng.one_in(3),
+            migrates: rng.one_in(4),
             short_cursors,
             nodes: Vec::new(),
             clients: Vec::new(),
@@ -191,6 +202,9 @@ impl World {
             writers: Vec::new(),
             decisions: HashMap::new(),
             sent_again: BTreeSet::new(),
+            shared: BTreeMap::new(),
+            copies: BTreeMap::new(),
+            lost_history: false,
             kept_profile: None,
             volume: None,
             unmarked: false,
@@ -337,6 +351,12 @@ impl World {
             Event::NodeBorn(node) => self.node_born(node),
             Event::Unstall(node) => self.unstall(node),
         }
+    }
+
+    /// Whether a mutation may be applied twice by the rules.
+    pub(crate) fn may_repeat(&self, id: &str) -> bool {
+        let copies = self.shared.get(id).and_then(|client| self.copies.get(client)).copied().unwrap_or(0);
+        self.sent_again.contains(id) || copies > 1 || copies > 0 && self.lost_history
     }
 
     pub(crate) fn fresh_client(&mut self) -> String {
