@@ -40,6 +40,8 @@ pub struct Client {
     pub shown: BTreeSet<usize>,
     /// Shapes that wait for their rows.
     pub fresh: BTreeSet<usize>,
+    /// Shapes that were given up in this session: a ref that came back would name rows of the subscription before.
+    pub left: BTreeSet<usize>,
     /// Mutations made.
     pub made: BTreeMap<String, Meant>,
     /// How often each outcome was told, and whether it was "applied".
@@ -69,6 +71,7 @@ impl Client {
             position: Position::default(),
             shown: BTreeSet::new(),
             fresh: BTreeSet::new(),
+            left: BTreeSet::new(),
             made: BTreeMap::new(),
             told: BTreeMap::new(),
             given_up: BTreeSet::new(),
@@ -98,6 +101,7 @@ impl Client {
             position: self.position,
             shown: self.shown.clone(),
             fresh: BTreeSet::new(),
+            left: BTreeSet::new(),
             made: self.made.clone(),
             told: self.told.clone(),
             given_up: self.given_up.clone(),
@@ -130,6 +134,7 @@ impl Client {
         self.established = false;
         self.mutating = false;
         self.fresh.clear();
+        self.left.clear();
     }
 
     /// Takes a frame.

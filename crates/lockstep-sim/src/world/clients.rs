@@ -346,11 +346,17 @@ impl World {
                 client.replica.wanted.retain(|w| w.reference != reference);
                 client.shown.remove(&shape);
                 client.fresh.remove(&shape);
+                if client.session.is_some() {
+                    client.left.insert(shape);
+                }
                 if client.joined {
                     self.client_sends(at, "u", "unsubscribe", &json!({"refs": [reference]}));
                 }
             }
-        } else if client.replica.wanted.len() < 5 && (client.session.is_none() || client.joined) {
+        } else if !client.left.contains(&shape)
+            && client.replica.wanted.len() < 5
+            && (client.session.is_none() || client.joined)
+        {
             client.want(&self.db.schema, shape);
             if client.joined {
                 client.fresh.insert(shape);

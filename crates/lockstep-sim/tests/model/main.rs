@@ -18,7 +18,7 @@ use real::Real;
 use script::Script;
 
 /// The histories; more of them with `LOCKSTEP_MODEL_SEEDS=100`.
-const SEEDS: u64 = 6;
+const SEEDS: u64 = 4;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_model_and_a_real_postgresql_live_through_the_same_history() {
