@@ -20,7 +20,8 @@
 //!   pieces with a cut between; rings and cursors that reach their bounds.
 //! * *Clients*: offline for long, cut, stalled until the node closes them, half open, killed between two operations of
 //!   their store, coming back at another node, changing what they subscribe to, mutating online and offline, losing
-//!   answers and sending again; whose profile is copied, now or from a while ago, and both copies used; mutations that a rule refuses, that meet a taken key, that fail in passing.
+//!   answers and sending again; profiles that are copied, as of now or of a while ago, and both copies used; mutations
+//!   that a rule refuses, that meet a taken key, that fail in passing.
 //!
 //! # What must hold
 //!
