@@ -119,6 +119,7 @@ impl Away {
             incarnation,
             fence: polled.fence,
             snapshot: polled.snapshot,
+            shown: Vec::new(),
         };
         Ok(Self { shape: Arc::new(shape), head })
     }

@@ -36,7 +36,7 @@ pub async fn read(
     let begin = async {
         begin_and_lock(client, request).await?;
         // From here on S stands: a snapshot taken before the LOCK could be older than a rewrite and read nothing.
-        let facts = facts(client, request, history).await?;
+        let facts = facts(client, history).await?;
         Ok((facts, check_schema(client, request).await?))
     };
     let (mut facts, logs) = within(answer, begin).await?;
@@ -85,27 +85,19 @@ async fn begin_and_lock(client: &Client, request: &CatchUpRequest) -> Result<(),
     })
 }
 
-async fn facts(client: &Client, request: &CatchUpRequest, history: &[(u32, Lsn)]) -> Result<Facts, PgError> {
+async fn facts(client: &Client, history: &[(u32, Lsn)]) -> Result<Facts, PgError> {
     let snapshot: Snapshot = texts(client, "select pg_current_snapshot()::text")
         .await?
         .first()
         .ok_or(PgError::Protocol("S"))?
         .parse()?;
     let (system, timeline, database) = crate::poll::identify_here(client).await?;
-    let marks: BTreeSet<i64> = request
-        .reads
-        .iter()
-        .filter_map(|r| match &r.from {
-            ReadFrom::Since(head) => Some(head.incarnation),
-            ReadFrom::Scratch(_) => None,
-        })
-        .collect();
-    let list = marks.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
-    let known = texts(
-        client,
-        &format!("select mark::text from lockstep.incarnations where mark = any('{{{list}}}')"),
-    )
-    .await?;
+    // One for each life of the server within the retention.
+    let known = texts(client, "select concat_ws(' ', mark, at_lsn) from lockstep.incarnations").await?;
+    let mark = |row: &String| {
+        let (mark, at) = row.split_once(' ')?;
+        Some((mark.parse().ok()?, at.parse().ok()?))
+    };
     let insert_lsn = texts(client, "select pg_current_wal_insert_lsn()::text").await?;
     Ok(Facts {
         system,
@@ -114,7 +106,7 @@ async fn facts(client: &Client, request: &CatchUpRequest, history: &[(u32, Lsn)]
         database,
         snapshot,
         insert_lsn: insert_lsn.first().ok_or(PgError::Protocol("no insert LSN"))?.parse()?,
-        incarnations: known.iter().filter_map(|m| m.parse().ok()).collect(),
+        incarnations: known.iter().filter_map(mark).collect(),
     })
 }
 

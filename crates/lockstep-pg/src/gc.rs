@@ -267,7 +267,7 @@ async fn forget_marks(client: &Client, options: &GcOptions) -> Result<u64, Stop>
     let sql = format!(
         "with gone as (
            delete from lockstep.incarnations where seen_at < clock_timestamp() - {kept}
-             and mark <> (select mark from lockstep.incarnations order by started_at desc, mark limit 1)
+             and mark <> (select mark from lockstep.incarnations order by at_lsn desc, mark limit 1)
            returning 1)
          select count(*)::text from gone"
     );

@@ -73,16 +73,24 @@ pub(crate) async fn identify_here<C: GenericClient>(client: &C) -> Result<(u64, 
     }
 }
 
-/// Leaves this node's mark, and returns it. A database that does not know it later was rolled back.
+/// The mark of this life of the server, left now unless another node did. A database that does not know it later was
+/// rolled back; so was one that has another mark before a state that was seen under this one.
+///
+/// A rollback takes a restart of the server, and a restart breaks every connection: so this is asked with each.
 pub async fn mark<C: GenericClient>(client: &C) -> Result<i64, PgError> {
     let mark: i64 = rand::random();
-    let sql = format!("{}insert into lockstep.incarnations (mark) values ({mark}); commit", *BEGIN_KEEPING);
-    client.batch_execute(&sql).await?;
-    Ok(mark)
+    let sql = format!(
+        "{}insert into lockstep.incarnations (mark) values ({mark}) on conflict (server_started_at) do nothing; \
+         select mark::text from lockstep.incarnations where server_started_at = pg_catalog.pg_postmaster_start_time(); \
+         commit",
+        *BEGIN_KEEPING
+    );
+    let mark = texts(client, &sql).await?.first().and_then(|mark| mark.parse().ok());
+    mark.ok_or(PgError::Protocol("a mark"))
 }
 
-/// Says that the node with this mark still runs: garbage collection keeps the mark for as long as its cursors. False:
-/// the database does not know the mark, so it was rolled back.
+/// Says that a node still runs under this mark: garbage collection keeps it for as long as its
+/// cursors. False: the database does not know the mark, so it was rolled back.
 pub async fn keep_mark<C: GenericClient>(client: &C, mark: i64) -> Result<bool, PgError> {
     let sql = format!(
         "{}update lockstep.incarnations set seen_at = now() where mark = {mark} returning mark::text; commit",
@@ -97,10 +105,4 @@ pub async fn sibling_slot<C: GenericClient>(client: &C) -> Result<Option<String>
                and temporary and plugin = 'pgoutput' and database = current_database() \
                and confirmed_flush_lsn is not null order by confirmed_flush_lsn desc limit 1";
     Ok(ask(client, sql).await?.pop())
-}
-
-/// Whether the database knows this mark. If not, it was rolled back, and the mark must not be handed out again.
-pub async fn knows_mark<C: GenericClient>(client: &C, mark: i64) -> Result<bool, PgError> {
-    let sql = format!("select mark::text from lockstep.incarnations where mark = {mark}");
-    Ok(!ask(client, &sql).await?.is_empty())
 }

@@ -53,7 +53,6 @@ pub struct Source {
 /// What outlives a stream.
 #[derive(Debug, Default)]
 struct Known {
-    mark: Option<i64>,
     /// What the node was told last. Telling it anew throws running catch-ups away: a role that may not replicate
     /// would never get a load done that takes longer than the wait between two tries.
     told: Option<(Identity, Arc<Catalog>)>,
@@ -118,7 +117,7 @@ impl Source {
     /// One life of a stream. Ends in Ok when another one is wanted.
     async fn feed(&self, known: &mut Known) -> Result<(), PgError> {
         known.reached = false;
-        let (identity, loaded) = self.identify(known).await?;
+        let (identity, loaded) = self.identify().await?;
         known.reached = true;
         if self.health.reached() {
             tracing::info!("connected to {}", self.target.place());
@@ -140,7 +139,7 @@ impl Source {
         }
     }
 
-    async fn identify(&self, known: &mut Known) -> Result<(Identity, Arc<Catalog>), PgError> {
+    async fn identify(&self) -> Result<(Identity, Arc<Catalog>), PgError> {
         let answer = self.database.answer;
         let lease = Lease::of(&self.database.control).await?;
         let asked = within(answer, async {
@@ -151,15 +150,11 @@ impl Source {
             }
             let (system, timeline, database) = poll::identify(&*lease).await?;
             let loaded = Arc::new(catalog::load(&*lease).await?);
-            let mark = match known.mark {
-                Some(mark) if poll::knows_mark(&*lease, mark).await? => mark,
-                _ => poll::mark(&*lease).await?,
-            };
+            let mark = poll::mark(&*lease).await?;
             Ok((Identity { system, timeline, database, incarnation: mark }, loaded))
         })
         .await;
         let (identity, loaded) = lease.end(asked, answer).await?;
-        known.mark = Some(identity.incarnation);
         self.check_writer(&identity).await?;
         self.look_at_rights().await;
         Ok((identity, loaded))
