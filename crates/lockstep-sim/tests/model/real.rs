@@ -7,6 +7,7 @@ use lockstep_core::pgoutput::{StreamFrame, decode};
 use lockstep_core::position::{Lsn, Snapshot};
 use lockstep_pg::cluster::Cluster;
 use lockstep_pg::install::{self, InstallOptions, Patience, TrackRequest};
+use lockstep_pg::target::Target;
 use lockstep_pg::{catalog, connect, poll, replication_stream};
 use std::time::Duration;
 use tokio::sync::mpsc;
@@ -65,8 +66,8 @@ impl Real {
         let mark = poll::mark(&look).await.expect("a mark");
         let identity = poll::identify(&look).await.expect("who it is");
         let catalog = catalog::load(&look).await.expect("the catalog");
-        let config = connect::config(&cluster.url_for(&database)).expect("a configuration");
-        let mut wire = connect::replication(&config, Duration::from_secs(10)).await.expect("a walsender");
+        let target = Target::parse(&cluster.url_for(&database)).expect("a URL");
+        let mut wire = connect::replication(&target, Duration::from_secs(10)).await.expect("a walsender");
         let slot = format!("history_{seed}");
         replication_stream::create_slot(&mut wire, &slot).await.expect("a slot");
         replication_stream::start(&mut wire, &slot).await.expect("a stream");
