@@ -132,7 +132,7 @@ async fn check_schema(client: &Client, request: &CatchUpRequest) -> Result<BTree
     let now = tables(client).await?;
     for read in &request.reads {
         let table = &read.shape.table;
-        if !now.iter().any(|t| t.oid == table.oid && t.schema_id == table.schema_id) {
+        if !now.iter().any(|t| t.same_schema(table)) {
             return Err(PgError::SchemaChanged);
         }
     }
@@ -250,7 +250,9 @@ fn columns(shape: &Shape) -> String {
 }
 
 fn typed(table: &Table, column: usize, value: &str) -> String {
-    format!("{}::{}", literal(value), table.columns[column].type_sql)
+    // Not a domain: its checks would fail the catch-up for a value that is in no row.
+    let column = &table.columns[column];
+    format!("{}::{}", literal(value), column.base_sql.as_ref().unwrap_or(&column.type_sql))
 }
 
 fn in_scope(shape: &Shape, alias: &str) -> String {

@@ -8,7 +8,7 @@ use lockstep_core::catalog::Catalog;
 use lockstep_core::fanout::hub::{CatchUpError, CatchUpRequest, MutateRequest, MutateResult};
 use lockstep_core::position::{Lsn, Xid};
 use lockstep_pg::lease::{Lease, within};
-use lockstep_pg::{PgError, catch_up, connect, mutate, poll};
+use lockstep_pg::{PgError, catalog, catch_up, connect, mutate, poll};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -67,6 +67,18 @@ impl Database {
             tracing::info!(%error, "a fence could not be pushed; it is tried again");
         }
         Event::Pushed(number, pushed.is_ok())
+    }
+
+    /// Reads the catalog in one snapshot.
+    pub async fn read_catalog(&self) -> Result<Arc<Catalog>, PgError> {
+        let lease = Lease::of(&self.control).await?;
+        let loaded = within(self.answer, catalog::load(&*lease)).await;
+        lease.end(loaded, self.answer).await.map(Arc::new)
+    }
+
+    /// The same, for the hub.
+    pub async fn catalog(self: Arc<Self>) -> Event {
+        Event::Catalog(self.read_catalog().await)
     }
 
     /// Which of these transactions wrote.

@@ -84,7 +84,7 @@ impl Ring {
             entry.dropped = true;
             let transaction =
                 crate::change::Transaction { changes: None, bytes: 0, ..entry.delivered.transaction.clone() };
-            entry.delivered = Arc::new(Delivered { transaction, net: None });
+            entry.delivered = Arc::new(Delivered { transaction, net: None, schema_changed: false });
             entry.frames.clear();
         }
     }

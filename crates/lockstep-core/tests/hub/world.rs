@@ -18,7 +18,7 @@ pub fn catalog() -> Catalog {
         type_oid: 25,
         type_name: "text".into(),
         type_sql: "text".into(),
-        is_enum: false,
+        ..Column::default()
     };
     let items = Table {
         oid: ITEMS,
@@ -31,6 +31,7 @@ pub fn catalog() -> Catalog {
         scope_columns: vec![1],
         scopes: vec![vec![1]],
         schema_id: "1".into(),
+        ..Table::default()
     };
     Catalog::new(vec![items], CLIENTS, "installation".into())
 }

@@ -13,6 +13,7 @@ mod protocol;
 mod proxy;
 mod raw;
 mod resume;
+mod schema;
 mod stream;
 mod stuck;
 mod values;

@@ -31,6 +31,7 @@ impl Hub {
             Mode::Streaming => !self.unpushed && self.polls_answered > self.stream_since_poll,
         };
         while ready
+            && !self.schema.is_stale()
             && self.now >= self.retry_at
             && self.running.len() < limits::CATCH_UPS_IN_FLIGHT
             && let Some((request, members)) = self.next_request()
@@ -103,7 +104,7 @@ impl Hub {
                     self.settle_catch_ups();
                 }
             }
-            Err(CatchUpError::SchemaChanged) => self.restart("a table is not what the catalog says".into()),
+            Err(CatchUpError::SchemaChanged) => self.outdated(id),
             Err(CatchUpError::Passing(_)) => self.retry(id),
         }
     }
@@ -232,6 +233,10 @@ impl Hub {
             let xid = delivered.transaction.xid;
             for index in &read {
                 let Some(held) = self.shapes.get(index) else { continue };
+                let table = held.shape.table.oid;
+                if self.schema.is_before(table, xid) && delivered.transaction.touched.contains(&table) {
+                    return Err(xid);
+                }
                 let Some(net) = &delivered.net else {
                     if delivered.transaction.touched.contains(&held.shape.table.oid) {
                         return Err(xid);
@@ -284,7 +289,7 @@ impl Hub {
             let SubState::Reading(reading, from) = &sub.state else { continue };
             let (true, Some(held)) = (*reading == id, self.shapes.get(&sub.shape)) else { continue };
             if !std::mem::replace(&mut sub.announced, true) {
-                frames.push(shape_frame(reference, &held.shape));
+                frames.push(shape_frame(reference, &held.shape, sub.held.take()));
             }
             let read =
                 running.request.reads.iter().position(|r| r.shape.id == held.shape.id && r.from == *from);
