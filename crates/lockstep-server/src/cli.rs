@@ -144,6 +144,10 @@ async fn run(cli: Cli) -> Result<()> {
                     Some((TriggerKind::Statement, _)) => println!("statement triggers"),
                     None => {}
                 }
+                let left_out = install::left_out(&mut client, &request.table).await?;
+                if !left_out.is_empty() {
+                    println!("generated columns that clients do not get: {}", left_out.join(", "));
+                }
             }
             Ok(())
         }

@@ -1,6 +1,7 @@
 //! Decisions of the hub that a test on PostgreSQL could only hope to meet.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod schema;
 mod world;
 
 use lockstep_core::fanout::Output;

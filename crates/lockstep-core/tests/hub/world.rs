@@ -36,14 +36,14 @@ pub fn catalog() -> Catalog {
     Catalog::new(vec![items], CLIENTS, "installation".into())
 }
 
-fn relation(oid: u32, name: &str, columns: &[&str]) -> Vec<u8> {
+pub fn relation(oid: u32, name: &str, columns: &[&str]) -> Vec<u8> {
     let mut out = vec![b'R'];
     out.extend(oid.to_be_bytes());
     out.extend(b"public\0");
     out.extend(name.bytes().chain([0, b'd']));
     out.extend((columns.len() as u16).to_be_bytes());
     for column in columns {
-        out.push(0);
+        out.push(u8::from(*column == "id"));
         out.extend(column.bytes().chain([0]));
         out.extend(25u32.to_be_bytes());
         out.extend((-1i32).to_be_bytes());

@@ -112,7 +112,8 @@ async fn a_scope_column_dropped_by_force_never_widens_the_scope() {
     client.batch_execute("alter table items drop column list cascade").await.expect("CASCADE insists");
     // The application goes on, in sessions with and without cached plans; nothing is logged any more.
     for session in [&other, &client] {
-        let all = "insert into items values (2); update items set title = 'c'; delete from items where id = 2";
+        let all =
+            "insert into items values (2); update items set title = 'c'; delete from items where id = 2";
         writes(session, all, &[]).await;
         session.batch_execute("begin; truncate items; rollback").await.expect("truncated");
     }

@@ -5,6 +5,7 @@
 mod catch_up;
 mod failover;
 mod holes;
+mod generated;
 mod http;
 mod mutations;
 mod operator;

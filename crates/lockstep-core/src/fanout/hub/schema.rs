@@ -117,9 +117,8 @@ impl Hub {
             self.catalog = catalog;
             return;
         }
-        let other = |shape: &Arc<Shape>| {
-            catalog.table(shape.table.oid).is_none_or(|t| !t.same_schema(&shape.table))
-        };
+        let other =
+            |shape: &Arc<Shape>| catalog.table(shape.table.oid).is_none_or(|t| !t.same_schema(&shape.table));
         let concerned = |r: &super::Running| r.request.reads.iter().any(|read| other(&read.shape));
         let outdated: Vec<CatchUpId> =
             self.running.iter().filter(|(_, r)| concerned(r)).map(|(id, _)| *id).collect();
