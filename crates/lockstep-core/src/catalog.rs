@@ -73,16 +73,32 @@ pub struct Column {
     pub type_name: String,
     /// The type's quoted name without modifiers, for casts that never truncate.
     pub type_sql: String,
+    /// The type is an enum, and no domain over one.
+    pub is_enum: bool,
     /// Of a domain: the oid of its base type.
     pub base_oid: Option<Oid>,
     /// Of a domain: the base type's quoted name. Casts to it never fail by the domain's checks.
     pub base_sql: Option<String>,
-    /// The labels, if the type, or a domain's base type, is an enum.
-    pub labels: Option<Vec<String>>,
     /// Changes with whatever makes its values other texts: the type, an enum's labels, a composite's fields.
     pub identity: String,
     /// What rows from before it was added have.
     pub missing: Missing,
+    /// The labels of an enum, or of a domain's base type, in their order.
+    pub labels: Vec<String>,
+    /// How texts of the column are compared.
+    pub collation: Collation,
+}
+
+/// How texts of a column are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Collation {
+    /// Byte by byte (`C`, `POSIX`).
+    Bytes,
+    /// By rules that only PostgreSQL has. Equal texts are equal bytes.
+    #[default]
+    Rules,
+    /// Texts of different bytes may be equal.
+    Nondeterministic,
 }
 
 impl Column {
@@ -119,7 +135,7 @@ impl Column {
             1082 => is_date(&given).then_some(given)?,
             25 | 1043 => (!given.contains('\0')).then_some(given)?,
             // A text that is none of them would make the catch-up fail, for everyone in it.
-            _ => self.labels.as_ref()?.contains(&given).then_some(given)?,
+            _ => self.labels.contains(&given).then_some(given)?,
         };
         Some(text.into())
     }

@@ -108,9 +108,11 @@ cross join lateral (
       'type_sql', format('%I.%I', tn.nspname, ty.typname),
       'base_oid', case when ty.typtype = 'd' then bt.oid::int8 end,
       'base_sql', case when ty.typtype = 'd' then format('%I.%I', bn.nspname, bt.typname) end,
-      'labels', case when bt.typtype = 'e' then (
-        select jsonb_agg(e.enumlabel order by e.enumsortorder) from pg_catalog.pg_enum e where e.enumtypid = bt.oid) end,
-      'identity', md5(concat_ws('/', format_type(a.atttypid, a.atttypmod), a.atttypid::text, bt.oid::text, a.attgenerated,
+      'is_enum', ty.typtype = 'e',
+      'labels', coalesce((
+        select jsonb_agg(e.enumlabel order by e.enumsortorder) from pg_catalog.pg_enum e where e.enumtypid = bt.oid), '[]'),
+      'collation', case when not k.collisdeterministic then 'nondeterministic' when k.bytes then 'bytes' else 'rules' end,
+      'identity', md5(concat_ws('/', format_type(a.atttypid, a.atttypmod), a.atttypid::text, bt.oid::text, a.attcollation::text, a.attgenerated,
         (select m.text from made_of m where m.root = a.atttypid))),
       -- By name: a partition may have its columns in another order.
       'missing', coalesce((
@@ -124,6 +126,24 @@ cross join lateral (
   join base b on b.root = a.atttypid
   join pg_catalog.pg_type bt on bt.oid = b.type and bt.typtype <> 'd'
   join pg_catalog.pg_namespace bn on bn.oid = bt.typnamespace
+  -- The catalog's columns for the provider's locale have other names in each version, hence to_jsonb.
+  left join lateral (
+    select k.collisdeterministic, case x.provider
+        when 'c' then x.collate in ('C', 'POSIX') and x.ctype in ('C', 'POSIX')
+        when 'b' then x.locale = 'C'
+        else false end as bytes
+    from pg_catalog.pg_collation k
+    join pg_catalog.pg_database d on d.datname = current_database()
+    cross join lateral (
+      select
+        case k.collprovider when 'd' then coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') else k.collprovider::text end
+          as provider,
+        case k.collprovider when 'd' then d.datcollate::text else to_jsonb(k) ->> 'collcollate' end as collate,
+        case k.collprovider when 'd' then d.datctype::text else to_jsonb(k) ->> 'collctype' end as ctype,
+        case k.collprovider when 'd' then to_jsonb(d) ->> 'datlocale' else to_jsonb(k) ->> 'colllocale' end as locale
+    ) x
+    where k.oid = a.attcollation
+  ) k on true
   where a.relation = o.relation
 ) cols
 order by o.relation

@@ -1,7 +1,7 @@
 //! Reads what is tracked.
 
 use crate::error::PgError;
-use lockstep_core::catalog::{Catalog, Column, Missing, Table};
+use lockstep_core::catalog::{Catalog, Collation, Column, Missing, Table};
 use serde::Deserialize;
 use tokio_postgres::{GenericClient, SimpleQueryMessage};
 
@@ -31,9 +31,11 @@ struct ColumnRow {
     type_oid: u32,
     type_name: String,
     type_sql: String,
+    is_enum: bool,
+    labels: Vec<String>,
+    collation: String,
     base_oid: Option<u32>,
     base_sql: Option<String>,
-    labels: Option<Vec<String>>,
     identity: String,
     missing: Vec<Option<String>>,
 }
@@ -76,9 +78,15 @@ impl Row {
             type_oid: c.type_oid,
             type_name: c.type_name,
             type_sql: c.type_sql,
+            is_enum: c.is_enum,
+            labels: c.labels,
+            collation: match c.collation.as_str() {
+                "bytes" => Collation::Bytes,
+                "nondeterministic" => Collation::Nondeterministic,
+                _ => Collation::Rules,
+            },
             base_oid: c.base_oid,
             base_sql: c.base_sql,
-            labels: c.labels,
             identity: c.identity,
             missing: missing(&c.missing),
         });

@@ -316,7 +316,8 @@ async fn repair_publications(tx: &Transaction<'_>) -> Result<Outcome, InstallErr
     // Since 18; of a database that came from an earlier version it is not set.
     let generated = "select from pg_publication p where pubname = 'lockstep_tables' and to_jsonb(p) ->> 'pubgencols' = 'n'";
     if tx.query_opt(generated, &[]).await?.is_some() {
-        tx.batch_execute("alter publication lockstep_tables set (publish_generated_columns = stored)").await?;
+        tx.batch_execute("alter publication lockstep_tables set (publish_generated_columns = stored)")
+            .await?;
         outcome = Outcome::Changed;
     }
     if tx.query_opt(MAY_HAVE_EVENT_TRIGGER, &[]).await?.is_some() {

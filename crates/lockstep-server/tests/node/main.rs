@@ -4,12 +4,13 @@
 
 mod catch_up;
 mod failover;
-mod holes;
 mod generated;
+mod holes;
 mod http;
 mod mutations;
 mod operator;
 mod partitions;
+mod predicates;
 mod protocol;
 mod proxy;
 mod raw;
