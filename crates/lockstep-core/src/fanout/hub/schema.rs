@@ -141,11 +141,14 @@ impl Hub {
         let head = self.exact_head().map(Arc::new);
         for id in sessions {
             let Some(session) = self.sessions.get_mut(id) else { continue };
+            if session.established && session.subs.is_empty() {
+                self.say_withdrawn(*id);
+                continue;
+            }
             if session.established && session.base.is_none() {
                 session.base.clone_from(&head);
             }
             self.want_again_one(*id);
-            self.say_withdrawn(*id);
         }
     }
 
@@ -153,9 +156,6 @@ impl Hub {
     fn say_withdrawn(&mut self, id: SessionId) {
         let stream = self.stream_head();
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        if !session.established || !session.subs.is_empty() || session.preface.is_empty() {
-            return;
-        }
         let base = session.base.take_if(|_| self.mode == Mode::Streaming);
         let head = base.or_else(|| session.base.clone()).map(|b| (*b).clone()).or(stream);
         let Some(head) = head else { return };
