@@ -49,6 +49,8 @@ fn variants(path: &str, type_name: &str) -> Names {
 }
 
 const SESSIONS: &str = "crates/lockstep-core/src/fanout/hub/sessions.rs";
+const SCHEMA: &str = "crates/lockstep-core/src/fanout/hub/schema.rs";
+const PREDICATES: &str = "crates/lockstep-core/src/shape/predicate/resolve.rs";
 const SHAPES: &str = "crates/lockstep-core/src/shape/definition.rs";
 const MUTATION: &str = "crates/lockstep-core/src/mutation.rs";
 const MUTATE: &str = "crates/lockstep-pg/src/mutate.rs";
@@ -64,7 +66,7 @@ fn error_codes() {
     let join = first_column(part(&page, "\nERROR:", "A client that holds several shapes"));
     let reply = first_column(part(&page, "Errors of the reply:", "The node goes by"));
     let refusals = first_column(part(&page, "or these words:", "A failure that says nothing"));
-    let in_code = literals(&[SESSIONS, SHAPES], &["Reply::error(", "ShapeError::new(", "code: "]);
+    let in_code = literals(&[SESSIONS, SHAPES, PREDICATES], &["Reply::error(", "ShapeError::new(", "code: "]);
     assert_eq!(&join | &reply, in_code, "errors of replies and shapes");
     assert_eq!(refusals, literals(&[MUTATION, MUTATE], &["Refusal::new("]), "refusals");
 }
@@ -83,7 +85,7 @@ fn events() {
     let page = file("docs/protocol.md");
     let sent = first_column(part(&page, "| event |", "Example, one transaction"));
     let reserved: Names = ["remove_digest", "provisional", "progress"].map(str::to_owned).into();
-    let mut in_code = literals(&[DOWN, SESSIONS], &["null, null, TOPIC, ", "topic, ", "join_ref, TOPIC, "]);
+    let mut in_code = literals(&[DOWN, SESSIONS, SCHEMA], &["null, null, TOPIC, ", "topic, ", "join_ref, TOPIC, "]);
     in_code.extend(literals(&[CODEC], &["{TOPIC}\","]));
     for reply in ["phx_reply", "phx_close"] {
         assert!(in_code.remove(reply), "{reply} in the code");
@@ -101,6 +103,16 @@ fn events() {
         .filter_map(|l| Some(l.trim().strip_prefix('"')?.split('"').next()?.to_owned()))
         .collect();
     assert_eq!(from_clients, arms, "from clients");
+}
+
+#[test]
+fn capabilities() {
+    use lockstep_core::protocol::WIDEN;
+    let page = file("docs/protocol.md");
+    assert!(page.contains(&format!(r#""capabilities": ["{WIDEN}"]"#)), "in JOIN");
+    assert!(page.contains(&format!(r#""capabilities":["{WIDEN}"]"#)), "in JOINED");
+    let client = file("packages/client/src/protocol.ts");
+    assert!(client.contains(&format!("CAPABILITIES: readonly string[] = ['{WIDEN}']")));
 }
 
 #[test]

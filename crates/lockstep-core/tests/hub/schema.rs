@@ -145,3 +145,23 @@ fn the_reason_says_what_changed() {
     }));
     assert_eq!(world.events(1), ["withdraw", "commit"]);
 }
+
+/// The event trigger's message: the node looks, and again until it sees the transaction that sent it.
+#[test]
+fn a_transaction_that_says_that_the_schema_changes_is_looked_for() {
+    let mut world = live();
+    let mut message = vec![b'M', 1];
+    message.extend(5u64.to_be_bytes());
+    message.extend(b"lockstep.schema\0");
+    message.extend(0u32.to_be_bytes());
+    world.transaction(701, 10, &[message]);
+    world.take(|o| matches!(o, Output::ReadCatalog).then_some(()));
+    // 701 was streamed before it is visible.
+    world.hub.handle_catalog(changed("701:702:701", |_| {}));
+    world.later(1_000);
+    world.take(|o| matches!(o, Output::ReadCatalog).then_some(()));
+    world.hub.handle_catalog(changed("702:702:", |t| t.storage_id = "other".into()));
+    assert_eq!(world.catch_up().reads[0].from, ReadFrom::Scratch(ResetReason::Rewritten));
+    world.later(1_000);
+    assert!(!world.has(|o| matches!(o, Output::ReadCatalog)));
+}
