@@ -1,6 +1,7 @@
 //! Reads what is tracked.
 
 use crate::error::PgError;
+use crate::session::SET_LOCAL;
 use lockstep_core::catalog::{Catalog, Collation, Column, Missing, Table};
 use serde::Deserialize;
 use tokio_postgres::{GenericClient, SimpleQueryMessage};
@@ -129,18 +130,18 @@ pub async fn tables<C: GenericClient>(client: &C) -> Result<Vec<Table>, PgError>
 
 /// Everything that a node must know before it serves, in one snapshot. The connection is for this alone meanwhile.
 pub async fn load<C: GenericClient>(client: &C) -> Result<Catalog, PgError> {
-    client.batch_execute("begin isolation level repeatable read, read only").await?;
     let loaded = load_in_transaction(client).await;
     client.batch_execute(if loaded.is_ok() { "commit" } else { "rollback" }).await?;
     loaded
 }
 
 async fn load_in_transaction<C: GenericClient>(client: &C) -> Result<Catalog, PgError> {
-    let head = texts(
-        client,
-        "select pg_current_snapshot()::text; select to_regclass('lockstep.clients')::oid::text",
-    )
-    .await?;
+    let begin = format!(
+        "begin isolation level repeatable read, read only; {}select pg_current_snapshot()::text; \
+         select to_regclass('lockstep.clients')::oid::text",
+        *SET_LOCAL
+    );
+    let head = texts(client, &begin).await?;
     let as_of = head.first().ok_or(PgError::Protocol("a snapshot"))?.parse()?;
     let Some(clients) = head.get(1).and_then(|t| t.parse().ok()) else {
         let message = "Lockstep is not installed in this database; run `lockstep install`";

@@ -7,8 +7,8 @@ use lockstep_core::catalog::Table;
 use lockstep_core::change::Value;
 use lockstep_core::shape::Predicate;
 use lockstep_pg::cluster::Cluster;
-use lockstep_pg::connect;
 use lockstep_pg::install::{self, InstallOptions, Patience, TrackRequest};
+use lockstep_pg::session;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom;
 use rand::{Rng, SeedableRng};
@@ -148,7 +148,7 @@ async fn session(cluster: &Cluster) -> Client {
     let (client, connection) = tokio_postgres::connect(&cluster.url(), NoTls).await.expect("a session");
     tokio::spawn(connection);
     let set: Vec<String> =
-        connect::SESSION.iter().map(|(name, value)| format!("set {name} = '{value}'")).collect();
+        session::SESSION.iter().map(|(name, value)| format!("set {name} = '{value}'")).collect();
     client.batch_execute(&set.join("; ")).await.expect("its settings");
     client
 }

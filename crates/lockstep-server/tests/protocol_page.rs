@@ -85,7 +85,8 @@ fn events() {
     let page = file("docs/protocol.md");
     let sent = first_column(part(&page, "| event |", "Example, one transaction"));
     let reserved: Names = ["remove_digest", "provisional", "progress"].map(str::to_owned).into();
-    let mut in_code = literals(&[DOWN, SESSIONS, SCHEMA], &["null, null, TOPIC, ", "topic, ", "join_ref, TOPIC, "]);
+    let mut in_code =
+        literals(&[DOWN, SESSIONS, SCHEMA], &["null, null, TOPIC, ", "topic, ", "join_ref, TOPIC, "]);
     in_code.extend(literals(&[CODEC], &["{TOPIC}\","]));
     for reply in ["phx_reply", "phx_close"] {
         assert!(in_code.remove(reply), "{reply} in the code");

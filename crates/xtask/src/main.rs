@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod child;
 mod console;
 mod demo;
@@ -31,8 +32,12 @@ enum Task {
     Demo(demo::Options),
     /// Run every test; the last line is `N passed, N failed`.
     Test(test::Options),
+    /// Run every test on every version of PostgreSQL, and the long runs; the last line is `N passed, N failed`.
+    Ci(test::CiOptions),
     /// Give every reader of outside bytes inputs that nobody thought of.
     Fuzz(fuzz::Options),
+    /// Measure what Lockstep costs.
+    Bench(bench::Options),
     /// Check what compilers do not: sizes, words, lock files, documents.
     Tidy,
     /// Run the browser tests alone.
@@ -50,7 +55,9 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
+        Task::Ci(options) => test::run_ci(&options),
         Task::Fuzz(options) => fuzz::run(&options),
+        Task::Bench(options) => bench::run(&options),
         Task::Tidy => tidy::run(),
         Task::E2e => test::run_browser_alone(),
         Task::Sim(options) => sim::run(&options),

@@ -20,7 +20,7 @@ pub fn literal(text: &str) -> String {
 /// A connection that prints as a node's do.
 pub async fn pinned(world: &World) -> Sql {
     let sql = world.connect().await;
-    for (name, value) in lockstep_pg::connect::SESSION {
+    for (name, value) in lockstep_pg::session::SESSION {
         sql.run(&format!("set {name} = {}", literal(value))).await;
     }
     sql
