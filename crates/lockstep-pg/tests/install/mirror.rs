@@ -60,6 +60,9 @@ impl Mirror {
         client: &Client,
         from: ReadFrom,
     ) -> Result<(Option<String>, usize), lockstep_pg::PgError> {
+        // A table that was truncated has other storage: as a node does, the shape is resolved anew.
+        let known = catalog::load(client).await?;
+        self.shape = Arc::new(self.shape.again(&known).expect("a shape"));
         let reads = vec![ReadRequest { shape: self.shape.clone(), from }];
         let request = CatchUpRequest { id: Default::default(), reads, clients: Vec::new() };
         let answer = catch_up::read(client, &request, &[], std::time::Duration::from_secs(30)).await?;
