@@ -1,5 +1,5 @@
 /** The public surface of @lockstep/client. */
-export { type Client, type ClientOptions, type CommitNotice, createClient } from './client'
+export { type Client, type ClientOptions, createClient } from './client'
 export type { LiveQuery, QueryDefinition } from './live_query'
 export type { Mutation, MutationOptions, MutationOutcome, OpInput } from './mutation'
 export type { OrderBy } from './order'
@@ -8,5 +8,6 @@ export type { ClientStatus, StatusError } from './status'
 export type { RefusedMutation, Store } from './store'
 export { idbStore } from './store_idb'
 export { memoryStore } from './store_memory'
+export type { CommitNotice } from './screen'
 export { ShapeRefusedError, type Subscription, type SubscriptionSnapshot } from './subscriptions'
 export type { Json, Row } from './values'

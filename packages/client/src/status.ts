@@ -38,6 +38,12 @@ const CONNECTION: Record<ConnectionState, ClientStatus['connection']> = {
   joined: 'live',
 }
 
+/** How the connection is, as far as the status tells. */
+export interface LinkStatus {
+  readonly state: ConnectionState
+  readonly isEstablished: boolean
+}
+
 /** Where an error comes from, the gravest first: only the first is shown. */
 const SOURCES = ['store', 'outbox', 'session'] as const
 type Source = (typeof SOURCES)[number]
