@@ -2,22 +2,26 @@
  * The client: what an application calls, and the one queue in which everything happens that touches the store: opening,
  * drafts becoming durable, commits, cursors. Memory changes right after its write, in one step.
  */
-import { type Batch, carryOut, planBatch, planCursor, type Plan, shapeWrites } from './apply'
+import { type Batch, planBatch, planCursor, type Plan } from './apply'
 import { Keeper } from './keeper'
 import type { LiveQuery, QueryDefinition } from './live_query'
 import { type Mutation, type MutationOptions, newMutation, type OpInput } from './mutation'
 import { onNetworkChange } from './network'
 import { NodeLink } from './node_link'
 import type { OutboxWrite } from './outbox'
+import { PageRole, UNSTORED } from './page_role'
 import type { Joined, ShapeDefinition } from './protocol'
 import { type CommitNotice, Screen } from './screen'
 import type { Session } from './session'
 import type { ClientStatus } from './status'
-import type { Store, StoreContents } from './store'
+import { DeposedError, type DraftMutation, MovedError, type Store, type StoreEvent } from './store'
 import { keysOf, type Subscription } from './subscriptions'
+import type { Command } from './tab_messages'
+import { browserTabs, type TabPlatform } from './tab_platform'
 import { platformTimers, type Timers } from './timers'
 import { phoenixTransport, type TransportFactory } from './transport'
 import type { Row } from './values'
+import { Writer } from './writer'
 
 /** How a client is made. */
 export interface ClientOptions {
@@ -35,6 +39,7 @@ export interface ClientOptions {
 export interface ClientSeams {
   readonly transport?: TransportFactory
   readonly timers?: Timers
+  readonly tabs?: TabPlatform | null
 }
 
 /** A client. Everything it shows is the database as of one commit, with the changes of this client on top. */
@@ -55,8 +60,13 @@ export interface Client {
    * outbox again under a new client id, false gives it up into the list of refused mutations.
    */
   resolveUnknown(send: boolean): void
-  /** Connects or disconnects; a client starts online. */
+  /** Connects or disconnects, for all pages of the profile; a client starts online. */
   setOnline(online: boolean): void
+  /**
+   * Deletes everything of this subject from this browser, for all its pages. Changes that were not sent would be lost:
+   * then `confirm` is asked, and without its yes nothing happens. The client is closed afterwards. Resolves to whether.
+   */
+  signOut(confirm?: (unsent: number) => boolean | Promise<boolean>): Promise<boolean>
   /** Ends the connection and closes the store once everything received and written is in it. */
   close(): Promise<void>
 }
@@ -66,34 +76,53 @@ export function createClient(options: ClientOptions): Client {
   return new LockstepClient(options)
 }
 
+/** A page that was frozen for so long, in milliseconds, may have been deposed meanwhile. */
+const FROZEN_MS = 1000
+
 /** The one implementation of Client. */
 export class LockstepClient implements Client {
-  private readonly screen: Screen = new Screen(() => this.link.status)
+  private readonly screen: Screen = new Screen(() => this.role.linkStatus)
   readonly status = this.screen.status
+  private readonly url: string
   private readonly subject: string
+  private readonly timers: Timers
   private readonly keeper: Keeper
+  private readonly role: PageRole
   private readonly link: NodeLink
+  private readonly writer: Writer
+  private readonly platform: TabPlatform | null
+  private online = true
+  private isClosed = false
   private queue: Promise<void> = Promise.resolve()
   private readonly stopListening: () => void
 
   constructor(options: ClientOptions, seams: ClientSeams = {}) {
+    this.url = options.url
     this.subject = options.subject ?? ''
-    this.keeper = new Keeper(options.store, (message) => this.status.setError('store', { code: 'store_failed', message }))
+    this.timers = seams.timers ?? platformTimers
+    this.platform = seams.tabs === undefined ? browserTabs() : seams.tabs
+    const report = (error: { code: string; message: string } | null) => this.status.setError('store', error)
+    this.keeper = new Keeper(options.store, report, (event) => this.storeEvent(event))
     const transport = seams.transport ?? phoenixTransport(options.url, options.socketOptions)
-    this.link = new NodeLink(this.subject, () => this.screen, seams.timers ?? platformTimers, this.linkPorts(), transport)
-    this.run(async () => this.replaceContents(await this.keeper.open(options.url, this.subject)))
-    this.link.dispatch('go_online')
+    this.role = new PageRole(this.platform, this.timers, () => this.screen, () => this.link.status, this.rolePorts())
+    this.link = new NodeLink(this.subject, () => this.screen, this.timers, this.linkPorts(), transport)
+    const run = (job: () => Promise<void>) => this.run(job)
+    this.writer = new Writer(this.screen, this.keeper, this.timers, () => this.role, () => this.link, run)
+    this.run(() => this.open())
+    // where no other page can lead, connecting need not wait for the store
+    if (this.platform === null) this.link.dispatch('go_online')
     this.stopListening = onNetworkChange(() => this.link.dispatch('network_changed'))
   }
 
   subscribe(definition: ShapeDefinition): Subscription {
     const { subscriptions, base } = this.screen
+    const keep = definition.keep ?? 'sync'
     const { entry, isNew } = subscriptions.add(definition)
     if (isNew) {
       subscriptions.follow(base)
       this.screen.refresh(keysOf(base, [entry.id]))
-      this.link.flushSoon()
     }
+    if (isNew || entry.counts[keep] === 1) this.link.flushSoon()
     let wanted = true
     return {
       ref: entry.ref,
@@ -103,8 +132,8 @@ export class LockstepClient implements Client {
       unsubscribe: () => {
         if (!wanted) return
         wanted = false
-        entry.count -= 1
-        if (entry.count === 0) this.link.flushSoon()
+        entry.counts[keep] -= 1
+        if (entry.counts[keep] === 0) this.link.flushSoon()
       },
     }
   }
@@ -114,7 +143,7 @@ export class LockstepClient implements Client {
     const { saved, outcome } = this.screen.waits.add(draft.id)
     this.screen.outbox.add(draft)
     this.screen.refresh(new Map())
-    this.run(() => this.saveDrafts())
+    this.run(() => this.writer.saveDrafts())
     return { id: draft.id, saved, outcome }
   }
 
@@ -127,33 +156,31 @@ export class LockstepClient implements Client {
   }
 
   dismiss(mutationId: string): void {
-    const { outbox, status, waits } = this.screen
-    this.run(async () => {
-      await this.changeOutbox(() => outbox.dismiss(mutationId))
-      // nothing passes a mutation that the node cannot read; without it the queue goes on
-      if (this.link.sender.blockedBy !== mutationId) return
-      await this.changeOutbox(() => outbox.giveUp(mutationId))
-      waits.decide(mutationId, { outcome: 'refused', code: 'malformed' })
-      status.setError('outbox', null)
-      this.link.sender.restart()
-    })
+    this.command({ name: 'dismiss', id: mutationId })
   }
 
   resolveUnknown(send: boolean): void {
-    const decided = () => {
-      this.status.setError('outbox', null)
-      this.link.dispatch('restart')
-    }
-    this.run(() => this.changeOutbox(() => this.screen.outbox.resolveUnknown(send), decided))
+    this.command({ name: 'resolveUnknown', send })
   }
 
   setOnline(online: boolean): void {
-    this.link.dispatch(online ? 'go_online' : 'go_offline')
+    this.goOnline(online)
+    if (this.role.hasOthers) this.role.say({ kind: 'command', command: { name: 'setOnline', online } })
+  }
+
+  async signOut(confirm?: (unsent: number) => boolean | Promise<boolean>): Promise<boolean> {
+    await this.queue
+    const unsent = this.screen.outbox.size
+    if (unsent > 0 && !(await confirm?.(unsent))) return false
+    this.role.say({ kind: 'signed_out' })
+    this.end()
+    this.run(() => this.keeper.wipe())
+    await this.queue
+    return true
   }
 
   async close(): Promise<void> {
-    this.stopListening()
-    this.link.dispatch('close')
+    this.end()
     this.run(() => this.keeper.close())
     await this.queue
   }
@@ -164,28 +191,194 @@ export class LockstepClient implements Client {
       takeJoined: (session: Session, joined: Joined) => this.takeJoined(session, joined),
       applyBatch: (session: Session, batch: Batch) => this.applyBatch(session, batch),
       moveCursor: (session: Session, cursor: string) => this.moveCursor(session, cursor),
-      changeOutbox: (propose: () => OutboxWrite | null, then: () => void) => this.changeOutbox(propose, then),
+      changeOutbox: (propose: () => OutboxWrite | null, then: () => void) => this.writer.changeOutbox(propose, then),
+      interestsChanged: () => this.role.wantsChanged(),
+      ifLeader: (act: () => void) => this.ifLeader(act),
+    }
+  }
+
+  private rolePorts() {
+    return {
+      run: (job: () => Promise<void>) => this.run(job),
+      takeOver: () => this.takeOver(),
+      stop: () => this.link.stop(),
+      readOutbox: () => this.writer.readOutbox(),
+      takeDrafts: (drafts: readonly DraftMutation[]) => this.writer.takeDrafts(drafts),
+      flush: () => this.link.flushSoon(),
+      reopen: () => this.run(() => this.open()),
+      command: (command: Command, isLeader: boolean) => this.obey(command, isLeader),
+      signedOut: () => this.signedOut(),
     }
   }
 
   /** Puts a job that touches the store at the end of the queue. */
   private run(job: () => Promise<void>): void {
-    // nothing in the queue is expected to throw; a defect must not stop what comes after it
-    this.queue = this.queue.then(job).catch((error: unknown) => this.link.distrust(this.link.session, error))
+    this.queue = this.queue.then(job).catch((error: unknown) => {
+      if (error instanceof DeposedError) this.deposed()
+      else if (error instanceof MovedError) this.timers.after(50, () => this.run(() => this.open()))
+      // nothing else is expected to throw; a defect must not stop what comes after it
+      else this.link.distrust(this.link.session, error)
+    })
+  }
+
+  private deposed(): void {
+    if (this.role.hasOthers) return this.role.stepDown()
+    this.link.stop()
+    this.status.setError('store', { code: 'other_page', message: 'another page took the local store over; reload this one to go on here' })
+  }
+
+  private async open(): Promise<void> {
+    if (this.isClosed) return
+    // not at first: the connection is made while the store opens
+    if (this.role.role !== 'opening') this.link.stop()
+    const contents = await this.keeper.open(this.url, this.subject)
+    this.screen.replace(contents)
+    this.link.sender.forget()
+    this.role.revision = this.keeper.place === null ? UNSTORED : contents.revision
+    // in this job: a session must not begin before
+    if (this.role.enter(this.keeper.place)) await this.takeOver()
+    this.run(() => this.writer.saveDrafts())
+  }
+
+  /** From here on this page writes and speaks to the node. */
+  private async takeOver(): Promise<void> {
+    if (this.isClosed) return
+    const { role, keeper } = this
+    const contents = await keeper.lead(role.revision)
+    if (keeper.keepsRows) {
+      if (contents.revision === role.revision) this.screen.replaceOutbox(contents)
+      else this.screen.replace(contents)
+      this.writer.stored = new Set(contents.shapes.map(({ id }) => id))
+      role.revision = contents.revision
+    }
+    this.link.sender.forget()
+    role.leads(keeper.epoch)
+    if (this.online) this.link.dispatch('go_online')
+  }
+
+  private storeEvent(event: StoreEvent): void {
+    switch (event) {
+      case 'blocked':
+        return this.status.setError('store', {
+          code: 'store_blocked',
+          message: 'an older version of this application is open in another tab and holds the local store: close that tab',
+        })
+      case 'unblocked':
+        return this.status.setError('store', null)
+      case 'replaced':
+        this.link.stop()
+        return this.keeper.giveUp({
+          code: 'store_replaced',
+          message: 'a newer version of this application is open in another tab: reload this one; changes made here are not kept any more',
+        })
+      case 'wiped':
+        return this.signedOut()
+      case 'lost':
+        return this.run(() => this.restore())
+    }
+  }
+
+  private async restore(): Promise<void> {
+    if (this.isClosed) return
+    if (!this.role.isLeading) return this.keeper.giveUp({ code: 'store_lost', message: 'the browser deleted the local data of this site' })
+    await this.writer.restore(async () => void (await this.keeper.open(this.url, this.subject)))
+  }
+
+  private command(command: Command): void {
+    this.run(async () => {
+      if (this.role.isLeading) this.obey(command, true)
+      else this.role.say({ kind: 'command', command })
+    })
+  }
+
+  private obey(command: Command, isLeader: boolean): void {
+    switch (command.name) {
+      case 'setOnline':
+        return this.goOnline(command.online)
+      case 'dismiss':
+        if (isLeader) this.run(() => this.dismissNow(command.id))
+        return
+      case 'resolveUnknown':
+        if (isLeader) this.run(() => this.resolveNow(command.send))
+    }
+  }
+
+  private goOnline(online: boolean): void {
+    this.online = online
+    if (this.role.isLeading || this.platform === null) this.link.dispatch(online ? 'go_online' : 'go_offline')
+  }
+
+  private async dismissNow(mutationId: string): Promise<void> {
+    const { outbox, status, waits } = this.screen
+    await this.writer.changeOutbox(() => outbox.dismiss(mutationId))
+    // nothing passes a mutation that the node cannot read; without it the queue goes on
+    if (this.link.sender.blockedBy !== mutationId) return
+    await this.writer.changeOutbox(() => outbox.giveUp(mutationId))
+    waits.decide(mutationId, { outcome: 'refused', code: 'malformed' })
+    status.setError('outbox', null)
+    this.link.sender.restart()
+  }
+
+  private async resolveNow(send: boolean): Promise<void> {
+    await this.writer.changeOutbox(() => this.screen.outbox.resolveUnknown(send))
+    this.status.setError('outbox', null)
+    this.link.dispatch('restart')
+  }
+
+  private signedOut(): void {
+    if (this.isClosed) return
+    this.end()
+    this.status.setError('store', { code: 'signed_out', message: 'another page signed out' })
+    this.run(() => this.keeper.close())
+  }
+
+  /** Nothing is shown, sent or connected any more. */
+  private end(): void {
+    this.isClosed = true
+    this.stopListening()
+    this.writer.end()
+    this.link.dispatch('close')
+    this.role.close()
+  }
+
+  /** Before anything is sent: a page that was frozen may not know yet that another one leads. */
+  private ifLeader(act: () => void): void {
+    if (!this.role.hasOthers) return act()
+    this.run(async () => {
+      for (;;) {
+        const asked = performance.now()
+        if (!(await this.keeper.isLeader())) throw new DeposedError('another page leads')
+        // frozen between question and answer: ask again
+        if (performance.now() - asked < FROZEN_MS) break
+      }
+      act()
+    })
   }
 
   private async takeJoined(session: Session, { database, client }: Joined): Promise<void> {
     // what was written so far was meant for the database that was shown
-    await this.saveDrafts()
+    await this.writer.saveDrafts()
     const adopted = await this.keeper.adopt(database)
     if (adopted !== null) {
       const { contents, moved } = adopted
-      this.replaceContents(contents)
+      this.role.moved()
+      this.screen.replace(contents)
+      this.link.sender.forget()
+      this.role.revision = contents.revision
+      // among several pages it has to be found out who leads there
+      if (this.role.hasOthers) {
+        this.link.discard(session)
+        this.link.stop()
+        this.role.enter(this.keeper.place)
+        return
+      }
+      await this.keeper.lead(contents.revision)
+      this.writer.stored = new Set(contents.shapes.map(({ id }) => id))
       const isFresh = contents.meta.client === null && contents.meta.cursor === null
       // the join told what another store holds
       if (!moved || !isFresh) return this.link.discard(session)
     }
-    await this.changeOutbox(() => this.screen.outbox.takeClient(client))
+    await this.writer.changeOutbox(() => this.screen.outbox.takeClient(client))
     if (this.link.session === session) this.link.sender.begin()
   }
 
@@ -196,68 +389,11 @@ export class LockstepClient implements Client {
     } catch (error) {
       return this.link.distrust(session, error)
     }
-    await this.store(plan, session, batch)
+    await this.writer.store(plan, session, batch)
   }
 
   private async moveCursor(session: Session, cursor: string): Promise<void> {
     const { base } = this.screen
-    if (cursor !== base.cursor) await this.store(planCursor(base, session.shapes, cursor), session)
-  }
-
-  /** One transaction, then one step in memory, then one notification. */
-  private async store(plan: Plan, session: Session, batch?: Batch): Promise<void> {
-    const { screen } = this
-    const decided = screen.outbox.decide(plan.acks)
-    const failure = await this.keeper.write({
-      // once the server was told that an outcome is stored it forgets it: that must survive a power failure
-      durability: decided.gone.length > 0 ? 'strict' : 'relaxed',
-      meta: { ...decided.meta, cursor: plan.cursor },
-      shapes: shapeWrites(plan),
-      outboxRemove: decided.gone.map(({ seq }) => seq),
-      refusedPut: decided.refused,
-    })
-    const touched = carryOut(screen.base, plan)
-    screen.outbox.carryOut(decided, plan.cursor, failure === null)
-    const notice = batch && {
-      lsn: batch.commit.lsn,
-      xid: batch.commit.xid,
-      rows: [...plan.changes.values()].reduce((sum, change) => sum + change.rows.size, 0),
-      tables: [...touched.keys()],
-    }
-    const isFirst = notice !== undefined && !session.isEstablished
-    if (isFirst) session.isEstablished = true
-    screen.refresh(touched, () => {
-      for (const { n: _, id, ...outcome } of decided.decisions) screen.waits.decide(id, outcome)
-      if (notice) screen.commits.call(notice)
-    })
-    this.link.applied(session, batch !== undefined, isFirst)
-  }
-
-  private async saveDrafts(): Promise<void> {
-    const { outbox, waits } = this.screen
-    const numbered = outbox.numberDrafts()
-    if (numbered.length === 0) return
-    const failure = await this.keeper.write({ durability: 'strict', outboxPut: numbered })
-    outbox.settle(numbered)
-    for (const { id } of numbered) waits.save(id, failure)
-    this.link.sender.pump()
-  }
-
-  private async changeOutbox(propose: () => OutboxWrite | null, then?: () => void): Promise<void> {
-    const { screen } = this
-    const write = propose()
-    if (write !== null) {
-      const failure = await this.keeper.write({ durability: 'strict', ...write })
-      screen.outbox.carryOutWrite(write, failure === null)
-      screen.refresh(new Map(), () => {
-        for (const { id, code, message } of write.refusedPut ?? []) screen.waits.decide(id, { outcome: 'refused', code, message })
-      })
-    }
-    then?.()
-  }
-
-  private replaceContents(contents: StoreContents): void {
-    this.screen.replace(contents)
-    this.link.sender.forget()
+    if (cursor !== base.cursor) await this.writer.store(planCursor(base, session.shapes, cursor), session)
   }
 }

@@ -1,5 +1,5 @@
 /** Mutations as an application writes them, and the promises it gets for them. */
-import type { DraftMutation } from './outbox'
+import type { DraftMutation } from './store'
 import type { Op } from './protocol'
 import { encodeRecord, encodeValue } from './values'
 

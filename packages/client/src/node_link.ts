@@ -27,6 +27,10 @@ export interface LinkPorts {
   moveCursor(session: Session, cursor: string): Promise<void>
   /** Job: a change of the outbox; then calls `then`. */
   changeOutbox(propose: () => OutboxWrite | null, then: () => void): Promise<void>
+  /** What this page wants may have changed. */
+  interestsChanged(): void
+  /** Calls `act` at once or soon, if this page may speak to the node still. */
+  ifLeader(act: () => void): void
 }
 
 /** One client's link. */
@@ -61,11 +65,20 @@ export class NodeLink {
       heartbeat: (cursor) => this.heartbeat(cursor),
     })
     this.sender = new Sender(screen().outbox, timers, {
-      push: (event, payload, done) => this.channel.push(event, payload, done),
+      push: (event, payload, done) => {
+        const { session } = this
+        ports.ifLeader(() => this.session === session && this.channel.push(event, payload, done))
+      },
       rejoin: () => this.dispatch('restart'),
       store: (propose, then) => ports.run(() => ports.changeOutbox(propose, then)),
       report: ({ code, message, mutationId }) => screen().status.setError('outbox', { code, message, ...(mutationId ? { mutationId } : {}) }),
     })
+  }
+
+  /** This page leads no longer: whatever waits to be applied is dropped. */
+  stop(): void {
+    if (this.session !== null) this.session.discarded = true
+    this.dispatch('go_offline')
   }
 
   /** For the status. */
@@ -116,6 +129,7 @@ export class NodeLink {
     this.timers.after(0, () => {
       this.flushWaits = false
       this.sweep()
+      this.ports.interestsChanged()
       this.tellInterests()
     })
   }
@@ -148,7 +162,7 @@ export class NodeLink {
     const preparation = (this.preparation += 1)
     this.ports.run(async () => {
       this.timers.after(0, () => {
-        if (preparation === this.preparation) this.dispatch('prepared')
+        if (preparation === this.preparation) this.ports.ifLeader(() => preparation === this.preparation && this.dispatch('prepared'))
       })
     })
   }
@@ -224,10 +238,9 @@ export class NodeLink {
 
   private sweep(): void {
     const screen = this.screen()
-    const gone = screen.subscriptions.sweep()
-    if (gone.length === 0) return
+    const { hidden, gone } = screen.subscriptions.sweep()
     for (const entry of gone) this.session?.giveUp(entry)
-    screen.refresh(keysOf(screen.base, gone.map(({ id }) => id)))
+    if (hidden.length > 0) screen.refresh(keysOf(screen.base, hidden.map(({ id }) => id)))
   }
 
   private tellInterests(): void {

@@ -10,8 +10,15 @@ export const PROTOCOL_VERSION = 1
 /** The one topic. */
 export const TOPIC = 'sync'
 
-/** A shape's definition as the application gives it. `columns` null or absent means all. */
+/** `sync`: the rows are stored and resumed after a reload; `live`: they are in memory while somebody looks. */
+export type ShapeKeeping = 'sync' | 'live'
+
+/**
+ * A shape's definition as the application gives it. `columns` null or absent means all; `keep` is no part of what the
+ * shape is, and `sync` unless said otherwise.
+ */
 export interface ShapeDefinition {
+  readonly keep?: ShapeKeeping
   readonly table: string
   readonly scope?: Readonly<Record<string, string | number | boolean>> | null
   readonly columns?: readonly string[] | null

@@ -2,7 +2,7 @@
  * What this page shows: rows as of one commit, the outbox on top, and everybody who looks at it. Memory changes here and
  * nowhere else, in one step each, and only then is anybody told.
  */
-import type { Base, TouchedKeys } from './apply'
+import { type Base, carryOut, type TouchedKeys } from './apply'
 import { Listeners } from './listeners'
 import { type LiveQuery, LiveQueryState, type QueryDefinition } from './live_query'
 import { MutationWaits } from './mutation'
@@ -10,6 +10,7 @@ import { Outbox } from './outbox'
 import { type LinkStatus, StatusBoard } from './status'
 import type { StoreContents } from './store'
 import { keysOf, Subscriptions } from './subscriptions'
+import type { Change, Welcome } from './tab_messages'
 import type { Row } from './values'
 import { View } from './view'
 
@@ -46,11 +47,42 @@ export class Screen {
 
   /** Other rows and another outbox take the place of all there was; drafts stay. */
   replace(contents: StoreContents): void {
-    const active = () => this.subscriptions.all().map(({ id }) => id)
-    const touched = keysOf(this.base, active())
     const shapes = contents.shapes.map((shape) => [shape.id, { ...shape, rows: contents.rows.get(shape.id) ?? new Map() }] as const)
-    this.base = { cursor: contents.meta.cursor, shapes: new Map(shapes) }
     this.outbox.load(contents)
+    this.replaceRows({ cursor: contents.meta.cursor, shapes: new Map(shapes) })
+  }
+
+  /** The outbox alone is another one; drafts stay. */
+  replaceOutbox(contents: StoreContents): void {
+    this.outbox.load(contents)
+    this.refresh(new Map())
+  }
+
+  /** What the page that leads shows; `also` are mutations of this page that it has not heard of. */
+  welcome({ cursor, shapes, outbox, status }: Welcome, also: Parameters<Outbox['take']>[0]): void {
+    this.outbox.takeContents(outbox)
+    this.outbox.take(also)
+    this.subscriptions.takeRefusals(status.refusals)
+    if (shapes === null) this.refresh(new Map())
+    else this.replaceRows({ cursor, shapes: new Map(shapes) })
+  }
+
+  /** One change, in one step, with one notification. `isStored`: a restart would not take it back. */
+  carryOut(change: Change, isStored: boolean): void {
+    const { plan, taken, outbox, decisions, notice } = change
+    const touched = plan === null ? new Map() : carryOut(this.base, plan)
+    this.outbox.take(taken)
+    if (outbox !== null) this.outbox.carryOut(outbox, isStored)
+    this.refresh(touched, () => {
+      for (const { n: _, id, ...outcome } of decisions) this.waits.decide(id, outcome)
+      if (notice !== null) this.commits.call(notice)
+    })
+  }
+
+  private replaceRows(base: Base): void {
+    const active = () => this.subscriptions.shown().map(({ id }) => id)
+    const touched = keysOf(this.base, active())
+    this.base = base
     for (const [table, keys] of keysOf(this.base, active())) {
       touched.set(table, new Set([...(touched.get(table) ?? []), ...keys]))
     }

@@ -45,7 +45,8 @@ export interface LinkStatus {
 }
 
 /** Where an error comes from, the gravest first: only the first is shown. */
-const SOURCES = ['store', 'outbox', 'session'] as const
+const SOURCES = ['store', 'outbox', 'session', 'shared'] as const
+/** `shared`: what the page that leads told. */
 type Source = (typeof SOURCES)[number]
 
 /** Holds the snapshot and tells when it changed. */
@@ -75,6 +76,8 @@ export class StatusBoard {
 
   /** Sets or clears the error of one source and calls back. */
   setError(source: Source, error: StatusError | null): void {
+    const before = this.errors.get(source)
+    if (error !== null && before?.code === error.code && before.message === error.message) return
     if (error !== null) this.errors.set(source, error)
     else if (!this.errors.delete(source)) return
     const { error: _, ...rest } = this.snapshot

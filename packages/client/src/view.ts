@@ -3,7 +3,8 @@
  * the same answer and touches only rows that may have changed (test/view.test.ts holds the two together).
  */
 import type { HeldShape, TouchedKeys } from './apply'
-import { KIND_OPS, type PendingMutation } from './outbox'
+import type { PendingMutation } from './outbox'
+import { KIND_OPS } from './store'
 import { type ShapeDefinition, tableName } from './protocol'
 import { type Column, decodeValue, guessValue, type Json, keyText, type Row, sameRow } from './values'
 
