@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod child;
 mod console;
 mod demo;
@@ -33,6 +34,8 @@ enum Task {
     Test(test::Options),
     /// Give every reader of outside bytes inputs that nobody thought of.
     Fuzz(fuzz::Options),
+    /// Measure what Lockstep costs.
+    Bench(bench::Options),
     /// Check what compilers do not: sizes, words, lock files, documents.
     Tidy,
     /// Run the browser tests alone.
@@ -51,6 +54,7 @@ fn main() -> ExitCode {
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
         Task::Fuzz(options) => fuzz::run(&options),
+        Task::Bench(options) => bench::run(&options),
         Task::Tidy => tidy::run(),
         Task::E2e => test::run_browser_alone(),
         Task::Sim(options) => sim::run(&options),

@@ -104,17 +104,20 @@ function keyIndexes(shape: StoredShape): number[] {
   return shape.key.map((name) => shape.columns.findIndex((column) => column.name === name))
 }
 
-function addRecord(shape: StoredShape, key: readonly number[], kind: number, text: string, rows: Map<string, WireRow>): number {
-  const records = JSON.parse(text) as unknown
-  if (!Array.isArray(records)) throw new Error('not a list')
-  const width = shape.columns.length
-  for (const record of records as (WireRow | [string, WireRow | null])[]) {
-    const row = (kind === CHUNK ? record : record[1]) as WireRow | null
-    if (row === null) rows.delete(record[0] as string)
-    else if (!Array.isArray(row) || row.length !== width) throw new Error('not a row')
-    else rows.set(kind === CHUNK ? keyText(key.map((index) => row[index] as Json)) : (record[0] as string), row)
+function addChunk(width: number, key: readonly number[], chunk: readonly WireRow[], rows: Map<string, WireRow>): void {
+  const [only] = key
+  for (const row of chunk) {
+    if (!Array.isArray(row) || row.length !== width) throw new Error('not a row')
+    rows.set(key.length === 1 ? keyText([row[only as number] as Json]) : keyText(key.map((index) => row[index] as Json)), row)
   }
-  return records.length
+}
+
+function addLog(width: number, log: readonly [string, WireRow | null][], rows: Map<string, WireRow>): void {
+  for (const [key, row] of log) {
+    if (row === null) rows.delete(key)
+    else if (!Array.isArray(row) || row.length !== width) throw new Error('not a row')
+    else rows.set(key, row)
+  }
 }
 
 /** All rows, by shape. Shapes with a record that cannot be read are named and left out. */
@@ -128,8 +131,11 @@ export function readRows(shapes: readonly StoredShape[], keys: readonly RowsKey[
     const of = known.get(id)
     if (of === undefined || damaged.has(id)) return
     try {
-      const count = addRecord(of.shape, of.key, kind, texts[at] as string, rows.get(id) as Map<string, WireRow>)
-      if (kind === LOG) logs.add(id, count)
+      const records = JSON.parse(texts[at] as string)
+      const held = rows.get(id) as Map<string, WireRow>
+      if (kind === CHUNK) addChunk(of.shape.columns.length, of.key, records, held)
+      else addLog(of.shape.columns.length, records, held)
+      if (kind === LOG) logs.add(id, records.length)
     } catch {
       damaged.add(id)
       rows.delete(id)

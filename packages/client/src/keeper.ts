@@ -175,6 +175,7 @@ export class Keeper {
       }
       return contents
     } catch (error) {
+      this.rethrow(error)
       this.degrade('nothing', error)
       return NOTHING
     }

@@ -45,7 +45,7 @@ export class PageRole implements TabPorts {
   /** the number of what was last said, or heard; null when this page is not in step */
   private at: number | null = null
   private shared: SharedStatus | null = null
-  private said = ''
+  private sharedText = ''
   private isSaying = false
   /** mutations of this page that are stored, and that the leader has not shown to know */
   private readonly unheard = new Map<string, StoredMutation>()
@@ -91,7 +91,7 @@ export class PageRole implements TabPorts {
     this.role = 'leader'
     this.at = 0
     this.shared = null
-    this.said = ''
+    this.sharedText = ''
     this.screen().status.setError('shared', null)
     this.tabs.leads(epoch)
     this.unheard.clear()
@@ -171,6 +171,18 @@ export class PageRole implements TabPorts {
     if (this.role === 'follower') this.hello()
   }
 
+  said(): number | null {
+    return this.role === 'leader' ? (this.at ?? 0) : null
+  }
+
+  /** Messages between pages are not lost as a rule; where one was, this is how it is noticed. */
+  alive(at: number | null): void {
+    if (this.role !== 'follower' || at === null) return
+    if (at !== this.at) return this.hello()
+    if (this.unheard.size > 0) this.say({ kind: 'appended' })
+    if (this.unsaved.size > 0) this.say({ kind: 'unsaved', drafts: [...this.unsaved.values()] })
+  }
+
   gone(page: string): void {
     this.screen().subscriptions.setOther(page, [])
     this.ports.flush()
@@ -188,7 +200,7 @@ export class PageRole implements TabPorts {
         // after every write that the page may have read, and whatever it appended
         this.ports.run(async () => {
           await this.ports.readOutbox()
-          this.tabs?.lead({ kind: 'welcome', to: from, welcome: this.welcomeOf(message.revision) })
+          this.tabs?.lead({ kind: 'welcome', to: from, welcome: this.welcomeOf(message) })
         })
         return
       case 'wants':
@@ -217,8 +229,8 @@ export class PageRole implements TabPorts {
 
   private hello(): void {
     this.at = null
-    const { subscriptions } = this.screen()
-    this.say({ kind: 'hello', revision: this.revision, wants: subscriptions.wants(), unsaved: [...this.unsaved.values()] })
+    const { subscriptions, base } = this.screen()
+    this.say({ kind: 'hello', revision: this.revision, held: [...base.shapes.keys()], wants: subscriptions.wants(), unsaved: [...this.unsaved.values()] })
   }
 
   private setWants(from: string, wants: Parameters<Screen['subscriptions']['setOther']>[1]): void {
@@ -226,11 +238,12 @@ export class PageRole implements TabPorts {
     this.ports.flush()
   }
 
-  private welcomeOf(revision: number): Welcome {
+  private welcomeOf({ revision, held }: PageMessage & { kind: 'hello' }): Welcome {
     const { base, outbox } = this.screen()
-    const isSame = revision === this.revision && revision !== UNSTORED
-    const shapes = isSame ? null : base.shapes
-    return { at: this.at ?? 0, revision: this.revision, cursor: base.cursor, shapes, outbox: outbox.contents(), status: this.statusNow() }
+    const isWhole = revision !== this.revision || revision === UNSTORED
+    const shapes = new Map([...base.shapes].filter(([id]) => isWhole || !held.includes(id)))
+    const rest = { at: this.at ?? 0, revision: this.revision, cursor: base.cursor }
+    return { ...rest, isWhole, shapes, outbox: outbox.contents(), status: this.statusNow() }
   }
 
   /** Whether this is what follows on what was heard; otherwise something was lost, and everything is asked for. */
@@ -246,7 +259,7 @@ export class PageRole implements TabPorts {
 
   private takeWelcome(welcome: Welcome): void {
     // of a hello before the last
-    if (welcome.shapes === null && welcome.revision !== this.revision) return
+    if (!welcome.isWhole && welcome.revision !== this.revision) return
     this.at = welcome.at
     this.revision = welcome.revision
     const known = new Set(welcome.outbox.entries.map(({ id }) => id))
@@ -288,8 +301,8 @@ export class PageRole implements TabPorts {
       if (this.role !== 'leader' || !this.tabs?.hasFollowers) return
       const status = this.statusNow()
       const text = JSON.stringify(status)
-      if (text === this.said) return
-      this.said = text
+      if (text === this.sharedText) return
+      this.sharedText = text
       this.at = (this.at ?? 0) + 1
       this.tabs.lead({ kind: 'status', at: this.at, status })
     })

@@ -59,12 +59,12 @@ export class Screen {
   }
 
   /** What the page that leads shows; `also` are mutations of this page that it has not heard of. */
-  welcome({ cursor, shapes, outbox, status }: Welcome, also: Parameters<Outbox['take']>[0]): void {
+  welcome({ cursor, isWhole, shapes, outbox, status }: Welcome, also: Parameters<Outbox['take']>[0]): void {
     this.outbox.takeContents(outbox)
     this.outbox.take(also)
     this.subscriptions.takeRefusals(status.refusals)
-    if (shapes === null) this.refresh(new Map())
-    else this.replaceRows({ cursor, shapes: new Map(shapes) })
+    if (!isWhole && shapes.size === 0) this.refresh(new Map())
+    else this.replaceRows({ cursor, shapes: new Map([...(isWhole ? [] : this.base.shapes), ...shapes]) })
   }
 
   /** One change, in one step, with one notification. `isStored`: a restart would not take it back. */
@@ -84,7 +84,9 @@ export class Screen {
     const touched = keysOf(this.base, active())
     this.base = base
     for (const [table, keys] of keysOf(this.base, active())) {
-      touched.set(table, new Set([...(touched.get(table) ?? []), ...keys]))
+      const before = touched.get(table)
+      if (before === undefined) touched.set(table, keys)
+      else for (const key of keys) before.add(key)
     }
     this.refresh(touched)
   }

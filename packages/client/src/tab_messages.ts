@@ -34,19 +34,23 @@ export type Command =
   | { readonly name: 'resolveUnknown'; readonly send: boolean }
   | { readonly name: 'setOnline'; readonly online: boolean }
 
-/** Everything a page needs to be in step; `shapes` is null when it has the rows of this revision. */
+/**
+ * Everything a page needs to be in step. `shapes`: all of them, or (`isWhole` false) those that the page lacks among the
+ * rows of this revision, which it has. Shapes that are not stored are never known by the revision alone.
+ */
 export interface Welcome {
   readonly at: number
   readonly revision: number
   readonly cursor: Base['cursor']
-  readonly shapes: ReadonlyMap<string, HeldShape> | null
+  readonly isWhole: boolean
+  readonly shapes: ReadonlyMap<string, HeldShape>
   readonly outbox: OutboxContents
   readonly status: SharedStatus
 }
 
 /** From any page. `hello`: `unsaved` are drafts that could not be stored by their page. */
 export type PageMessage =
-  | { readonly kind: 'hello'; readonly revision: number; readonly wants: readonly ShapeDefinition[]; readonly unsaved: readonly DraftMutation[] }
+  | { readonly kind: 'hello'; readonly revision: number; readonly held: readonly string[]; readonly wants: readonly ShapeDefinition[]; readonly unsaved: readonly DraftMutation[] }
   | { readonly kind: 'wants'; readonly wants: readonly ShapeDefinition[] }
   | { readonly kind: 'appended' }
   | { readonly kind: 'unsaved'; readonly drafts: readonly DraftMutation[] }

@@ -15,7 +15,7 @@ export const SILENCE_MS = 1500
 
 /** A message as it travels: who says it, and for a leader under which epoch. */
 type Envelope =
-  | { readonly from: string; readonly epoch: number; readonly body: LeaderMessage | { readonly kind: 'pong' } }
+  | { readonly from: string; readonly epoch: number; readonly body: LeaderMessage | { readonly kind: 'pong'; readonly at: number | null } }
   | { readonly from: string; readonly epoch: null; readonly body: PageMessage | { readonly kind: 'ping' } }
 
 /** What happens to a page. */
@@ -28,6 +28,10 @@ export interface TabPorts {
   meet(): void
   fromPage(from: string, message: PageMessage): void
   fromLeader(message: LeaderMessage): void
+  /** As the leader: the number of what was said last, null while it reads the store. */
+  said(): number | null
+  /** The leader is alive, and has said so much. */
+  alive(at: number | null): void
   /** A page that was watched is gone. */
   gone(page: string): void
 }
@@ -162,7 +166,7 @@ export class Tabs {
   private receive({ from, epoch, body }: Envelope): void {
     if (epoch === null) {
       if (body.kind !== 'ping') this.ports.fromPage(from, body)
-      else if (this.isLeader || this.isTaking) this.channel.post({ from: this.platform.id, epoch: this.epoch, body: { kind: 'pong' } } satisfies Envelope)
+      else if (this.isLeader || this.isTaking) this.channel.post({ from: this.platform.id, epoch: this.epoch, body: { kind: 'pong', at: this.ports.said() } } satisfies Envelope)
       return
     }
     // a leader of an older epoch has been frozen and does not know yet
@@ -173,6 +177,7 @@ export class Tabs {
     this.cancelSilence = null
     if (isNew && this.isLeader) this.ports.stepDown()
     if (isNew) this.ports.meet()
-    if (body.kind !== 'pong') this.ports.fromLeader(body)
+    if (body.kind === 'pong') this.ports.alive(body.at)
+    else this.ports.fromLeader(body)
   }
 }

@@ -26,9 +26,16 @@ export interface RowChange {
 /** What an update of the view changed, by table name, then key text. */
 export type ViewChanges = ReadonlyMap<string, ReadonlyMap<string, RowChange>>
 
+/** How a row of a shape becomes one that an application sees. */
+interface Reader {
+  readonly rows: HeldShape['rows']
+  readonly columns: readonly { readonly name: string; readonly wire: string; readonly isAsIs: boolean }[]
+}
+
 interface Table {
   readonly active: readonly ActiveShape[]
   readonly held: readonly HeldShape[]
+  readonly readers: readonly Reader[]
   /** null until a shape of the table was described */
   readonly key: readonly string[] | null
   readonly columns: ReadonlyMap<string, Column>
@@ -49,7 +56,11 @@ function tablesOf(active: readonly ActiveShape[]): Tables {
     [...grouped].map(([name, shapes]) => {
       const held = shapes.flatMap((one) => (one.held === null ? [] : [one.held]))
       const columns = new Map(held.flatMap((shape) => shape.columns.map((column) => [column.name, column] as const)))
-      return [name, { active: shapes, held, key: held[0]?.key ?? null, columns }]
+      const readers = held.map(({ rows, columns }) => ({
+        rows,
+        columns: columns.map(({ name, wire }) => ({ name, wire, isAsIs: wire !== 'json' && wire !== 'float' })),
+      }))
+      return [name, { active: shapes, held, readers, key: held[0]?.key ?? null, columns }]
     }),
   )
 }
@@ -57,11 +68,15 @@ function tablesOf(active: readonly ActiveShape[]): Tables {
 /** The row under `key` in the union of the shapes; columns of several shapes are merged. */
 function baseRow(table: Table | undefined, key: string): Row | undefined {
   let row: Record<string, unknown> | undefined
-  for (const shape of table?.held ?? []) {
-    const values = shape.rows.get(key)
+  for (const { rows, columns } of table?.readers ?? []) {
+    const values = rows.get(key)
     if (values === undefined) continue
     row ??= {}
-    for (const [at, column] of shape.columns.entries()) row[column.name] = decodeValue(column.wire, values[at] ?? null)
+    for (let at = 0; at < columns.length; at += 1) {
+      const { name, wire, isAsIs } = columns[at] as Reader['columns'][number]
+      const value = values[at] ?? null
+      row[name] = isAsIs ? value : decodeValue(wire, value)
+    }
   }
   return row
 }
@@ -173,12 +188,10 @@ export class View {
     const before = this.overlay
     this.tables = tablesOf(active)
     this.overlay = overlayOf(this.tables, outbox)
-    const dirty = new Map([...touched].map(([name, keys]) => [name, new Set(keys)]))
+    const dirty: Map<string, ReadonlySet<string>> = new Map(touched)
     for (const overlay of [before, this.overlay]) {
       for (const [name, rows] of overlay) {
-        const keys = dirty.get(name) ?? new Set()
-        for (const key of rows.keys()) keys.add(key)
-        dirty.set(name, keys)
+        if (rows.size > 0) dirty.set(name, new Set([...(dirty.get(name) ?? []), ...rows.keys()]))
       }
     }
     const changes = new Map<string, Map<string, RowChange>>()
