@@ -3,6 +3,7 @@
  * drafts becoming durable, commits, cursors. Memory changes right after its write, in one step.
  */
 import { type Batch, planBatch, planCursor, type Plan } from './apply'
+import type { Conflict } from './conflicts'
 import { Keeper } from './keeper'
 import type { LiveQuery, QueryDefinition } from './live_query'
 import { type Mutation, type MutationOptions, newMutation, type OpInput } from './mutation'
@@ -14,7 +15,7 @@ import type { Joined, ShapeDefinition } from './protocol'
 import { type CommitNotice, Screen } from './screen'
 import type { Session } from './session'
 import type { ClientStatus } from './status'
-import { DeposedError, type DraftMutation, MovedError, type Store, type StoreEvent } from './store'
+import { DeposedError, type DraftMutation, MovedError, type RefusedMutation, type Store, type StoreEvent } from './store'
 import { keysOf, type Subscription } from './subscriptions'
 import type { Command } from './tab_messages'
 import { browserTabs, type TabPlatform } from './tab_platform'
@@ -46,13 +47,21 @@ export interface ClientSeams {
 export interface Client {
   /** Asks for a shape; may be called at any time. */
   subscribe(definition: ShapeDefinition): Subscription
-  /** Writes: shown at once, durable when `saved` resolves, decided when `outcome` does. Throws a TypeError for what is no operation. */
+  /** Writes: shown at once, durable when `saved` resolves, decided when `outcome` does. Throws a TypeError for what is no operation, a RangeError for what is too large to be sent. */
   mutate(ops: readonly OpInput[], options?: MutationOptions): Mutation
   /** A live list over one table. */
   query<T extends object = Row>(definition: QueryDefinition<T>): LiveQuery<T>
   readonly status: { getSnapshot(): ClientStatus; subscribe(callback: () => void): () => void }
   /** Calls back once per commit, after every query shows it. */
   onCommit(callback: (commit: CommitNotice) => void): () => void
+  /**
+   * Calls back in the commit that refuses a mutation because a row that it had an `if` for has changed. `conflictOf`
+   * tells the same of a refusal in the list, such as one that is found after a reload.
+   */
+  onConflict(callback: (conflict: Conflict) => void): () => void
+  conflictOf(refused: RefusedMutation): Conflict | null
+  /** Writes a refused mutation anew, with other operations if there are any, and takes it out of the list once that is durable. */
+  resend(mutationId: string, ops?: readonly OpInput[]): Mutation
   /** Takes a refused mutation out of the list, or the `malformed` one that blocks the outbox out of the outbox. */
   dismiss(mutationId: string): void
   /**
@@ -139,7 +148,7 @@ export class LockstepClient implements Client {
   }
 
   mutate(ops: readonly OpInput[], options: MutationOptions = {}): Mutation {
-    const draft = newMutation(ops, options)
+    const draft = newMutation(ops, options, (table, key) => this.screen.seen(table, key))
     const { saved, outcome } = this.screen.waits.add(draft.id)
     this.screen.outbox.add(draft)
     this.screen.refresh(new Map())
@@ -153,6 +162,27 @@ export class LockstepClient implements Client {
 
   onCommit(callback: (commit: CommitNotice) => void): () => void {
     return this.screen.commits.add(callback)
+  }
+
+  onConflict(callback: (conflict: Conflict) => void): () => void {
+    return this.screen.conflicts.add(callback)
+  }
+
+  conflictOf(refused: RefusedMutation): Conflict | null {
+    return this.screen.conflictOf(refused)
+  }
+
+  resend(mutationId: string, ops?: readonly OpInput[]): Mutation {
+    const refused = this.screen.outbox.refused.find(({ id }) => id === mutationId)
+    if (refused === undefined) throw new TypeError('there is no refused mutation of this id')
+    const { name, args } = refused
+    const mutation = this.mutate(ops ?? refused.ops, { ...(name === null ? {} : { name }), args })
+    // the refusal stays where the new one could not be kept
+    mutation.saved.then(
+      () => this.dismiss(mutationId),
+      () => undefined,
+    )
+    return mutation
   }
 
   dismiss(mutationId: string): void {
@@ -207,6 +237,7 @@ export class LockstepClient implements Client {
       flush: () => this.link.flushSoon(),
       reopen: () => this.run(() => this.open()),
       command: (command: Command, isLeader: boolean) => this.obey(command, isLeader),
+      isOnline: () => this.online,
       signedOut: () => this.signedOut(),
     }
   }
@@ -253,6 +284,7 @@ export class LockstepClient implements Client {
     }
     this.link.sender.forget()
     role.leads(keeper.epoch)
+    this.screen.showStatus()
     if (this.online) this.link.dispatch('go_online')
   }
 
@@ -305,6 +337,7 @@ export class LockstepClient implements Client {
 
   private goOnline(online: boolean): void {
     this.online = online
+    this.screen.showStatus()
     if (this.role.isLeading || this.platform === null) this.link.dispatch(online ? 'go_online' : 'go_offline')
   }
 

@@ -1,10 +1,11 @@
 /** The public surface of @lockstep/client. */
 export { type Client, type ClientOptions, createClient } from './client'
+export type { Conflict, ConflictRow } from './conflicts'
 export type { LiveQuery, QueryDefinition } from './live_query'
 export type { Mutation, MutationOptions, MutationOutcome, OpInput } from './mutation'
 export type { OrderBy } from './order'
-export type { Op, ShapeDefinition } from './protocol'
-export type { ClientStatus, StatusError } from './status'
+export type { Op, ShapeDefinition, ShapeKeeping } from './protocol'
+export { type ClientStatus, describeStatus, type StatusError } from './status'
 export type { RefusedMutation, Store } from './store'
 export { idbStore } from './store_idb'
 export { memoryStore } from './store_memory'

@@ -2,7 +2,7 @@
  * What this page is among the pages of its profile. Alone or leading, it speaks to the node and tells the others what
  * became of it; following, it shows what the leader tells and appends its own mutations to the store they share.
  */
-import type { LinkStatus } from './status'
+import { LINK_UNKNOWN, type LinkStatus } from './status'
 import type { Screen } from './screen'
 import type { DraftMutation, StoredMutation } from './store'
 import type { Change, Command, LeaderMessage, PageMessage, SharedStatus, Welcome } from './tab_messages'
@@ -28,6 +28,8 @@ export interface RolePorts {
   reopen(): void
   /** Carries out what the application asked of another page. */
   command(command: Command, isLeader: boolean): void
+  /** Whether the application wants a connection. */
+  isOnline(): boolean
   /** Everything is wiped. */
   signedOut(): void
 }
@@ -144,7 +146,8 @@ export class PageRole implements TabPorts {
   /** How it is with the node, wherever the connection is. */
   get linkStatus(): LinkStatus {
     if (this.role === 'leader') this.shareSoon()
-    return this.role === 'follower' ? (this.shared?.link ?? { state: 'connecting', isEstablished: false }) : this.ownLink()
+    if (this.isLeading || this.platform === null) return this.ownLink()
+    return this.shared?.link ?? { ...LINK_UNKNOWN, state: this.ports.isOnline() ? 'connecting' : 'offline' }
   }
 
   /** The page goes away. */
