@@ -313,7 +313,7 @@ export class LockstepClient implements Client {
   private async restore(): Promise<void> {
     if (this.isClosed) return
     if (!this.role.isLeading) return this.keeper.giveUp({ code: 'store_lost', message: 'the browser deleted the local data of this site' })
-    await this.writer.restore(async () => void (await this.keeper.open(this.url, this.subject)))
+    await this.writer.restore(this.url, this.subject)
   }
 
   private command(command: Command): void {

@@ -106,9 +106,10 @@ export class PageRole implements TabPorts {
   carryOut(change: Change, isStored: boolean): void {
     this.revision = change.revision
     this.screen().carryOut(change, isStored)
-    if (this.role !== 'leader' || !this.tabs?.hasFollowers) return
+    if (this.role !== 'leader') return
+    // counted also when nobody seems to listen: a page that was taken for gone notices by it
     this.at = (this.at ?? 0) + 1
-    this.tabs.lead({ kind: 'change', at: this.at, change })
+    if (this.tabs?.hasFollowers) this.tabs.lead({ kind: 'change', at: this.at, change })
   }
 
   /** Mutations of this page are in the store. */
@@ -232,6 +233,7 @@ export class PageRole implements TabPorts {
 
   private hello(): void {
     this.at = null
+    if (!this.tabs?.isKnown) return
     const { subscriptions, base } = this.screen()
     this.say({ kind: 'hello', revision: this.revision, held: [...base.shapes.keys()], wants: subscriptions.wants(), unsaved: [...this.unsaved.values()] })
   }

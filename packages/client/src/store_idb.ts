@@ -148,6 +148,8 @@ class IdbStore implements Store {
   private subject = ''
   private opened: Opened | null = null
   epoch = 0
+  /** never led under an epoch twice, not even when the record of it is gone */
+  private highest = 0
   private readonly logs = new Logs()
 
   get place(): string | null {
@@ -173,7 +175,7 @@ class IdbStore implements Store {
     if ((named ?? null) !== database) throw new MovedError('the store has moved')
     const tx: Writing = idb.transaction([...STORES], 'readwrite', { durability: 'relaxed' })
     const { lead, contents, damaged, unreadable } = await readAll(tx, database, this.logs, revision)
-    const epoch = lead.epoch + 1
+    const epoch = Math.max(lead.epoch, this.highest) + 1
     const repairs: Promise<unknown>[] = []
     const repair = {
       durability: 'relaxed' as const,
@@ -184,7 +186,7 @@ class IdbStore implements Store {
     writeAll(tx, repair, lead, this.logs, repairs)
     const last = Math.max(lead.lastSeq, contents.outbox.at(-1)?.seq ?? 0, ...unreadable)
     await Promise.all([...repairs, tx.objectStore('lead').put({ ...lead, epoch, lastSeq: last, moved: false }, 'lead'), tx.done])
-    this.epoch = epoch
+    this.epoch = this.highest = epoch
     return contents
   }
 

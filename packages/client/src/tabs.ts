@@ -24,7 +24,7 @@ export interface TabPorts {
   lead(): void
   /** Another page leads. */
   stepDown(): void
-  /** A leader is there, under a new epoch. */
+  /** A leader is there, under a new epoch, or this page may say hello now. */
   meet(): void
   fromPage(from: string, message: PageMessage): void
   fromLeader(message: LeaderMessage): void
@@ -41,6 +41,8 @@ export class Tabs {
   private readonly channel: TabChannel
   private readonly watched = new Map<string, () => void>()
   private readonly stops: (() => void)[] = []
+  /** Whether this page may say hello. */
+  isKnown = false
   /** the highest epoch that was heard of, or is this page's own */
   private epoch = 0
   private isLeader = false
@@ -58,8 +60,13 @@ export class Tabs {
     private readonly ports: TabPorts,
   ) {
     this.channel = platform.channel(`${place} tabs`, (message) => this.receive(message as Envelope))
-    // held for life: who leads learns by it that this page is gone
-    if (platform.lock) this.stops.push(platform.lock(this.lockOf(platform.id), false, () => undefined, () => undefined))
+    // held for life: who leads learns by it that this page is gone, and must not ask for it before it is held
+    const known = () => {
+      this.isKnown = true
+      ports.meet()
+    }
+    if (platform.lock) this.stops.push(platform.lock(this.lockOf(platform.id), false, known, () => undefined))
+    else this.isKnown = true
     this.stops.push(platform.onVisibility(() => this.look()))
     this.wait(false)
   }

@@ -118,6 +118,13 @@ describe('two pages', () => {
     expect(second.page.client.status.getSnapshot().unsent).toBe(0)
   })
 
+  it('show what the page with the connection writes, before and after it is sent', async () => {
+    const { browser, first, second } = await two()
+    first.page.client.mutate(add('2', 'Bread'))
+    await browser.calm()
+    expect([second.titles(), second.page.client.status.getSnapshot().unsent]).toEqual([['Milk', 'Bread'], 1])
+  })
+
   it('share refusals, and either dismisses them', async () => {
     const { browser, first, second } = await two()
     const mutation = second.page.client.mutate(add('1', 'twice'))
