@@ -85,6 +85,8 @@ export function createClient(options: ClientOptions): Client {
   return new LockstepClient(options)
 }
 
+/** So long, in milliseconds, a page that takes over waits for the others to say what they want. */
+const HELLO_MS = 50
 /** A page that was frozen for so long, in milliseconds, may have been deposed meanwhile. */
 const FROZEN_MS = 1000
 
@@ -283,9 +285,12 @@ export class LockstepClient implements Client {
       role.revision = contents.revision
     }
     this.link.sender.forget()
-    role.leads(keeper.epoch)
+    const isHeir = role.leads(keeper.epoch)
     this.screen.showStatus()
-    if (this.online) this.link.dispatch('go_online')
+    const connect = () => this.online && this.role.isLeading && this.link.dispatch('go_online')
+    // a join names all that is wanted, also by pages that have yet to say so: what it leaves out is dropped
+    if (isHeir) this.timers.after(HELLO_MS, connect)
+    else connect()
   }
 
   private storeEvent(event: StoreEvent): void {

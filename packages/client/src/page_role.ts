@@ -87,9 +87,10 @@ export class PageRole implements TabPorts {
     return false
   }
 
-  /** The store says that this page leads. */
-  leads(epoch: number): void {
-    if (this.tabs === null) return
+  /** The store says that this page leads. True when others followed the page before it, and are about to say hello. */
+  leads(epoch: number): boolean {
+    if (this.tabs === null) return false
+    const isHeir = this.shared !== null
     this.role = 'leader'
     this.at = 0
     this.shared = null
@@ -100,6 +101,7 @@ export class PageRole implements TabPorts {
     const drafts = [...this.unsaved.values()]
     this.unsaved.clear()
     this.ports.takeDrafts(drafts)
+    return isHeir
   }
 
   /** Carries a change out and tells the others. */

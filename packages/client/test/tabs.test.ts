@@ -41,6 +41,7 @@ class Browser {
     for (let quiet = 0; quiet < 12; ) {
       const waiting = this.profile.waiting()
       for (const line of waiting) this.profile.deliver(line)
+      for (const page of this.profile.pages) page.pass(50)
       await turn()
       quiet = waiting.length > 0 ? 0 : quiet + 1
     }
@@ -174,6 +175,27 @@ describe('a leader', () => {
     expect(payload).toMatchObject({ client: 'c1', cursor: 'k1', shapes: [{ have: true }] })
     expect((await second.server.next('mutate')).payload).toEqual(sent.payload)
     expect([second.titles(), mutation.id]).toEqual([['Milk', 'Bread'], sent.payload.mutations[0].id])
+  })
+
+  it('that takes over asks for what all pages want, and nothing leaves a screen', async () => {
+    const { browser, first, second } = await two()
+    const third = browser.open()
+    third.page.client.subscribe({ table: 'lists' })
+    await browser.calm()
+    const asked = await first.server.next('subscribe')
+    const [{ ref }] = asked.payload.shapes
+    first.server.reply(asked, { shapes: [{ ref, ok: true }] })
+    first.server.send('shape', { ref, shape: 'L', fingerprint: 'g', table: ['public', 'lists'], key: ['id'], columns: [{ name: 'id', type: 'uuid', wire: 'text' }] })
+    first.server.send('rows', { shape: 'L', reset: 'first', put: [['L']] })
+    first.server.send('commit', { lsn: '0/2', xid: null, cursor: 'k2' })
+    await browser.calm()
+    const lists = third.page.client.query({ table: 'lists' })
+    const seen: number[] = []
+    lists.subscribe(() => seen.push(lists.getSnapshot().length))
+    first.page.die()
+    const payload = await browser.join(second, 'k3')
+    expect(payload.shapes).toMatchObject([{ table: 'todos', have: true }, { table: 'lists', have: true }])
+    expect([lists.getSnapshot().length, seen]).toEqual([1, []])
   })
 
   it('that is frozen is replaced by a page that is looked at, and neither writes nor sends when it is thawed', async () => {
