@@ -1,5 +1,6 @@
 //! The world's tables, and the shapes that clients may want.
 
+use crate::pg::Change;
 use lockstep_core::catalog::{Catalog, Column, Oid, Table};
 use lockstep_core::change::Text;
 use serde_json::{Value as Json, json};
@@ -16,7 +17,7 @@ pub const APP_TABLES: usize = 3;
 pub const CLIENTS: usize = 3;
 /// `lockstep.mutations`: not published.
 pub const MUTATIONS: usize = 4;
-/// `lockstep.incarnations`: not published.
+/// `lockstep.incarnations`: life of the server, mark, LSN. Not published.
 pub const MARKS: usize = 5;
 /// All of them.
 pub const TABLES: usize = 6;
@@ -39,6 +40,8 @@ pub struct TableDef {
     pub text: usize,
     /// A column of numbers, free to change.
     pub number: Option<usize>,
+    /// Columns that it began with.
+    pub width: usize,
 }
 
 /// A shape: definition as sent, and what it means.
@@ -65,7 +68,16 @@ pub struct Schema {
 
 fn column(name: &str, attnum: i16, type_oid: Oid) -> Column {
     let type_name = if type_oid == INT4 { "integer" } else { "text" }.to_owned();
-    Column { name: name.into(), attnum, type_oid, type_sql: type_name.clone(), type_name, is_enum: false }
+    Column {
+        name: name.into(),
+        attnum,
+        type_oid,
+        type_sql: type_name.clone(),
+        type_name,
+        is_enum: false,
+        labels: Vec::new(),
+        collation: Default::default(),
+    }
 }
 
 fn table(index: usize, name: &str, columns: &[(&str, Oid)], key: &[usize], scopes: &[&[usize]]) -> Table {
@@ -95,9 +107,9 @@ impl Schema {
         let members = [("org", INT4), ("id", INT4), ("team", INT4), ("name", TEXT)];
         let members = table(2, "members", &members, &[0, 1], &[&[0], &[2]]);
         let tables = vec![
-            TableDef { table: lists, text: 2, number: Some(1) },
-            TableDef { table: todos, text: 3, number: Some(2) },
-            TableDef { table: members, text: 3, number: None },
+            TableDef { table: lists, text: 2, number: Some(1), width: 3 },
+            TableDef { table: todos, text: 3, number: Some(2), width: 4 },
+            TableDef { table: members, text: 3, number: None, width: 4 },
         ];
         let mut schema = Self { tables, shapes: Vec::new() };
         schema.shape(0, None, &[]);
@@ -125,6 +137,36 @@ impl Schema {
         let columns = columns.map_or(all, <[usize]>::to_vec);
         let scope = scope.iter().map(|(c, v)| (*c, v.to_string().into())).collect();
         self.shapes.push(ShapeDef { table, columns, scope, definition });
+    }
+
+    /// The last column comes, goes, or is another one. `version` is a number that was not used before.
+    pub fn migrate(&mut self, table: usize, change: &Change, version: usize) {
+        let core = &mut self.tables[table].table;
+        let name = format!("extra_{version}");
+        let attnum = 10 + i16::try_from(version).unwrap_or(0);
+        match change {
+            Change::Add(_) => core.columns.push(column(&name, attnum, TEXT)),
+            Change::Drop => drop(core.columns.pop()),
+            Change::Rename => {
+                core.columns.iter_mut().next_back().into_iter().for_each(|c| c.name.clone_from(&name))
+            }
+            Change::Retype => {
+                let last = core.columns.pop().unwrap_or_else(|| column(&name, attnum, TEXT));
+                let type_oid = if last.type_oid == INT4 { TEXT } else { INT4 };
+                core.columns.push(column(&last.name, last.attnum, type_oid));
+            }
+        }
+        core.schema_id = format!("{}-{}", core.name, version + 1);
+        let width = core.columns.len();
+        for shape in self.shapes.iter_mut().filter(|s| s.table == table && s.definition["columns"].is_null())
+        {
+            shape.columns = (0..width).collect();
+        }
+    }
+
+    /// Columns of a table beyond those it began with.
+    pub fn extra_columns(&self, table: usize) -> usize {
+        self.tables[table].table.columns.len() - self.tables[table].width
     }
 
     /// What a node reads from the catalog.

@@ -47,7 +47,10 @@ export interface ClientSeams {
 export interface Client {
   /** Asks for a shape; may be called at any time. */
   subscribe(definition: ShapeDefinition): Subscription
-  /** Writes: shown at once, durable when `saved` resolves, decided when `outcome` does. Throws a TypeError for what is no operation, a RangeError for what is too large to be sent. */
+  /**
+   * Writes: shown at once, durable when `saved` resolves, decided when `outcome` does. Throws a TypeError for what is no
+   * operation, a RangeError for what is too large to be sent.
+   */
   mutate(ops: readonly OpInput[], options?: MutationOptions): Mutation
   /** A live list over one table. */
   query<T extends object = Row>(definition: QueryDefinition<T>): LiveQuery<T>
@@ -89,6 +92,7 @@ export function createClient(options: ClientOptions): Client {
 const HELLO_MS = 50
 /** A page that was frozen for so long, in milliseconds, may have been deposed meanwhile. */
 const FROZEN_MS = 1000
+const ATTEMPTS = 5
 
 /** The one implementation of Client. */
 export class LockstepClient implements Client {
@@ -383,12 +387,14 @@ export class LockstepClient implements Client {
   private ifLeader(act: () => void): void {
     if (!this.role.hasOthers) return act()
     this.run(async () => {
-      for (;;) {
-        const asked = performance.now()
+      let asked: number
+      // frozen between question and answer: ask again. A store that is slow is not asked for ever
+      let attempts = 0
+      do {
+        asked = performance.now()
         if (!(await this.keeper.isLeader())) throw new DeposedError('another page leads')
-        // frozen between question and answer: ask again
-        if (performance.now() - asked < FROZEN_MS) break
-      }
+        attempts += 1
+      } while (performance.now() - asked > FROZEN_MS && attempts < ATTEMPTS)
       act()
     })
   }

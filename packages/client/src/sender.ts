@@ -39,7 +39,7 @@ export class Sender {
   private perMessage = MUTATIONS_PER_MESSAGE
   private gaps = 0
   /** a client id to number the outbox anew under, once it is known what the old one carried out */
-  private renumberTo: string | null = null
+  private renumberTo: { readonly client: string; readonly last: string } | null = null
   private cancelPause: (() => void) | null = null
 
   constructor(
@@ -70,11 +70,23 @@ export class Sender {
 
   /**
    * The session's first commit was applied, and with it every outcome that the node knows. A `renumber` waits for this:
-   * earlier mutations of the same message may have been carried out, and would be again under the new id.
+   * earlier mutations of the same message may have been carried out, and would be again under the new id. Those that
+   * were, and of which nothing is told, were confirmed and forgotten by another copy of this profile.
    */
   established(): void {
-    const client = this.renumberTo
-    if (client === null) return
+    if (this.renumberTo === null) return
+    const { client, last } = this.renumberTo
+    if (this.outbox.entries.some(({ n }) => BigInt(n) <= BigInt(last))) {
+      this.change(
+        () => this.outbox.holdUnknown(client),
+        () => {
+          this.renumberTo = null
+        },
+      )
+      const message = 'another copy of this profile is in use; whether the server carried these mutations out is unknown'
+      this.ports.report({ code: 'unknown_client', message, client })
+      return
+    }
     this.change(
       () => this.outbox.renumber(client),
       () => {
@@ -142,7 +154,7 @@ export class Sender {
   private failed(error: ProtocolErrorBody, sent: readonly string[]): void {
     const { code, client, last } = error
     if (code === 'renumber' && client !== undefined) {
-      this.renumberTo = client
+      this.renumberTo = { client, last: last ?? '0' }
       this.ports.rejoin()
     } else if (code === 'gap' && last !== undefined && this.gaps === 0) {
       this.closeGap(last)

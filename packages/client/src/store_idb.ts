@@ -78,7 +78,12 @@ async function readAll(tx: IDBPTransaction<Schema, Name[], 'readonly' | 'readwri
 }
 
 /** The one transaction of a page that leads, or none at all. */
-async function inLead(opened: Opened, epoch: number, durability: 'strict' | 'relaxed', work: (tx: Writing, lead: LeadRecord, requests: Promise<unknown>[]) => void): Promise<void> {
+async function inLead(
+  opened: Opened,
+  epoch: number,
+  durability: StoreWrite['durability'],
+  work: (tx: Writing, lead: LeadRecord, requests: Promise<unknown>[]) => void,
+): Promise<void> {
   const tx: Writing = opened.idb.transaction([...STORES], 'readwrite', { durability })
   const requests: Promise<unknown>[] = []
   try {
@@ -119,7 +124,11 @@ function writeAll(tx: Writing, write: StoreWrite, lead: LeadRecord, logs: Logs, 
 }
 
 /** Appends in a transaction of its own, whoever leads. */
-async function appendTo(place: Place, make: (meta: StoreContents['meta'], outbox: readonly StoredMutation[], lastSeq: number) => StoredMutation[], refused: readonly RefusedMutation[] = []) {
+async function appendTo(
+  place: Place,
+  make: (meta: StoreContents['meta'], outbox: readonly StoredMutation[], lastSeq: number) => StoredMutation[],
+  refused: readonly RefusedMutation[] = [],
+): Promise<StoredMutation[]> {
   const tx = place.transaction(['meta', 'lead', 'outbox', 'refused'], 'readwrite', { durability: 'strict' })
   const [meta, lead = NOBODY, outbox] = await Promise.all([
     tx.objectStore('meta').get('meta'),

@@ -159,6 +159,11 @@ export class Tabs {
     this.cancelPing = this.timers.after(PING_MS, () => this.ping())
   }
 
+  private answer(): void {
+    const body = { kind: 'pong', at: this.ports.said() } as const
+    this.channel.post({ from: this.platform.id, epoch: this.epoch, body } satisfies Envelope)
+  }
+
   private quiet(): void {
     this.cancelPing?.()
     this.cancelSilence?.()
@@ -173,7 +178,7 @@ export class Tabs {
   private receive({ from, epoch, body }: Envelope): void {
     if (epoch === null) {
       if (body.kind !== 'ping') this.ports.fromPage(from, body)
-      else if (this.isLeader || this.isTaking) this.channel.post({ from: this.platform.id, epoch: this.epoch, body: { kind: 'pong', at: this.ports.said() } } satisfies Envelope)
+      else if (this.isLeader || this.isTaking) this.answer()
       return
     }
     // a leader of an older epoch has been frozen and does not know yet

@@ -1,9 +1,11 @@
 //! Decisions of the hub that a test on PostgreSQL could only hope to meet.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bounds;
 mod world;
 
 use lockstep_core::fanout::Output;
+use lockstep_core::fanout::hub::Identity;
 use world::{CLIENTS, ITEMS, World, insert, update};
 
 /// A snapshot's xmax is the last ended xid + 1: without the push, the newest transaction of all, waiting for a
@@ -191,6 +193,66 @@ fn an_acknowledgement_is_not_released_by_another_server() {
     world.poll("705:705:", 20);
     assert_eq!(world.events(1), [] as [&str; 0]);
     assert!(world.has(|o| matches!(o, Output::Close(1, 1012, _))), "the client comes back and asks");
+}
+
+/// The stream breaks and comes back, from the same server: polls speak of its history again.
+#[test]
+fn after_the_same_server_was_found_again_a_poll_releases_acknowledgements() {
+    for found_again in [false, true] {
+        let mut world = World::streaming("700:700:");
+        world.hub.handle_stream_lost();
+        if found_again {
+            world.hub.handle_same_database();
+        }
+        world.begin_stream("700:700:", 1);
+        world.join(1, "x");
+        let request = world.catch_up();
+        world.answer(&request, "700:700:", 1);
+        world.heard(1);
+        let client = insert(CLIENTS, &["", "c1", "1", "m1", "applied", "-", "-", "now"]);
+        world.transaction(700, 10, &[insert(ITEMS, &["k", "x", "-"]), client]);
+        world.poll("701:701:", 20);
+        assert_eq!(world.events(1) == ["rows", "ack", "commit"], found_again);
+    }
+}
+
+/// A poll is asked, the server is replaced by one with another history, and then the old one's answer comes.
+#[test]
+fn a_poll_of_an_earlier_history_releases_nothing() {
+    let mut world = World::streaming("700:700:");
+    world.hub.handle_stream_lost();
+    world.later(10_000);
+    let late = world.take(|o| matches!(o, Output::Poll(_)).then(|| world::number(o)));
+    world.hub.handle_database(world::identity(2), world::catalog());
+    world.drain();
+    let before = world.outputs.len();
+    world.answer_poll(late, "9000:9000:", 90_000);
+    world.drain();
+    let polls = world.outputs[before..].iter().filter(|o| matches!(o, Output::Poll(_))).count();
+    assert_eq!(polls, 0, "another one is on its way");
+    world.join(1, "x");
+    let request = world.catch_up();
+    world.answer_on(2, &request, "700:700:", 10);
+    assert_eq!(world.events(1), [] as [&str; 0], "nothing says that the new server has flushed that far");
+}
+
+/// A copy of the volume was restored: mutations that were taken may be gone, and nobody would send them again.
+#[test]
+fn a_server_that_is_behind_what_it_had_flushed_was_rolled_back() {
+    let restarted = |flushed| {
+        let mut world = World::streaming("700:700:");
+        world.join(1, "x");
+        let request = world.catch_up();
+        world.answer(&request, "700:700:", 1);
+        world.transaction(700, 10, &[insert(ITEMS, &["k", "x", "-"])]);
+        world.hub.handle_stream_lost();
+        let identity = Identity { system: 1, timeline: 1, database: 5, incarnation: 8 };
+        world.hub.handle_database(identity, world::catalog());
+        world.poll("701:701:", flushed);
+        world.has(|o| matches!(o, Output::Close(1, 1012, _)))
+    };
+    assert!(restarted(9), "everybody comes back");
+    assert!(!restarted(10), "an ordinary restart");
 }
 
 /// The slot is acknowledged short of what no snapshot has seen.

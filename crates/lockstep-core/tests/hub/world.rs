@@ -3,6 +3,8 @@
 use lockstep_core::catalog::{Catalog, Column, Table};
 use lockstep_core::fanout::hub::{CatchUpAnswer, CatchUpRequest, Identity, PollAnswer, ReadAnswer};
 use lockstep_core::fanout::{Hub, Output};
+use lockstep_core::limits::Bounds;
+use lockstep_core::mutation::Outcome;
 use lockstep_core::position::{Facts, Lsn};
 use lockstep_core::protocol::{Delta, rows_frames};
 use serde_json::{Value as Json, json};
@@ -19,6 +21,8 @@ pub fn catalog() -> Catalog {
         type_name: "text".into(),
         type_sql: "text".into(),
         is_enum: false,
+        labels: Vec::new(),
+        collation: Default::default(),
     };
     let items = Table {
         oid: ITEMS,
@@ -81,6 +85,11 @@ pub fn update(oid: u32, values: &[&str]) -> Vec<u8> {
     out
 }
 
+/// The database on this timeline.
+pub fn identity(timeline: u32) -> Identity {
+    Identity { system: 1, timeline, database: 5, incarnation: 7 }
+}
+
 pub struct World {
     pub hub: Hub,
     pub now: u64,
@@ -91,19 +100,33 @@ pub struct World {
 impl World {
     /// A hub that knows its database and polls.
     pub fn polling() -> Self {
-        let mut hub = Hub::default();
-        hub.handle_database(Identity { system: 1, timeline: 1, database: 5, incarnation: 7 }, catalog());
+        Self::polling_within(Bounds::default())
+    }
+
+    pub fn polling_within(bounds: Bounds) -> Self {
+        let mut hub = Hub::with_bounds(bounds);
+        hub.handle_database(identity(1), catalog());
         Self { hub, now: 0, outputs: vec![] }
     }
 
     /// A hub that streams; Z was `snapshot`, and the watermark has reached it.
     pub fn streaming(snapshot: &str) -> Self {
-        let mut world = Self::polling();
-        world.hub.handle_stream_started(700);
-        let push = world.take(|o| matches!(o, Output::PushFence(_)).then(|| number(o)));
-        world.hub.handle_pushed(push, true);
-        world.poll(snapshot, 1);
-        world.keepalive(1);
+        Self::streaming_within(Bounds::default(), snapshot)
+    }
+
+    pub fn streaming_within(bounds: Bounds, snapshot: &str) -> Self {
+        let mut world = Self::polling_within(bounds);
+        world.begin_stream(snapshot, 1);
+        world
+    }
+
+    /// A stream begins; Z is `snapshot`, and the watermark reaches `lsn`.
+    pub fn begin_stream(&mut self, snapshot: &str, lsn: u64) {
+        self.hub.handle_stream_started(700);
+        let push = self.take(|o| matches!(o, Output::PushFence(_)).then(|| number(o)));
+        self.hub.handle_pushed(push, true);
+        self.poll(snapshot, lsn);
+        self.keepalive(lsn);
         for (oid, name, columns) in [
             (ITEMS, "items", &["id", "a", "body"][..]),
             (ITEMS + 1, "tombstones_1", &["id", "s1", "k1", "xid", "kind"]),
@@ -113,9 +136,8 @@ impl World {
                 &["subject", "client", "last", "id", "outcome", "code", "message", "seen_at"],
             ),
         ] {
-            world.data(&relation(oid, name, columns));
+            self.data(&relation(oid, name, columns));
         }
-        world
     }
 
     /// Takes all outputs there are.
@@ -147,6 +169,10 @@ impl World {
     pub fn poll(&mut self, snapshot: &str, fence: u64) {
         self.later(10_000);
         let number = self.take(|o| matches!(o, Output::Poll(_)).then(|| number(o)));
+        self.answer_poll(number, snapshot, fence);
+    }
+
+    pub fn answer_poll(&mut self, number: u64, snapshot: &str, fence: u64) {
         let fence = Lsn(fence);
         self.hub.handle_poll(PollAnswer {
             number,
@@ -187,8 +213,13 @@ impl World {
     }
 
     pub fn join(&mut self, session: u64, scope: &str) {
+        self.join_from(session, scope, None);
+    }
+
+    pub fn join_from(&mut self, session: u64, scope: &str, cursor: Option<&str>) {
         self.hub.handle_open(session);
-        let join = json!(["1", "1", "sync", "phx_join", {"protocol": 1, "client": format!("c{session}"),
+        let client = format!("c{session}");
+        let join = json!(["1", "1", "sync", "phx_join", {"protocol": 1, "client": client, "cursor": cursor,
             "shapes": [{"ref": "0", "table": "items", "scope": {"a": scope}}]}]);
         self.hub.handle_text(session, &join.to_string(), "fresh");
     }
@@ -202,20 +233,41 @@ impl World {
 
     /// Answers with a full load of no rows for every read.
     pub fn answer(&mut self, request: &CatchUpRequest, snapshot: &str, fence: u64) {
+        self.answer_from(1, request, snapshot, fence, &[]);
+    }
+
+    /// The same, by the server on this timeline.
+    pub fn answer_on(&mut self, timeline: u32, request: &CatchUpRequest, snapshot: &str, fence: u64) {
+        self.answer_from(timeline, request, snapshot, fence, &[]);
+    }
+
+    /// The same, with what is stored of each client's mutations.
+    pub fn answer_telling(&mut self, request: &CatchUpRequest, snapshot: &str, fence: u64, told: &[Outcome]) {
+        self.answer_from(1, request, snapshot, fence, told);
+    }
+
+    fn answer_from(
+        &mut self,
+        timeline: u32,
+        request: &CatchUpRequest,
+        snapshot: &str,
+        fence: u64,
+        told: &[Outcome],
+    ) {
         let facts = Facts {
             system: 1,
-            timeline: 1,
+            timeline,
             history: vec![],
             database: 5,
             snapshot: snapshot.parse().unwrap(),
             insert_lsn: Lsn(fence),
-            incarnations: vec![7],
+            incarnations: vec![(7, Lsn(0))],
         };
         let reset = Some(lockstep_core::position::ResetReason::First);
         let read =
             |shape| ReadAnswer { frames: rows_frames(shape, &Delta { reset, ..Delta::default() }, 1000) };
         let reads = request.reads.iter().map(|r| read(&r.shape)).collect();
-        let clients = request.clients.iter().map(|_| vec![]).collect();
+        let clients = request.clients.iter().map(|_| told.to_vec()).collect();
         self.hub.handle_catch_up(request.id, Ok(CatchUpAnswer { facts, reads, clients }));
     }
 

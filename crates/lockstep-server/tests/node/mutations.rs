@@ -192,6 +192,32 @@ async fn a_copied_profile_is_told_apart_by_the_id() {
     assert_eq!(copied.replica.column("0", "title"), ["copy", "original"]);
 }
 
+/// ```text
+///  m1 in the outbox ─ the profile is copied ─ the original: m1 applied, told, confirmed, forgotten ─ the copy sends m1
+/// ```
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_copy_confirmed_is_of_unknown_outcome_and_not_run_again() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let mut original = node.join([todos(1)]).await;
+    original.commit().await.unwrap();
+    original.replica.push("m1", vec![insert(1, "once")]);
+    let copy = original.replica.clone();
+    for (id, title) in [("m2", "two"), ("m3", "three")] {
+        original.mutate(id, vec![insert(if id == "m2" { 2 } else { 3 }, title)]).await.unwrap();
+        original.until(|r| r.outbox.is_empty()).await.unwrap();
+    }
+    assert_eq!(world.sql.one("select min(n) from lockstep.mutations").await, "3", "the others are forgotten");
+
+    let mut copied = node.resume(copy).await;
+    copied.commit().await.unwrap();
+    let payload = copied.replica.mutate().unwrap();
+    let (code, response) = code(copied.call("mutate", payload).await.unwrap_err());
+    assert_eq!((code.as_str(), response["client"].as_str().is_some()), ("unknown_client", true));
+    world.settled(&mut copied).await;
+    assert_eq!(copied.replica.column("0", "title"), ["once", "three", "two"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn gaps_and_unknown_clients_are_never_run_blindly() {
     let world = World::new().await;
@@ -276,4 +302,31 @@ async fn values_are_refused_rather_than_cut() {
     assert_eq!(rows["[3]"]["c"], "abc");
     assert_eq!(rows["[4]"]["j"], json!(r#"{"a": [1, null, "é\"\\"]}"#));
     assert_eq!(rows["[5]"]["n"], "12345678901234567890.123");
+}
+
+/// The acknowledgement of a mutation that another node ran is released by a snapshot, also after the stream broke and
+/// came back and nothing else had changed.
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledgements_are_released_after_the_stream_was_lost() {
+    let world = World::new().await;
+    let node = world.node().await;
+    world
+        .sql
+        .run("select pg_terminate_backend(pid) from pg_stat_activity where backend_type = 'walsender'")
+        .await;
+    node.until_logged("streaming", 2).await;
+    let mut client = node.join([todos(1)]).await;
+    client.commit().await.unwrap();
+    let id = client.replica.client.clone().unwrap();
+    client.replica.push("m1", vec![insert(1, "elsewhere")]);
+    world
+        .sql
+        .run(&format!(
+            "begin; insert into todos values (1, 1, 'elsewhere'); \
+             insert into lockstep.clients (subject, client, last, id, outcome) values ('', '{id}', 1, 'm1', 'applied'); \
+             insert into lockstep.mutations (subject, client, n, id, outcome) values ('', '{id}', 1, 'm1', 'applied'); commit"
+        ))
+        .await;
+    client.until(|r| r.outbox.is_empty()).await.unwrap();
+    world.settled(&mut client).await;
 }
