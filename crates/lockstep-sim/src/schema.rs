@@ -27,6 +27,8 @@ pub const CLIENTS_OID: Oid = 16_900;
 pub const LARGE: usize = 40;
 /// How many values a scope column takes.
 pub const SCOPES: u64 = 4;
+/// Values of columns of numbers.
+pub const NUMBERS: i64 = 600;
 
 const INT4: Oid = 23;
 const TEXT: Oid = 25;
@@ -53,6 +55,8 @@ pub struct ShapeDef {
     pub columns: Vec<usize>,
     /// Scope column and value.
     pub scope: Vec<(usize, Text)>,
+    /// A predicate: this column of numbers is below so much.
+    pub below: Option<(usize, i64)>,
     /// As in docs/protocol.md.
     pub definition: Json,
 }
@@ -113,6 +117,8 @@ impl Schema {
         ];
         let mut schema = Self { tables, shapes: Vec::new() };
         schema.shape(0, None, &[]);
+        schema.filtered(0, &[], (1, NUMBERS / 2));
+        schema.filtered(1, &[(1, 1)], (2, NUMBERS / 2));
         for value in 1..=SCOPES {
             schema.shape(1, None, &[(1, value)]);
         }
@@ -136,7 +142,19 @@ impl Schema {
         let all = (0..core.columns.len()).collect();
         let columns = columns.map_or(all, <[usize]>::to_vec);
         let scope = scope.iter().map(|(c, v)| (*c, v.to_string().into())).collect();
-        self.shapes.push(ShapeDef { table, columns, scope, definition });
+        self.shapes.push(ShapeDef { table, columns, scope, below: None, definition });
+    }
+
+    /// A shape with a predicate, which rows pass and fail as they change.
+    fn filtered(&mut self, table: usize, scope: &[(usize, u64)], below: (usize, i64)) {
+        self.shape(table, None, scope);
+        let name = &self.tables[table].table.columns[below.0].name;
+        let predicate = format!("{name} < $1");
+        if let Some(shape) = self.shapes.last_mut() {
+            shape.below = Some(below);
+            shape.definition["where"] = predicate.into();
+            shape.definition["params"] = json!([below.1]);
+        }
     }
 
     /// The last column comes, goes, or is another one. `version` is a number that was not used before.
@@ -188,6 +206,10 @@ impl Schema {
     /// The JSON of a row in a shape, or None if it is not in it. Written apart from the core's encoder.
     pub fn row_text(&self, shape: &ShapeDef, row: &Row) -> Option<String> {
         if !shape.scope.iter().all(|(c, v)| row[*c].as_ref() == Some(v)) {
+            return None;
+        }
+        let number = |c: usize| row[c].as_ref().and_then(|n| n.parse::<i64>().ok());
+        if shape.below.is_some_and(|(c, most)| number(c).is_none_or(|n| n >= most)) {
             return None;
         }
         let columns = &self.tables[shape.table].table.columns;

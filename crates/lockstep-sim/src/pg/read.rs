@@ -136,5 +136,6 @@ impl Db {
 }
 
 fn covers(shape: &Shape, row: &Row) -> bool {
-    shape.scope().iter().all(|(c, wanted)| row[*c].as_ref() == Some(wanted))
+    let here = shape.scope().iter().all(|(c, wanted)| row[*c].as_ref() == Some(wanted));
+    here && shape.passes(&values(row)) == Ok(true)
 }

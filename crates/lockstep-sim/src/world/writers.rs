@@ -2,7 +2,7 @@
 
 use super::{Event, Sync, Waiter, World};
 use crate::pg::{Op, Stuck, TxId};
-use crate::schema::{APP_TABLES, Key, Row, SCOPES};
+use crate::schema::{APP_TABLES, Key, NUMBERS, Row, SCOPES};
 use lockstep_core::change::Text;
 
 /// One connection of the application.
@@ -25,7 +25,7 @@ impl World {
     }
 
     fn number_value(&mut self) -> Text {
-        self.rng.below(600).to_string().into()
+        self.rng.below(NUMBERS.cast_unsigned()).to_string().into()
     }
 
     fn scope_value(&mut self) -> Option<Text> {
