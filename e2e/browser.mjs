@@ -11,12 +11,21 @@ const QUIET = [
   '--disable-sync',
 ]
 
-/** Each launch has its own user data directory, which goes away with the browser. */
-export function launchBrowser() {
+function options() {
   // Chromium's sandbox does not work as root, which is who runs in most containers.
   const asRoot = process.getuid?.() === 0
-  return chromium.launch({
+  return {
     executablePath: process.env.CHROMIUM ?? '/usr/bin/chromium',
     args: asRoot ? [...QUIET, '--no-sandbox'] : QUIET,
-  })
+  }
+}
+
+/** Each launch has its own user data directory, which goes away with the browser. */
+export function launchBrowser() {
+  return chromium.launch(options())
+}
+
+/** One browser profile that keeps to this directory, as a person's does: its IndexedDB is on the disk. */
+export function launchProfile(directory) {
+  return chromium.launchPersistentContext(directory, options())
 }

@@ -219,20 +219,51 @@ export function planCursor(base: Base, session: SessionShapes, cursor: string): 
   return { cursor, changes: new Map(), drops, acks: [] }
 }
 
-/** The plan as the store writes it. */
-export function shapeWrites(plan: Plan): ShapeWrite[] {
-  const writes: ShapeWrite[] = plan.drops.map((id) => ({ id, drop: true }))
+/**
+ * The plan as the store writes it. `kept`: the shapes whose rows are to be stored; `stored`: those whose rows are, which
+ * this brings in line with `kept`, also where the plan itself does nothing.
+ */
+export function shapeWrites(base: Base, plan: Plan, kept: ReadonlySet<string>, stored: Set<string>): ShapeWrite[] {
+  const writes: ShapeWrite[] = []
+  const gone = new Set(plan.drops)
+  for (const id of [...stored]) {
+    if (kept.has(id) && !gone.has(id)) continue
+    stored.delete(id)
+    writes.push({ id, drop: true })
+  }
   for (const [id, { shape, described, reset, rows }] of plan.changes) {
-    writes.push({ id, drop: false, shape: described ? shape : null, reset, rows })
+    if (!kept.has(id)) continue
+    const isWhole = reset || stored.has(id)
+    // rows that were in memory alone until now
+    const all = isWhole ? rows : changedRows(base.shapes.get(id)?.rows, rows)
+    writes.push({ id, drop: false, shape: described || !isWhole ? shape : null, reset: reset || !isWhole, rows: all })
+    stored.add(id)
+  }
+  for (const [id, { rows, ...shape }] of base.shapes) {
+    if (!kept.has(id) || stored.has(id) || gone.has(id)) continue
+    writes.push({ id, drop: false, shape, reset: true, rows })
+    stored.add(id)
   }
   return writes
+}
+
+function changedRows(held: ReadonlyMap<string, WireRow> = new Map(), changes: ReadonlyMap<string, WireRow | null>) {
+  const rows = new Map<string, WireRow | null>(held)
+  for (const [key, row] of changes) rows.set(key, row)
+  return rows
 }
 
 /** Rows that a plan touched, by table name, then key text. */
 export type TouchedKeys = Map<string, Set<string>>
 
+/** The tables whose rows a plan touches. */
+export function tablesOf(base: Base, plan: Plan): string[] {
+  const shapes = [...plan.drops.map((id) => base.shapes.get(id)), ...[...plan.changes.values()].map(({ shape }) => shape)]
+  return [...new Set(shapes.flatMap((shape) => (shape ? [tableNameOf(shape.table)] : [])))]
+}
+
 /** Carries a plan out in memory, in one step, and tells which rows it touched. */
-export function carryOut(base: Base, plan: Plan): TouchedKeys {
+export function carryOut(base: Base, plan: Omit<Plan, 'acks'>): TouchedKeys {
   const touched: TouchedKeys = new Map()
   const touch = (shape: StoredShape, keys: Iterable<string>) => {
     const table = tableNameOf(shape.table)

@@ -3,7 +3,7 @@ import { Listeners } from './listeners'
 import { comparatorOf, type OrderBy } from './order'
 import { tableName } from './protocol'
 import type { Row } from './values'
-import type { View, ViewChanges } from './view'
+import type { RowChange, View, ViewChanges } from './view'
 
 /** What a live query asks for. `limit` counts rows. */
 export interface QueryDefinition<T> {
@@ -20,6 +20,9 @@ export interface LiveQuery<T> {
   /** Calls back once per commit or mutation that changed the list. */
   subscribe(callback: () => void): () => void
 }
+
+/** So many changed rows are merged into the list instead of being moved one by one. */
+const MANY = 100
 
 interface Entry {
   readonly key: string
@@ -80,11 +83,32 @@ export class LiveQueryState implements LiveQuery<Row> {
     this.seen = this.view.version
     const rows = changes.get(this.table)
     if (rows === undefined) return false
-    if (rows.size * 4 > this.view.rows(this.table).size) return this.rebuild()
+    if (rows.size * 2 > this.view.rows(this.table).size) return this.rebuild()
+    if (rows.size > MANY) return this.merge(rows)
     for (const [key, { before, after }] of rows) {
       if (before !== undefined && this.matches(before)) this.remove({ key, row: before })
       if (after !== undefined && this.matches(after)) this.insert({ key, row: after })
     }
+    return this.show()
+  }
+
+  /** Many rows at once: moving them one by one would move all the others each time. */
+  private merge(rows: ReadonlyMap<string, RowChange>): boolean {
+    const fresh: Entry[] = []
+    for (const [key, { after }] of rows) if (after !== undefined && this.matches(after)) fresh.push({ key, row: after })
+    fresh.sort(this.compare)
+    const merged: Entry[] = []
+    let at = 0
+    for (const entry of this.entries) {
+      if (rows.has(entry.key)) continue
+      for (let next = fresh[at]; next !== undefined && this.compare(next, entry) < 0; next = fresh[at]) {
+        merged.push(next)
+        at += 1
+      }
+      merged.push(entry)
+    }
+    for (; at < fresh.length; at += 1) merged.push(fresh[at] as Entry)
+    this.entries = merged
     return this.show()
   }
 

@@ -4,26 +4,16 @@
  */
 import type { Decision, MutationRequest, Op } from './protocol'
 import {
+  type DraftMutation,
   EMPTY_META,
-  lastNumber,
+  kindOf,
   numberAfter,
+  numbered,
   type RefusedMutation,
   type StoreContents,
   type StoredMeta,
   type StoredMutation,
 } from './store'
-import type { Json } from './values'
-
-/** The kind this version writes and shows. Other kinds are kept and sent, not shown. */
-export const KIND_OPS = 'ops'
-
-/** A mutation of this run that is not in the store yet: it has no number. */
-export interface DraftMutation {
-  readonly id: string
-  readonly name: string | null
-  readonly args: Json
-  readonly ops: readonly Op[]
-}
 
 /** What the view needs to know of a mutation. */
 export interface PendingMutation {
@@ -38,6 +28,14 @@ export interface OutboxWrite {
   readonly outboxRemove?: readonly number[]
   readonly refusedPut?: readonly RefusedMutation[]
   readonly refusedRemove?: readonly string[]
+}
+
+/** All that one page tells another of the outbox. */
+export interface OutboxContents {
+  readonly meta: StoredMeta
+  readonly entries: readonly StoredMutation[]
+  readonly refused: readonly RefusedMutation[]
+  readonly lastSeq: number
 }
 
 /** What acknowledgements decided: mutations that leave, and those among them that were refused. */
@@ -60,21 +58,23 @@ export class Outbox {
   refused: readonly RefusedMutation[] = []
   /** What the server may be told: the highest decided number that is known to be in the store. */
   confirmed = EMPTY_META.confirmed
-  /** never given twice in one run, or what was sent in this session could not be told from what was not */
-  private lastSeq = 0
+  /** the highest order number seen; never given twice in one run */
+  lastSeq = 0
 
   /** Takes over what a store holds; drafts stay. */
   load(contents: StoreContents): void {
     this.meta = contents.meta
     this.confirmed = contents.meta.confirmed
     this.entries = contents.outbox
+    const there = new Set(contents.outbox.map(({ id }) => id))
+    this.drafts = this.drafts.filter(({ id }) => !there.has(id))
     if (this.refused.length + contents.refused.length > 0) this.refused = contents.refused
     this.lastSeq = Math.max(this.lastSeq, contents.outbox.at(-1)?.seq ?? 0)
   }
 
   /** Everything undecided, in order. */
   pending(): PendingMutation[] {
-    return [...this.entries, ...this.drafts.map(({ ops }) => ({ kind: KIND_OPS, ops }))]
+    return [...this.entries, ...this.drafts.map(({ ops }) => ({ kind: kindOf(ops), ops }))]
   }
 
   /** How many are undecided. */
@@ -87,23 +87,42 @@ export class Outbox {
     this.drafts = [...this.drafts, draft]
   }
 
-  /** Numbers for the drafts there are now, to be written; `settle` with the result once they are. */
-  numberDrafts(): StoredMutation[] {
-    let n = lastNumber(this.meta, this.entries)
-    let seq = this.lastSeq
-    return this.drafts.map(({ id, name, args, ops }) => {
-      n = numberAfter(n)
-      seq += 1
-      return { seq, n, id, kind: KIND_OPS, name, args, ops }
-    })
+  /** The drafts as they are numbered where no store can do it. */
+  numberDrafts(drafts: readonly DraftMutation[]): StoredMutation[] {
+    return numbered(this.meta, this.entries, this.lastSeq, drafts)
   }
 
-  /** Drafts have become entries. */
-  settle(numbered: readonly StoredMutation[]): void {
-    const ids = new Set(numbered.map(({ id }) => id))
-    this.lastSeq = numbered.at(-1)?.seq ?? this.lastSeq
+  /**
+   * Takes mutations that are in the store: drafts of this page, or other pages' mutations. Where order matters, in the
+   * page that sends, the caller gives all behind `lastSeq`. True when some were new.
+   */
+  take(stored: readonly StoredMutation[]): boolean {
+    const known = new Set(this.entries.map(({ id }) => id))
+    const fresh = stored.filter(({ id }) => !known.has(id))
+    if (fresh.length === 0) return false
+    const ids = new Set(fresh.map(({ id }) => id))
+    this.lastSeq = Math.max(this.lastSeq, ...fresh.map(({ seq }) => seq))
     this.drafts = this.drafts.filter(({ id }) => !ids.has(id))
-    this.entries = [...this.entries, ...numbered]
+    this.entries = [...this.entries, ...fresh].sort((a, b) => a.seq - b.seq)
+    return true
+  }
+
+  /** Those of them that are drafts still: the others are here already, or decided even. */
+  ofDrafts(stored: readonly StoredMutation[]): StoredMutation[] {
+    const drafts = new Set(this.drafts.map(({ id }) => id))
+    return stored.filter(({ id }) => drafts.has(id))
+  }
+
+  /** Everything, for another page. */
+  contents(): OutboxContents {
+    return { meta: this.meta, entries: this.entries, refused: this.refused, lastSeq: this.lastSeq }
+  }
+
+  /** Takes everything over from the page that sends; drafts stay. */
+  takeContents({ meta, entries, refused, lastSeq }: OutboxContents): void {
+    const there = new Set(entries.map(({ id }) => id))
+    this.drafts = this.drafts.filter(({ id }) => !there.has(id))
+    Object.assign(this, { meta, entries, refused, lastSeq, confirmed: meta.confirmed })
   }
 
   /** What these decisions would do. Decisions on mutations that are not here (decided before) are passed over. */
@@ -127,16 +146,6 @@ export class Outbox {
       }
     }
     return { meta: { ...this.meta, confirmed }, gone, refused, decisions: told }
-  }
-
-  /** Carries out what was decided, with the cursor it came with. `isStored`: a restart would not bring it back. */
-  carryOut({ meta, gone, refused }: Decided, cursor: string, isStored: boolean): void {
-    const seqs = new Set(gone.map(({ seq }) => seq))
-    this.meta = { ...meta, cursor }
-    if (isStored) this.confirmed = meta.confirmed
-    if (gone.length === 0) return
-    this.entries = this.entries.filter(({ seq }) => !seqs.has(seq))
-    if (refused.length > 0) this.refused = [...this.refused, ...refused]
   }
 
   /** The client id that a join was answered with. Null when nothing changes. */
@@ -196,15 +205,17 @@ export class Outbox {
     return { ...this.numberFrom(before, this.entries.slice(at + 1), this.meta), outboxRemove: [entry.seq] }
   }
 
-  /** Carries out a write that this outbox proposed. */
-  carryOutWrite(write: OutboxWrite, isStored: boolean): void {
+  /** Carries out a write that this outbox proposed. `isStored`: a restart would not bring back what it removed. */
+  carryOut(write: OutboxWrite, isStored: boolean): void {
     const put = new Map((write.outboxPut ?? []).map((entry) => [entry.seq, entry]))
     const gone = new Set(write.outboxRemove ?? [])
     const dismissed = new Set(write.refusedRemove ?? [])
     this.meta = write.meta
     if (isStored || BigInt(this.confirmed) > BigInt(write.meta.confirmed)) this.confirmed = write.meta.confirmed
-    this.entries = this.entries.filter(({ seq }) => !gone.has(seq)).map((entry) => put.get(entry.seq) ?? entry)
-    if (dismissed.size === 0 && !write.refusedPut) return
+    if (put.size + gone.size > 0) {
+      this.entries = this.entries.filter(({ seq }) => !gone.has(seq)).map((entry) => put.get(entry.seq) ?? entry)
+    }
+    if (dismissed.size === 0 && !write.refusedPut?.length) return
     this.refused = [...this.refused.filter(({ id }) => !dismissed.has(id)), ...(write.refusedPut ?? [])]
   }
 

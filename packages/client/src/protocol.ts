@@ -13,8 +13,15 @@ export const CAPABILITIES: readonly string[] = ['widen']
 /** The one topic. */
 export const TOPIC = 'sync'
 
-/** A shape's definition as the application gives it. `columns` null or absent means all. */
+/** `sync`: the rows are stored and resumed after a reload; `live`: they are in memory while somebody looks. */
+export type ShapeKeeping = 'sync' | 'live'
+
+/**
+ * A shape's definition as the application gives it. `columns` null or absent means all; `keep` is no part of what the
+ * shape is, and `sync` unless said otherwise.
+ */
 export interface ShapeDefinition {
+  readonly keep?: ShapeKeeping
   readonly table: string
   readonly scope?: Readonly<Record<string, string | number | boolean>> | null
   readonly columns?: readonly string[] | null
@@ -73,8 +80,14 @@ export type Op =
       readonly table: string
       readonly key: Readonly<Record<string, Json>>
       readonly set: Readonly<Record<string, Json>>
+      readonly if?: Readonly<Record<string, Json>>
     }
-  | { readonly op: 'delete'; readonly table: string; readonly key: Readonly<Record<string, Json>> }
+  | {
+      readonly op: 'delete'
+      readonly table: string
+      readonly key: Readonly<Record<string, Json>>
+      readonly if?: Readonly<Record<string, Json>>
+    }
 
 /** MUTATION of the protocol. */
 export interface MutationRequest {

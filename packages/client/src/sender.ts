@@ -3,12 +3,17 @@
  * A message is answered when it was taken; what became of it arrives as an `ack` (see `apply`).
  */
 import type { Reply } from './channel'
+import { bytesOf, MESSAGE_BYTES } from './mutation'
 import { type Outbox, type OutboxWrite, toRequest } from './outbox'
 import { type ProtocolErrorBody, readError } from './protocol'
+import type { StoredMutation } from './store'
 import type { Timers } from './timers'
 
 /** Mutations in one message: keeps a message of a long offline time from becoming a wall. */
 export const MUTATIONS_PER_MESSAGE = 50
+
+/** Bytes of mutations in one message: half of what it may hold. */
+export const BATCH_BYTES = MESSAGE_BYTES / 2
 
 /** The pause after `busy` and after an answer that never came, in milliseconds. */
 export const BUSY_PAUSE_MS = 1000
@@ -112,7 +117,7 @@ export class Sender {
     const isHeld = this.renumberTo !== null || outbox.meta.unknown !== null
     const blocked = isHeld || this.inFlight || this.halted !== null || this.cancelPause !== null
     if (!this.active || blocked) return
-    const batch = outbox.entries.filter(({ seq }) => seq > this.sentSeq).slice(0, this.perMessage)
+    const batch = this.next(outbox.entries)
     const last = batch[batch.length - 1]
     if (last === undefined) return
     this.inFlight = true
@@ -125,6 +130,19 @@ export class Sender {
       else if (reply.status === 'timeout') this.pause()
       else this.failed(readError(reply.response), batch.map(({ id }) => id))
     })
+  }
+
+  /** What goes into the next message: so many, and not more than it may hold. */
+  private next(entries: readonly StoredMutation[]): StoredMutation[] {
+    const batch: StoredMutation[] = []
+    let bytes = 0
+    for (const entry of entries) {
+      if (entry.seq <= this.sentSeq) continue
+      bytes += bytesOf(toRequest(entry)) + 1
+      if (batch.length > 0 && (batch.length === this.perMessage || bytes > BATCH_BYTES)) break
+      batch.push(entry)
+    }
+    return batch
   }
 
   private taken(seq: number): void {

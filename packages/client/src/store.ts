@@ -86,10 +86,15 @@ export function renumberInto(
     })
 }
 
-/** Everything in one store. `database` is the server's database id, null as long as no server has been met. */
+/**
+ * Everything in one store. `database`: the server's database id, null as long as no server has been met. `revision`
+ * counts the writes that changed rows or cursor. `damaged`: what could not be read and was left out, in words.
+ */
 export interface StoreContents {
   readonly database: string | null
   readonly meta: StoredMeta
+  readonly revision: number
+  readonly damaged: readonly string[]
   readonly shapes: readonly StoredShape[]
   /** by shape id, then by key text */
   readonly rows: ReadonlyMap<string, Map<string, WireRow>>
@@ -123,18 +128,89 @@ export interface StoreWrite {
   readonly forgetShapes?: true
 }
 
-/** A durable place for one (URL, subject). All promises reject with the platform's error. */
+/** A mutation of this run that is not in a store yet: it has no number. */
+export interface DraftMutation {
+  readonly id: string
+  readonly name: string | null
+  readonly args: Json
+  readonly ops: readonly Op[]
+}
+
+/** The kinds this version writes and shows; others are kept and sent, not shown. The second: operations with `if`. */
+export const KIND_OPS = 'ops'
+export const KIND_CONDITIONAL = 'ops_if'
+
+/** The kind of a mutation with these operations. A node that knows no conditions refuses the kind by name. */
+export function kindOf(ops: readonly Op[]): string {
+  return ops.some((op) => op.op !== 'insert' && op.if !== undefined) ? KIND_CONDITIONAL : KIND_OPS
+}
+
+/** Drafts with the numbers and the order that follow from what is there. `lastSeq`: the highest ever given here. */
+export function numbered(meta: StoredMeta, outbox: readonly StoredMutation[], lastSeq: number, drafts: readonly DraftMutation[]): StoredMutation[] {
+  let n = lastNumber(meta, outbox)
+  let seq = Math.max(lastSeq, outbox.at(-1)?.seq ?? 0)
+  return drafts.map(({ id, name, args, ops }) => {
+    n = numberAfter(n)
+    seq += 1
+    return { seq, n, id, kind: kindOf(ops), name, args, ops }
+  })
+}
+
+/** Another page leads now: nothing was written, and this page must neither write nor send until it leads again. */
+export class DeposedError extends Error {
+  override name = 'DeposedError'
+}
+
+/** The outbox has moved to another place: nothing was written, and the store has to be opened again. */
+export class MovedError extends Error {
+  override name = 'MovedError'
+}
+
+/**
+ * What a store may tell by itself. `blocked`: another page keeps it from being opened; `lost`: the browser threw it away;
+ * `replaced`: a newer version of the application took it over; `wiped`: another page signed out.
+ */
+export type StoreEvent = 'blocked' | 'unblocked' | 'lost' | 'replaced' | 'wiped'
+
+/**
+ * A durable place for one (URL, subject), which several pages may have open. One of them leads: `lead` raises an epoch
+ * that every later transaction of a leader finds unchanged, or else writes nothing and throws DeposedError. Everybody
+ * may append to the outbox. All promises reject with the platform's error.
+ */
 export interface Store {
+  /** What pages that share this place call it; null when no other page can open it, or it is not open. */
+  readonly place: string | null
+  /** The epoch under which this page led last; 0 before. */
+  readonly epoch: number
+  /** Set by whoever wants to hear. */
+  onEvent: (event: StoreEvent) => void
   /** Opens what is kept for this URL and subject; works without a network. */
   open(url: string, subject: string): Promise<StoreContents>
+  /** Makes this page the leader and reads all there is; `rows` is empty when `revision` is that of the store. */
+  lead(revision: number | null): Promise<StoreContents>
+  /** Whether this page leads still. */
+  isLeader(): Promise<boolean>
   /**
    * The server said which database it is. The same as before: null. The first answer ever: outbox and refusals move
    * into that database's place, whose contents are returned. Another one: its own place is opened and returned, and
-   * everything of the old one stays where it is.
+   * everything of the old one stays where it is. Nobody leads the place that was opened.
    */
   adopt(database: string): Promise<StoreContents | null>
-  /** One transaction: all of it or none. */
+  /** Numbers drafts and stores them, strictly durable. For every page. */
+  append(drafts: readonly DraftMutation[]): Promise<StoredMutation[]>
+  /** The mutations behind this one, whichever page appended them. */
+  outboxAfter(seq: number): Promise<readonly StoredMutation[]>
+  /** One strict transaction: hands over the mutations behind this one, and writes what is made of it. For the leader. */
+  change(seq: number, propose: (tail: readonly StoredMutation[]) => StoreWrite | null): Promise<void>
+  /** One transaction: all of it or none. For the leader. */
   write(write: StoreWrite): Promise<void>
+  /** Whether reading it back would be quicker after `compact`. */
+  readonly isScattered: boolean
+  /** Writes rows anew where that helps; `rows` are those of the stored shapes as they are. For the leader. */
+  compact(rows: (shape: string) => ReadonlyMap<string, WireRow> | undefined): Promise<void>
+  /** Deletes all of this URL and subject; the store is closed then. */
+  wipe(): Promise<void>
   /** Releases what is held; the contents stay. */
   close(): Promise<void>
 }
+

@@ -1,157 +1,95 @@
 /**
- * The store in IndexedDB. One database per (database id, subject) with a fixed set of object stores; a tiny directory
- * database tells which one belongs to a URL, so that everything opens without a network.
- *
- * Rows of a shape lie in chunks of JSON text (writing 10,000 rows one record each takes 40 times as long), with single
- * rows that changed since as records beside them: the record wins, `null` in it means removed.
+ * The store in IndexedDB. One database per (database id, subject), which all pages of the profile share, with a fixed
+ * set of object stores; a tiny directory database tells which one belongs to a URL. `idb_rows` has the layout of rows.
  */
-import { type DBSchema, type IDBPDatabase, type IDBPTransaction, openDB } from 'idb'
-import { nextSlot, type SlotHold } from './slots'
+import type { IDBPDatabase, IDBPTransaction } from 'idb'
+import { foldRows, Logs, readRows, writeRows } from './idb_rows'
+import { believedMeta, inDirectory, isMutation, isShape, type LeadRecord, NOBODY, openPlace, type Schema, STORES } from './idb_schema'
 import {
+  DeposedError,
+  type DraftMutation,
   EMPTY_META,
+  MovedError,
+  numbered,
   type RefusedMutation,
   renumberInto,
-  type ShapeWrite,
   type Store,
   type StoreContents,
-  type StoredMeta,
   type StoredMutation,
-  type StoredShape,
+  type StoreEvent,
   type StoreWrite,
 } from './store'
 import type { WireRow } from './values'
 
-/** Rows in one chunk. */
-const CHUNK_ROWS = 250
-/** So many single-row records, and more than half of the shape's rows, are folded into chunks on opening. */
-const FOLD_AT_RECORDS = 500
-
-const CHUNK = 0
-const SINGLE = 1
-type RowsKey = [shape: string, kind: typeof CHUNK | typeof SINGLE, name: number | string]
-
-interface Schema extends DBSchema {
-  meta: { key: 'meta'; value: StoredMeta }
-  shapes: { key: string; value: StoredShape }
-  rows: { key: RowsKey; value: string }
-  outbox: { key: number; value: StoredMutation }
-  refused: { key: string; value: RefusedMutation }
-}
-
-interface Directory extends DBSchema {
-  databases: { key: string; value: string }
-}
-
-const STORES = ['meta', 'shapes', 'rows', 'outbox', 'refused'] as const
-type Writing = IDBPTransaction<Schema, (typeof STORES)[number][], 'readwrite'>
+type Name = (typeof STORES)[number]
+type Writing = IDBPTransaction<Schema, Name[], 'readwrite'>
+type Place = IDBPDatabase<Schema>
 
 interface Opened {
   readonly database: string | null
-  readonly slot: SlotHold
-  readonly idb: IDBPDatabase<Schema>
+  readonly name: string
+  readonly idb: Place
 }
 
-function rowsOf(shape: string): IDBKeyRange {
-  // arrays sort after text and numbers, so [shape, []] closes the range
-  return IDBKeyRange.bound([shape], [shape, []])
+/** An outbox record that cannot be sent: the application is to be told of it, and it blocks nothing. */
+function refusalOf(stored: unknown, at: number): RefusedMutation {
+  const id = (stored as { id?: unknown } | null)?.id
+  const message = 'the local store holds this change in a form that cannot be read'
+  return { id: typeof id === 'string' ? id : `unreadable ${at}`, name: null, args: null, ops: [], code: 'damaged', message }
 }
 
-async function openSchema(name: string): Promise<IDBPDatabase<Schema>> {
-  const idb = await openDB<Schema>(name, 1, {
-    upgrade(db) {
-      db.createObjectStore('meta')
-      db.createObjectStore('shapes', { keyPath: 'id' })
-      db.createObjectStore('rows')
-      db.createObjectStore('outbox', { keyPath: 'seq' })
-      db.createObjectStore('refused', { keyPath: 'id' })
-    },
-    // a newer version of the application waits in another tab: let it pass, writes here fail and say so
-    blocking: () => idb.close(),
-  })
-  return idb
-}
-
-async function inDirectory<T>(use: (db: IDBPDatabase<Directory>) => Promise<T>): Promise<T> {
-  const db = await openDB<Directory>('lockstep', 1, { upgrade: (fresh) => void fresh.createObjectStore('databases') })
-  try {
-    return await use(db)
-  } finally {
-    db.close()
-  }
-}
-
-function readRows(keys: readonly RowsKey[], values: readonly string[]) {
-  const rows = new Map<string, Map<string, WireRow>>()
-  const singles = new Map<string, number>()
-  // key order puts a shape's chunks before its single rows
-  keys.forEach(([shape, kind, name], at) => {
-    const held = rows.get(shape) ?? new Map<string, WireRow>()
-    rows.set(shape, held)
-    const value: unknown = JSON.parse(values[at] as string)
-    if (kind === CHUNK) {
-      for (const [key, row] of value as [string, WireRow][]) held.set(key, row)
-      return
-    }
-    singles.set(shape, (singles.get(shape) ?? 0) + 1)
-    if (value === null) held.delete(String(name))
-    else held.set(String(name), value as WireRow)
-  })
-  return { rows, singles }
-}
-
-async function readContents(opened: Opened): Promise<StoreContents> {
-  const tx = opened.idb.transaction([...STORES], 'readonly')
+/** Reads all there is, or all but the rows. */
+async function readAll(tx: IDBPTransaction<Schema, Name[], 'readonly' | 'readwrite'>, database: string | null, logs: Logs, revision: number | null) {
+  const lead = (await tx.objectStore('lead').get('lead')) ?? NOBODY
+  const isSame = revision === lead.revision
   const rowsStore = tx.objectStore('rows')
-  const [meta, shapes, keys, values, outbox, refused] = await Promise.all([
+  const [meta, shapes, keys, texts, outbox, outboxKeys, refused] = await Promise.all([
     tx.objectStore('meta').get('meta'),
     tx.objectStore('shapes').getAll(),
-    rowsStore.getAllKeys(),
-    rowsStore.getAll(),
+    isSame ? [] : rowsStore.getAllKeys(),
+    isSame ? [] : rowsStore.getAll(),
     tx.objectStore('outbox').getAll(),
+    tx.objectStore('outbox').getAllKeys(),
     tx.objectStore('refused').getAll(),
-    tx.done,
   ])
-  const { rows, singles } = readRows(keys, values)
-  for (const { id } of shapes) if (!rows.has(id)) rows.set(id, new Map())
-  const fold = [...singles].filter(([id, count]) => count >= FOLD_AT_RECORDS && count * 2 > (rows.get(id)?.size ?? 0))
-  if (fold.length > 0) {
-    const folded = fold.map(([id]) => ({ id, drop: false as const, shape: null, reset: true, rows: rows.get(id) ?? new Map() }))
-    await writeAll(opened.idb, { durability: 'relaxed', shapes: folded })
+  const described = shapes.filter(isShape)
+  const { rows, damaged } = isSame ? { rows: new Map(), damaged: new Set<string>() } : readRows(described, keys, texts, logs)
+  for (const shape of shapes) if (!isShape(shape)) damaged.add((shape as { id: string }).id)
+  const believed = believedMeta(meta)
+  // what is held without a cursor cannot be resumed
+  const held = believed === null ? [] : described.filter(({ id }) => !damaged.has(id))
+  const unreadable = outboxKeys.filter((_, at) => !isMutation(outbox[at]))
+  const words = [
+    ...(believed === null ? ['the cursor'] : []),
+    ...(damaged.size > 0 ? [`rows of ${damaged.size} shape${damaged.size === 1 ? '' : 's'}`] : []),
+    ...(unreadable.length > 0 ? [`${unreadable.length} unsent change${unreadable.length === 1 ? '' : 's'}`] : []),
+  ]
+  const contents: StoreContents = {
+    database,
+    meta: believed ?? EMPTY_META,
+    revision: lead.revision,
+    damaged: words,
+    shapes: held,
+    rows: new Map(held.flatMap(({ id }) => (isSame ? [] : [[id, rows.get(id) ?? new Map()] as const]))),
+    outbox: outbox.filter(isMutation),
+    refused: [...refused, ...unreadable.map((key) => refusalOf(outbox[outboxKeys.indexOf(key)], key))],
   }
-  return { database: opened.database, meta: meta ?? EMPTY_META, shapes, rows, outbox, refused }
+  return { lead, contents, damaged: believed === null ? new Set(shapes.map(({ id }) => id)) : damaged, unreadable }
 }
 
-function writeShape(tx: Writing, change: ShapeWrite, requests: Promise<unknown>[]): void {
-  const rows = tx.objectStore('rows')
-  if (change.drop) {
-    requests.push(tx.objectStore('shapes').delete(change.id), rows.delete(rowsOf(change.id)))
-    return
-  }
-  if (change.shape !== null) requests.push(tx.objectStore('shapes').put(change.shape))
-  if (!change.reset) {
-    for (const [key, row] of change.rows) requests.push(rows.put(JSON.stringify(row), [change.id, SINGLE, key]))
-    return
-  }
-  requests.push(rows.delete(rowsOf(change.id)))
-  const kept = [...change.rows].filter(([, row]) => row !== null)
-  for (let from = 0; from < kept.length; from += CHUNK_ROWS) {
-    const chunk = JSON.stringify(kept.slice(from, from + CHUNK_ROWS))
-    requests.push(rows.put(chunk, [change.id, CHUNK, from / CHUNK_ROWS]))
-  }
-}
-
-/** One transaction; nothing but its own requests is waited for, or IndexedDB would commit it half-way. */
-async function writeAll(idb: IDBPDatabase<Schema>, write: StoreWrite): Promise<void> {
-  const tx: Writing = idb.transaction([...STORES], 'readwrite', { durability: write.durability })
+/** The one transaction of a page that leads, or none at all. */
+async function inLead(
+  opened: Opened,
+  epoch: number,
+  durability: StoreWrite['durability'],
+  work: (tx: Writing, lead: LeadRecord, requests: Promise<unknown>[]) => void,
+): Promise<void> {
+  const tx: Writing = opened.idb.transaction([...STORES], 'readwrite', { durability })
   const requests: Promise<unknown>[] = []
   try {
-    if (write.forgetShapes) requests.push(tx.objectStore('shapes').clear(), tx.objectStore('rows').clear())
-    for (const change of write.shapes ?? []) writeShape(tx, change, requests)
-    if (write.meta) requests.push(tx.objectStore('meta').put(write.meta, 'meta'))
-    for (const mutation of write.outboxPut ?? []) requests.push(tx.objectStore('outbox').put(mutation))
-    for (const seq of write.outboxRemove ?? []) requests.push(tx.objectStore('outbox').delete(seq))
-    for (const refused of write.refusedPut ?? []) requests.push(tx.objectStore('refused').put(refused))
-    for (const id of write.refusedRemove ?? []) requests.push(tx.objectStore('refused').delete(id))
+    const lead = (await tx.objectStore('lead').get('lead')) ?? NOBODY
+    if (lead.epoch !== epoch) throw new DeposedError('another page leads')
+    work(tx, lead, requests)
   } catch (error) {
     // a value that cannot be stored throws at once; without the abort the first half would be kept
     await Promise.allSettled([...requests, abort(tx)])
@@ -165,49 +103,200 @@ function abort(tx: Writing): Promise<void> {
   return tx.done
 }
 
+/** Adds each request to `requests` as it is made. */
+function writeAll(tx: Writing, write: StoreWrite, lead: LeadRecord, logs: Logs, requests: Promise<unknown>[]): void {
+  const revision = lead.revision + 1
+  if (write.shapes || write.forgetShapes) requests.push(tx.objectStore('lead').put({ ...lead, revision }, 'lead'))
+  if (write.forgetShapes) {
+    requests.push(tx.objectStore('shapes').clear(), tx.objectStore('rows').clear())
+    logs.clear()
+  }
+  for (const change of write.shapes ?? []) {
+    if (change.drop) requests.push(tx.objectStore('shapes').delete(change.id))
+    else if (change.shape !== null) requests.push(tx.objectStore('shapes').put(change.shape))
+    writeRows(tx.objectStore('rows'), change, revision, logs, requests)
+  }
+  if (write.meta) requests.push(tx.objectStore('meta').put(write.meta, 'meta'))
+  for (const mutation of write.outboxPut ?? []) requests.push(tx.objectStore('outbox').put(mutation))
+  for (const seq of write.outboxRemove ?? []) requests.push(tx.objectStore('outbox').delete(seq))
+  for (const refused of write.refusedPut ?? []) requests.push(tx.objectStore('refused').put(refused))
+  for (const id of write.refusedRemove ?? []) requests.push(tx.objectStore('refused').delete(id))
+}
+
+/** Appends in a transaction of its own, whoever leads. */
+async function appendTo(
+  place: Place,
+  make: (meta: StoreContents['meta'], outbox: readonly StoredMutation[], lastSeq: number) => StoredMutation[],
+  refused: readonly RefusedMutation[] = [],
+): Promise<StoredMutation[]> {
+  const tx = place.transaction(['meta', 'lead', 'outbox', 'refused'], 'readwrite', { durability: 'strict' })
+  const [meta, lead = NOBODY, outbox] = await Promise.all([
+    tx.objectStore('meta').get('meta'),
+    tx.objectStore('lead').get('lead'),
+    tx.objectStore('outbox').getAll(),
+  ])
+  if (lead.moved) {
+    tx.abort()
+    await tx.done.catch(() => undefined)
+    throw new MovedError('the outbox has moved')
+  }
+  const fresh = make(believedMeta(meta) ?? EMPTY_META, outbox.filter(isMutation), lead.lastSeq)
+  const lastSeq = fresh.at(-1)?.seq ?? lead.lastSeq
+  await Promise.all([
+    ...fresh.map((mutation) => tx.objectStore('outbox').put(mutation)),
+    ...refused.map((one) => tx.objectStore('refused').put(one)),
+    tx.objectStore('lead').put({ ...lead, lastSeq }, 'lead'),
+    tx.done,
+  ])
+  return fresh
+}
+
 class IdbStore implements Store {
+  onEvent: (event: StoreEvent) => void = () => undefined
   private url = ''
   private subject = ''
   private opened: Opened | null = null
+  epoch = 0
+  /** never led under an epoch twice, not even when the record of it is gone */
+  private highest = 0
+  private readonly logs = new Logs()
+
+  get place(): string | null {
+    return this.opened?.name ?? null
+  }
+
+  get isScattered(): boolean {
+    return this.opened !== null && this.logs.isLong
+  }
 
   async open(url: string, subject: string): Promise<StoreContents> {
     this.url = url
     this.subject = subject
+    this.opened?.idb.close()
     const database = await inDirectory((db) => db.get('databases', this.directoryKey()))
-    this.opened = await this.openPlace(database ?? null)
-    return readContents(this.opened)
+    this.opened = await this.openFor(database ?? null)
+    return this.read()
+  }
+
+  async lead(revision: number | null): Promise<StoreContents> {
+    const { idb, database } = this.isOpen()
+    const named = await inDirectory((db) => db.get('databases', this.directoryKey()))
+    if ((named ?? null) !== database) throw new MovedError('the store has moved')
+    const tx: Writing = idb.transaction([...STORES], 'readwrite', { durability: 'relaxed' })
+    const { lead, contents, damaged, unreadable } = await readAll(tx, database, this.logs, revision)
+    const epoch = Math.max(lead.epoch, this.highest) + 1
+    const repairs: Promise<unknown>[] = []
+    const repair = {
+      durability: 'relaxed' as const,
+      ...(damaged.size > 0 ? { shapes: [...damaged].map((id) => ({ id, drop: true as const })) } : {}),
+      outboxRemove: unreadable,
+      refusedPut: contents.refused.filter(({ code }) => code === 'damaged'),
+    }
+    writeAll(tx, repair, lead, this.logs, repairs)
+    const last = Math.max(lead.lastSeq, contents.outbox.at(-1)?.seq ?? 0, ...unreadable)
+    await Promise.all([...repairs, tx.objectStore('lead').put({ ...lead, epoch, lastSeq: last, moved: false }, 'lead'), tx.done])
+    this.epoch = this.highest = epoch
+    return contents
+  }
+
+  async isLeader(): Promise<boolean> {
+    return (await this.isOpen().idb.get('lead', 'lead'))?.epoch === this.epoch
   }
 
   async adopt(database: string): Promise<StoreContents | null> {
     const old = this.isOpen()
     if (old.database === database) return null
-    const next = await this.openPlace(database)
-    const moving = old.database === null ? await readContents(old) : null
-    if (moving !== null) {
-      const there = await readContents(next)
-      const outboxPut = renumberInto(there.meta, there.outbox, moving.outbox)
-      await writeAll(next.idb, { durability: 'strict', outboxPut, refusedPut: moving.refused })
-    }
+    const next = await this.openFor(database)
+    if (old.database === null) await this.move(old, next)
     await inDirectory((db) => db.put('databases', database, this.directoryKey()))
     // only now: a crash before this line leaves a second copy that the directory no longer leads to
-    if (moving !== null) {
-      const outboxRemove = moving.outbox.map(({ seq }) => seq)
-      await writeAll(old.idb, { durability: 'strict', outboxRemove, refusedRemove: moving.refused.map(({ id }) => id) })
+    if (old.database === null) {
+      await inLead(old, this.epoch, 'strict', (tx, _, requests) => {
+        requests.push(tx.objectStore('outbox').clear(), tx.objectStore('refused').clear())
+      })
     }
     old.idb.close()
-    old.slot.release()
     this.opened = next
-    return readContents(next)
+    this.epoch = 0
+    return this.read()
+  }
+
+  async append(drafts: readonly DraftMutation[]): Promise<StoredMutation[]> {
+    return appendTo(this.isOpen().idb, (meta, outbox, lastSeq) => numbered(meta, outbox, lastSeq, drafts))
+  }
+
+  async outboxAfter(seq: number): Promise<readonly StoredMutation[]> {
+    return (await this.isOpen().idb.getAll('outbox', IDBKeyRange.lowerBound(seq, true))).filter(isMutation)
+  }
+
+  async change(seq: number, propose: (tail: readonly StoredMutation[]) => StoreWrite | null): Promise<void> {
+    const { idb } = this.isOpen()
+    const tx: Writing = idb.transaction([...STORES], 'readwrite', { durability: 'strict' })
+    const requests: Promise<unknown>[] = []
+    try {
+      const [lead = NOBODY, tail] = await Promise.all([
+        tx.objectStore('lead').get('lead'),
+        tx.objectStore('outbox').getAll(IDBKeyRange.lowerBound(seq, true)),
+      ])
+      if (lead.epoch !== this.epoch) throw new DeposedError('another page leads')
+      const write = propose(tail.filter(isMutation))
+      if (write !== null) writeAll(tx, write, lead, this.logs, requests)
+    } catch (error) {
+      await Promise.allSettled([...requests, abort(tx)])
+      throw error
+    }
+    await Promise.all([...requests, tx.done])
   }
 
   async write(write: StoreWrite): Promise<void> {
-    await writeAll(this.isOpen().idb, write)
+    await inLead(this.isOpen(), this.epoch, write.durability, (tx, lead, requests) => writeAll(tx, write, lead, this.logs, requests))
+  }
+
+  async compact(rows: (shape: string) => ReadonlyMap<string, WireRow> | undefined): Promise<void> {
+    for (const id of this.logs.long((shape) => rows(shape)?.size ?? 0)) {
+      const held = rows(id)
+      if (held === undefined) continue
+      await inLead(this.isOpen(), this.epoch, 'relaxed', (tx, _, requests) => {
+        requests.push(foldRows(tx.objectStore('rows'), id, held, this.logs))
+      })
+    }
+  }
+
+  async wipe(): Promise<void> {
+    const { database } = this.isOpen()
+    await this.close()
+    await inDirectory((db) => db.delete('databases', this.directoryKey()))
+    const names = [this.nameOf(null), ...(database === null ? [] : [this.nameOf(database)])]
+    await Promise.all(names.map(deleteDatabase))
   }
 
   async close(): Promise<void> {
     this.opened?.idb.close()
-    this.opened?.slot.release()
     this.opened = null
+  }
+
+  /** The outbox goes behind what the other place holds; nobody can append to the old one any more. */
+  private async move(old: Opened, next: Opened): Promise<void> {
+    await inLead(old, this.epoch, 'strict', (tx, lead, requests) => {
+      requests.push(tx.objectStore('lead').put({ ...lead, moved: true }, 'lead'))
+    })
+    const [outbox, refused] = await Promise.all([old.idb.getAll('outbox'), old.idb.getAll('refused')])
+    if (outbox.length + refused.length === 0) return
+    await appendTo(
+      next.idb,
+      (meta, there, lastSeq) => {
+        const from = lastSeq - (there.at(-1)?.seq ?? 0)
+        return renumberInto(meta, there, outbox.filter(isMutation)).map((one) => ({ ...one, seq: one.seq + Math.max(0, from) }))
+      },
+      refused,
+    )
+  }
+
+  private async read(): Promise<StoreContents> {
+    const { idb, database } = this.isOpen()
+    const tx = idb.transaction([...STORES], 'readonly')
+    const [{ contents }] = await Promise.all([readAll(tx, database, this.logs, null), tx.done])
+    return contents
   }
 
   private isOpen(): Opened {
@@ -219,16 +308,27 @@ class IdbStore implements Store {
     return JSON.stringify([this.url, this.subject])
   }
 
-  private async openPlace(database: string | null): Promise<Opened> {
-    const name = JSON.stringify(database === null ? ['url', this.url, this.subject] : ['database', database, this.subject])
-    const slot = await nextSlot(`lockstep ${name}`)
-    try {
-      return { database, slot, idb: await openSchema(slot.name) }
-    } catch (error) {
-      slot.release()
-      throw error
-    }
+  private nameOf(database: string | null): string {
+    return `lockstep ${JSON.stringify(database === null ? ['url', this.url, this.subject] : ['database', database, this.subject])}`
   }
+
+  private async openFor(database: string | null): Promise<Opened> {
+    const name = this.nameOf(database)
+    const idb = await openPlace(name, (event) => {
+      // of a place that was left nobody needs to hear
+      if (event === 'blocked' || event === 'unblocked' || this.opened?.name === name) this.onEvent(event)
+    })
+    return { database, name, idb }
+  }
+}
+
+function deleteDatabase(name: string): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const request = indexedDB.deleteDatabase(name)
+    request.onsuccess = () => resolve()
+    request.onerror = () => reject(request.error)
+    // other pages let go when they hear of it; the request waits for them
+  })
 }
 
 /** A new store in this origin's IndexedDB. Rejects where there is none; the client then goes on in memory. */

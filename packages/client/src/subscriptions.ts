@@ -1,7 +1,7 @@
 /** What the application asked for: one entry per definition, shared and counted. */
 import type { Base, TouchedKeys } from './apply'
 import { Listeners } from './listeners'
-import { definitionId, type ProtocolErrorBody, type ShapeDefinition, tableNameOf } from './protocol'
+import { definitionId, type ProtocolErrorBody, type ShapeDefinition, type ShapeKeeping, tableNameOf } from './protocol'
 import type { ActiveShape } from './view'
 
 /** `pending` until rows are held, `error` when the server refused the shape. */
@@ -22,6 +22,12 @@ export interface Subscription {
   subscribe(callback: () => void): () => void
 }
 
+/** The node does not give out this shape. */
+export interface ShapeRefusal {
+  readonly id: string
+  readonly error: { readonly code: string; readonly message: string }
+}
+
 /** A refusal as an Error, with the server's code. */
 export class ShapeRefusedError extends Error {
   override name = 'ShapeRefusedError'
@@ -40,7 +46,12 @@ const LIVE: SubscriptionSnapshot = { state: 'live' }
 export class SubscriptionEntry {
   readonly listeners = new Listeners()
   readonly ready: Promise<void>
-  count = 0
+  /** interests of this page, by how they want it kept */
+  readonly counts: Record<ShapeKeeping, number> = { sync: 0, live: 0 }
+  /** what other pages want, for which this one speaks to the node */
+  readonly others = new Map<string, ShapeKeeping>()
+  /** whether this page shows its rows */
+  isShown = false
   snapshot = PENDING
   private resolve!: () => void
   private reject!: (error: Error) => void
@@ -58,6 +69,16 @@ export class SubscriptionEntry {
     this.ready.catch(() => undefined)
   }
 
+  /** How many interests of this page there are. */
+  get count(): number {
+    return this.counts.sync + this.counts.live
+  }
+
+  /** Whether anybody wants its rows to be stored. */
+  get isSync(): boolean {
+    return this.counts.sync > 0 || [...this.others.values()].includes('sync')
+  }
+
   /** Takes a state; true when it is another one. */
   become(next: SubscriptionSnapshot): boolean {
     if (next.state === 'live') this.resolve()
@@ -73,15 +94,38 @@ export class Subscriptions {
   private readonly entries = new Map<string, SubscriptionEntry>()
   private refs = 0
 
-  /** Adds an interest; `isNew` when nobody had it. */
+  /** Adds an interest of this page; `isNew` when it had none. */
   add(definition: ShapeDefinition): { entry: SubscriptionEntry; isNew: boolean } {
+    const entry = this.entryOf(definition)
+    const isNew = !entry.isShown
+    entry.isShown = true
+    entry.counts[definition.keep ?? 'sync'] += 1
+    return { entry, isNew }
+  }
+
+  /** What this page wants, for the page that speaks to the node. */
+  wants(): ShapeDefinition[] {
+    return this.shown().map((entry) => ({ ...entry.definition, keep: entry.counts.sync > 0 ? 'sync' : 'live' }))
+  }
+
+  /** Another page wants these, and nothing else. */
+  setOther(page: string, wants: readonly ShapeDefinition[]): void {
+    const ids = new Set(wants.map(definitionId))
+    for (const entry of this.entries.values()) if (!ids.has(entry.id)) entry.others.delete(page)
+    for (const definition of wants) this.entryOf(definition).others.set(page, definition.keep ?? 'sync')
+  }
+
+  /** No other page wants anything. */
+  forgetOthers(): void {
+    for (const entry of this.entries.values()) entry.others.clear()
+  }
+
+  private entryOf(definition: ShapeDefinition): SubscriptionEntry {
     const id = definitionId(definition)
-    const known = this.entries.get(id)
     // a ref is never used twice, so that a late frame of an earlier interest means nothing
-    const entry = known ?? new SubscriptionEntry(`s${(this.refs += 1)}`, id, definition)
-    entry.count += 1
+    const entry = this.entries.get(id) ?? new SubscriptionEntry(`s${(this.refs += 1)}`, id, definition)
     this.entries.set(id, entry)
-    return { entry, isNew: known === undefined }
+    return entry
   }
 
   /** Every entry. */
@@ -89,11 +133,18 @@ export class Subscriptions {
     return [...this.entries.values()]
   }
 
-  /** Takes out what nobody is interested in any more. */
-  sweep(): SubscriptionEntry[] {
-    const gone = this.all().filter(({ count }) => count === 0)
+  /** Those whose rows this page shows. */
+  shown(): SubscriptionEntry[] {
+    return this.all().filter(({ isShown }) => isShown)
+  }
+
+  /** Takes out what nobody is interested in any more: of this page (`hidden`), of any page (`gone`). */
+  sweep(): { hidden: SubscriptionEntry[]; gone: SubscriptionEntry[] } {
+    const hidden = this.all().filter(({ count, isShown }) => count === 0 && isShown)
+    for (const entry of hidden) entry.isShown = false
+    const gone = this.all().filter(({ isShown, others }) => !isShown && others.size === 0)
     for (const { id } of gone) this.entries.delete(id)
-    return gone
+    return { hidden, gone }
   }
 
   /** The entry with this ref. */
@@ -103,7 +154,7 @@ export class Subscriptions {
 
   /** What the view is made of. */
   active(base: Base): ActiveShape[] {
-    return this.all().map(({ id, definition }) => ({ definition, held: base.shapes.get(id) ?? null }))
+    return this.shown().map(({ id, definition }) => ({ definition, held: base.shapes.get(id) ?? null }))
   }
 
   /** Brings the states in line with what is held; gives the entries whose state changed. */
@@ -119,9 +170,27 @@ export class Subscriptions {
     return this.byRef(ref)?.become({ state: 'error', error: { code: error.code, message: error.message } }) ?? false
   }
 
+  /** The refusals, by shape, for other pages. */
+  refusals(): ShapeRefusal[] {
+    return this.all().flatMap(({ id, snapshot: { error } }) => (error ? [{ id, error }] : []))
+  }
+
+  /** Takes over what another page was told; gives the entries whose state changed. */
+  takeRefusals(refusals: readonly ShapeRefusal[]): SubscriptionEntry[] {
+    return refusals.flatMap(({ id, error }) => {
+      const entry = this.entries.get(id)
+      return entry?.become({ state: 'error', error }) ? [entry] : []
+    })
+  }
+
+  /** The ids of shapes whose rows are to be stored. */
+  syncIds(): Set<string> {
+    return new Set(this.all().flatMap(({ id, isSync }) => (isSync ? [id] : [])))
+  }
+
   /** Whether rows of something are still to come; before a session's first commit, those of everything not refused. */
   isLoading(isEstablished: boolean): boolean {
-    return this.all().some(({ snapshot }) => snapshot.state === 'pending' || (snapshot.state === 'live' && !isEstablished))
+    return this.shown().some(({ snapshot }) => snapshot.state === 'pending' || (snapshot.state === 'live' && !isEstablished))
   }
 }
 

@@ -3,7 +3,8 @@
  * the same answer and touches only rows that may have changed (test/view.test.ts holds the two together).
  */
 import type { HeldShape, TouchedKeys } from './apply'
-import { KIND_OPS, type PendingMutation } from './outbox'
+import type { PendingMutation } from './outbox'
+import { KIND_CONDITIONAL, KIND_OPS } from './store'
 import { type ShapeDefinition, tableName } from './protocol'
 import { type Column, decodeValue, guessValue, type Json, keyText, type Row, sameRow } from './values'
 
@@ -25,9 +26,16 @@ export interface RowChange {
 /** What an update of the view changed, by table name, then key text. */
 export type ViewChanges = ReadonlyMap<string, ReadonlyMap<string, RowChange>>
 
+/** How a row of a shape becomes one that an application sees. */
+interface Reader {
+  readonly rows: HeldShape['rows']
+  readonly columns: readonly { readonly name: string; readonly wire: string; readonly isAsIs: boolean }[]
+}
+
 interface Table {
   readonly active: readonly ActiveShape[]
   readonly held: readonly HeldShape[]
+  readonly readers: readonly Reader[]
   /** null until a shape of the table was described */
   readonly key: readonly string[] | null
   readonly columns: ReadonlyMap<string, Column>
@@ -48,7 +56,11 @@ function tablesOf(active: readonly ActiveShape[]): Tables {
     [...grouped].map(([name, shapes]) => {
       const held = shapes.flatMap((one) => (one.held === null ? [] : [one.held]))
       const columns = new Map(held.flatMap((shape) => shape.columns.map((column) => [column.name, column] as const)))
-      return [name, { active: shapes, held, key: held[0]?.key ?? null, columns }]
+      const readers = held.map(({ rows, columns }) => ({
+        rows,
+        columns: columns.map(({ name, wire }) => ({ name, wire, isAsIs: wire !== 'json' && wire !== 'float' })),
+      }))
+      return [name, { active: shapes, held, readers, key: held[0]?.key ?? null, columns }]
     }),
   )
 }
@@ -56,11 +68,15 @@ function tablesOf(active: readonly ActiveShape[]): Tables {
 /** The row under `key` in the union of the shapes; columns of several shapes are merged. */
 function baseRow(table: Table | undefined, key: string): Row | undefined {
   let row: Record<string, unknown> | undefined
-  for (const shape of table?.held ?? []) {
-    const values = shape.rows.get(key)
+  for (const { rows, columns } of table?.readers ?? []) {
+    const values = rows.get(key)
     if (values === undefined) continue
     row ??= {}
-    for (const [at, column] of shape.columns.entries()) row[column.name] = decodeValue(column.wire, values[at] ?? null)
+    for (let at = 0; at < columns.length; at += 1) {
+      const { name, wire, isAsIs } = columns[at] as Reader['columns'][number]
+      const value = values[at] ?? null
+      row[name] = isAsIs ? value : decodeValue(wire, value)
+    }
   }
   return row
 }
@@ -89,7 +105,7 @@ function overlayOf(tables: Tables, outbox: readonly PendingMutation[]): Overlay 
   const overlay: Overlay = new Map()
   for (const mutation of outbox) {
     // what another kind does is not known here; it is sent all the same
-    if (mutation.kind !== KIND_OPS) continue
+    if (mutation.kind !== KIND_OPS && mutation.kind !== KIND_CONDITIONAL) continue
     for (const op of mutation.ops) {
       const name = tableName(op.table)
       const table = tables.get(name)
@@ -154,6 +170,12 @@ export class View {
     return this.visible.get(table) ?? NO_ROWS
   }
 
+  /** The key text of a row of this table; null when these values are not its key. */
+  keyOf(table: string, values: Readonly<Record<string, Json>>): string | null {
+    const known = this.tables.get(table)
+    return known === undefined ? null : keyOf(known, values)
+  }
+
   /** What is known of a column: null until a shape with it was described. */
   column(table: string, name: string): Column | null {
     return this.tables.get(table)?.columns.get(name) ?? null
@@ -172,12 +194,10 @@ export class View {
     const before = this.overlay
     this.tables = tablesOf(active)
     this.overlay = overlayOf(this.tables, outbox)
-    const dirty = new Map([...touched].map(([name, keys]) => [name, new Set(keys)]))
+    const dirty: Map<string, ReadonlySet<string>> = new Map(touched)
     for (const overlay of [before, this.overlay]) {
       for (const [name, rows] of overlay) {
-        const keys = dirty.get(name) ?? new Set()
-        for (const key of rows.keys()) keys.add(key)
-        dirty.set(name, keys)
+        if (rows.size > 0) dirty.set(name, new Set([...(dirty.get(name) ?? []), ...rows.keys()]))
       }
     }
     const changes = new Map<string, Map<string, RowChange>>()

@@ -1,6 +1,6 @@
 /** Batches: order within `rows`, membership per shape, what leaves with the cursor. */
 import { beforeEach, describe, expect, it } from 'vitest'
-import { type Base, BatchCollector, carryOut, newSessionShapes, planBatch, planCursor, type SessionShapes, shapeWrites } from '../src/apply'
+import { type Base, BatchCollector, carryOut, newSessionShapes, planBatch, type Plan, planCursor, type SessionShapes, shapeWrites } from '../src/apply'
 import { FrameError, readFrame } from '../src/protocol'
 
 const COLUMNS = [
@@ -12,6 +12,9 @@ const COLUMNS = [
 let base: Base
 let session: SessionShapes
 
+/** shapes whose rows are to be stored */
+const KEPT = new Set(['one', 'two'])
+
 function shape(ref: string, name: string, more: Record<string, unknown> = {}): [string, unknown] {
   return ['shape', { ref, shape: name, fingerprint: 'f', table: ['public', 't'], key: ['id'], columns: COLUMNS, ...more }]
 }
@@ -22,9 +25,13 @@ function plan(...events: [string, unknown][]) {
   return planBatch(base, session, collector.take(readFrame('commit', { lsn: '0/1', xid: null, cursor: 'k' })!)!)
 }
 
+function writesOf(made: Plan) {
+  return shapeWrites(base, made, KEPT, new Set(base.shapes.keys()))
+}
+
 function apply(...events: [string, unknown][]) {
   const made = plan(...events)
-  const writes = shapeWrites(made)
+  const writes = writesOf(made)
   return { writes, touched: carryOut(base, made), plan: made }
 }
 
@@ -145,7 +152,7 @@ describe('a cursor', () => {
     session.refs.set('s9', 'two')
     session.covered.add('two')
     const made = planCursor(base, session, 'k2')
-    expect(shapeWrites(made)).toEqual([{ id: 'one', drop: true }])
+    expect(writesOf(made)).toEqual([{ id: 'one', drop: true }])
     expect(carryOut(base, made)).toEqual(new Map([['t', new Set(['[1]'])]]))
     expect([base.cursor, [...base.shapes.keys()]]).toEqual(['k2', ['two']])
   })

@@ -92,12 +92,10 @@ describe('a mutation', () => {
     const world = await loaded(store)
     let release!: () => void
     const gate = new Promise<void>((resolve) => (release = resolve))
-    const write = store.write.bind(store)
-    const strict: boolean[] = []
-    store.write = async (one: StoreWrite) => {
-      strict.push(one.durability === 'strict')
+    const append = store.append.bind(store)
+    store.append = async (drafts) => {
       await gate
-      await write(one)
+      return append(drafts)
     }
     let saved = false
     const mutation = world.client.mutate([add('2', 'Bread')])
@@ -107,7 +105,6 @@ describe('a mutation', () => {
     release()
     await mutation.saved
     expect(sentNumbers(await world.server.next('mutate'))).toEqual(['1'])
-    expect(strict).toEqual([true])
   })
 
   it('made offline survives a reload, and a reload before there ever was a server', async () => {
@@ -155,6 +152,7 @@ describe('a mutation', () => {
   it('of a kind that this version does not know is kept and sent as it is', async () => {
     const store = memoryStore()
     await store.open('ws://node/socket', '')
+    await store.lead(null)
     const later = { seq: 1, n: '1', id: 'm', kind: 'call', name: 'f', args: [1], ops: [] }
     await store.write({ durability: 'strict', outboxPut: [later] })
     const world = openWorld(store)
@@ -251,7 +249,7 @@ describe('the store', () => {
     server.send('rows', { shape: 'S', put: [todo('2', 'in memory')] })
     await commit(world, 'k2')
     expect(titles()).toEqual(['Milk', 'in memory'])
-    expect(client.status.getSnapshot().error).toMatchObject({ code: 'store_failed', message: expect.stringContaining('the disk is full') })
+    expect(client.status.getSnapshot().error).toMatchObject({ code: 'store_full', message: expect.stringContaining('the disk is full') })
     await client.mutate([add('3', 'kept')]).saved
     await client.close()
     store.write = write
@@ -265,7 +263,7 @@ describe('the store', () => {
   it('that can keep nothing more rejects `saved`, and the mutation is sent all the same', async () => {
     const store = memoryStore()
     const world = await loaded(store)
-    store.write = async () => {
+    store.write = store.change = store.append = async () => {
       throw new Error('gone')
     }
     const mutation = world.client.mutate([add('2', 'Bread')])

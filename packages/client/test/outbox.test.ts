@@ -1,6 +1,6 @@
 /** Numbers, acknowledgements, and the recoveries of docs/protocol.md. */
 import { describe, expect, it } from 'vitest'
-import { Outbox, type OutboxWrite, toRequest } from '../src/outbox'
+import { type Decided, Outbox, type OutboxWrite, toRequest } from '../src/outbox'
 import { EMPTY_META, type StoredMeta, type StoredMutation } from '../src/store'
 
 function entry(seq: number, n: number, id = `m${seq}`): StoredMutation {
@@ -9,7 +9,7 @@ function entry(seq: number, n: number, id = `m${seq}`): StoredMutation {
 
 function outboxOf(meta: Partial<StoredMeta>, ...outbox: StoredMutation[]): Outbox {
   const box = new Outbox()
-  box.load({ database: 'd', meta: { ...EMPTY_META, client: 'c1', ...meta }, shapes: [], rows: new Map(), outbox, refused: [] })
+  box.load({ database: 'd', meta: { ...EMPTY_META, client: 'c1', ...meta }, revision: 0, damaged: [], shapes: [], rows: new Map(), outbox, refused: [] })
   return box
 }
 
@@ -19,7 +19,11 @@ function numbers(box: Outbox): [string, string][] {
 
 function carry(box: Outbox, write: OutboxWrite | null): void {
   if (write === null) throw new Error('nothing to carry out')
-  box.carryOutWrite(write, true)
+  box.carryOut(write, true)
+}
+
+function acked(box: Outbox, { meta, gone, refused }: Decided, cursor: string, isStored: boolean): void {
+  box.carryOut({ meta: { ...meta, cursor }, outboxRemove: gone.map(({ seq }) => seq), refusedPut: refused }, isStored)
 }
 
 const draft = (id: string) => ({ id, name: null, args: null, ops: [] })
@@ -29,30 +33,30 @@ describe('numbers', () => {
     const fresh = outboxOf({ client: null })
     fresh.add(draft('a'))
     fresh.add(draft('b'))
-    expect(fresh.numberDrafts().map(({ n, seq }) => [n, seq])).toEqual([['1', 1], ['2', 2]])
+    expect(fresh.numberDrafts(fresh.drafts).map(({ n, seq }) => [n, seq])).toEqual([['1', 1], ['2', 2]])
     const confirmed = outboxOf({ confirmed: '9007199254740993' })
     confirmed.add(draft('a'))
-    expect(confirmed.numberDrafts().map(({ n }) => n)).toEqual(['9007199254740994'])
+    expect(confirmed.numberDrafts(confirmed.drafts).map(({ n }) => n)).toEqual(['9007199254740994'])
     const queued = outboxOf({ confirmed: '3' }, entry(7, 4))
     queued.add(draft('a'))
-    expect(queued.numberDrafts().map(({ n, seq }) => [n, seq])).toEqual([['5', 8]])
+    expect(queued.numberDrafts(queued.drafts).map(({ n, seq }) => [n, seq])).toEqual([['5', 8]])
   })
 
   it('come with an order that is never given twice, not even after everything was decided', () => {
     const box = outboxOf({})
     box.add(draft('a'))
-    box.settle(box.numberDrafts())
-    box.carryOut(box.decide([{ n: '1', id: 'a', outcome: 'applied' }]), 'k', true)
+    box.take(box.numberDrafts(box.drafts))
+    acked(box, box.decide([{ n: '1', id: 'a', outcome: 'applied' }]), 'k', true)
     box.add(draft('b'))
-    expect(box.numberDrafts().map(({ n, seq }) => [n, seq])).toEqual([['2', 2]])
+    expect(box.numberDrafts(box.drafts).map(({ n, seq }) => [n, seq])).toEqual([['2', 2]])
   })
 
   it('are given to drafts, which stay in order behind the entries', () => {
     const box = outboxOf({}, entry(1, 1))
     box.add(draft('a'))
-    const numbered = box.numberDrafts()
+    const numbered = box.numberDrafts(box.drafts)
     box.add(draft('b'))
-    box.settle(numbered)
+    box.take(numbered)
     expect(numbers(box)).toEqual([['m1', '1'], ['a', '2']])
     expect(box.drafts.map(({ id }) => id)).toEqual(['b'])
     expect([box.size, box.pending().length]).toEqual([3, 3])
@@ -67,7 +71,7 @@ describe('acknowledgements', () => {
       { n: '4', id: 'm2', outcome: 'refused', code: '23505', message: 'twice' },
     ])
     expect(numbers(box)).toHaveLength(3)
-    box.carryOut(decided, 'k', true)
+    acked(box, decided, 'k', true)
     expect(numbers(box)).toEqual([['m3', '5']])
     expect(box.refused).toEqual([{ id: 'm2', name: null, args: null, ops: [], code: '23505', message: 'twice' }])
     expect([box.meta.confirmed, box.confirmed, box.meta.cursor]).toEqual(['4', '4', 'k'])
@@ -76,14 +80,14 @@ describe('acknowledgements', () => {
   it('that come again, or twice in one batch, are told once', () => {
     const box = outboxOf({}, entry(1, 1))
     const refusal = { n: '1', id: 'm1', outcome: 'refused' as const, code: 'x', message: 'y' }
-    box.carryOut(box.decide([refusal, refusal]), 'k', true)
-    box.carryOut(box.decide([refusal]), 'k', true)
+    acked(box, box.decide([refusal, refusal]), 'k', true)
+    acked(box, box.decide([refusal]), 'k', true)
     expect(box.refused).toHaveLength(1)
   })
 
   it('under an earlier number decide the mutation and confirm nothing', () => {
     const box = outboxOf({ confirmed: '0' }, entry(1, 1))
-    box.carryOut(box.decide([{ n: '5', id: 'm1', outcome: 'applied' }]), 'k', true)
+    acked(box, box.decide([{ n: '5', id: 'm1', outcome: 'applied' }]), 'k', true)
     expect([box.size, box.meta.confirmed]).toEqual([0, '0'])
   })
 
@@ -94,10 +98,10 @@ describe('acknowledgements', () => {
 
   it('that could not be stored are not confirmed to the server', () => {
     const box = outboxOf({}, entry(1, 1))
-    box.carryOut(box.decide([{ n: '1', id: 'm1', outcome: 'applied' }]), 'k', false)
+    acked(box, box.decide([{ n: '1', id: 'm1', outcome: 'applied' }]), 'k', false)
     expect([box.meta.confirmed, box.confirmed]).toEqual(['1', '0'])
     box.add(draft('next'))
-    expect(box.numberDrafts().map(({ n }) => n)).toEqual(['2'])
+    expect(box.numberDrafts(box.drafts).map(({ n }) => n)).toEqual(['2'])
   })
 })
 

@@ -39,9 +39,17 @@ function mortal(store: Store): { store: Store; die: () => void } {
     }
   return {
     store: {
+      ...{ place: null, isScattered: false, epoch: 1, onEvent: () => undefined },
       open: guard((url, subject) => store.open(url, subject)),
+      lead: guard((revision) => store.lead(revision)),
+      isLeader: guard(() => store.isLeader()),
       adopt: guard((database) => store.adopt(database)),
+      append: guard((drafts) => store.append(drafts)),
+      outboxAfter: guard((seq) => store.outboxAfter(seq)),
+      change: guard((seq, propose) => store.change(seq, propose)),
       write: guard((write) => store.write(write)),
+      compact: guard((rows) => store.compact(rows)),
+      wipe: guard(() => store.wipe()),
       close: guard(() => store.close()),
     },
     die: () => void (isDead = true),

@@ -32,18 +32,21 @@ export function storeConformance(name: string, makeFamily: () => () => Store): v
     async function reopen(store: Store, next: () => Store) {
       await store.close()
       const reopened = next()
-      return { store: reopened, contents: await reopened.open(url, '') }
+      const contents = await reopened.open(url, '')
+      await reopened.lead(null)
+      return { store: reopened, contents }
     }
 
     it('is empty at first', async () => {
       const contents = await makeFamily()().open(url, '')
-      expect(contents).toEqual({ database: null, meta: EMPTY_META, shapes: [], rows: new Map(), outbox: [], refused: [] })
+      expect(contents).toEqual({ database: null, meta: EMPTY_META, revision: 0, damaged: [], shapes: [], rows: new Map(), outbox: [], refused: [] })
     })
 
     it('gives back what one write put, after it was closed and opened', async () => {
       const next = makeFamily()
       const store = next()
       await store.open(url, '')
+      await store.lead(null)
       const meta = { cursor: '1~k', client: 'c1', confirmed: '4', unknown: 'c2' }
       await store.write({
         durability: 'strict',
@@ -56,6 +59,8 @@ export function storeConformance(name: string, makeFamily: () => () => Store): v
       expect(contents).toEqual({
         database: null,
         meta,
+        revision: 1,
+        damaged: [],
         shapes: [SHAPE],
         rows: new Map([[SHAPE.id, rows(['1', 'a'], ['2', null])]]),
         outbox: [mutation(1), mutation(2)],
@@ -67,6 +72,7 @@ export function storeConformance(name: string, makeFamily: () => () => Store): v
       const next = makeFamily()
       const store = next()
       await store.open(url, '')
+      await store.lead(null)
       const change = (reset: boolean, changed: Map<string, WireRow | null>) =>
         store.write({ durability: 'relaxed', shapes: [{ id: SHAPE.id, drop: false, shape: SHAPE, reset, rows: changed }] })
       const many = Array.from({ length: 600 }, (_, at): WireRow => [`${at}`, `row ${at}`])
@@ -78,6 +84,7 @@ export function storeConformance(name: string, makeFamily: () => () => Store): v
       expect([held?.get('["3"]'), held?.get('["599"]'), held?.get('["700"]')]).toEqual([['3', 'new'], ['599', 'back'], undefined])
       const again = next()
       await again.open(url, '')
+      await again.lead(null)
       await again.write({ durability: 'relaxed', shapes: [{ id: SHAPE.id, drop: false, shape: null, reset: true, rows: rows(['9', 'only']) }] })
       held = (await reopen(again, next)).contents.rows.get(SHAPE.id)
       expect(held).toEqual(rows(['9', 'only']))
@@ -87,6 +94,7 @@ export function storeConformance(name: string, makeFamily: () => () => Store): v
       const next = makeFamily()
       const store = next()
       await store.open(url, '')
+      await store.lead(null)
       const other = { ...SHAPE, id: 'shape one more' }
       await store.write({
         durability: 'relaxed',
@@ -105,6 +113,7 @@ export function storeConformance(name: string, makeFamily: () => () => Store): v
       const next = makeFamily()
       const store = next()
       await store.open(url, '')
+      await store.lead(null)
       await store.write({ durability: 'relaxed', shapes: [{ id: SHAPE.id, drop: false, shape: SHAPE, reset: true, rows: rows(['1', 'a']) }], outboxPut: [mutation(1)] })
       await store.write({ durability: 'strict', forgetShapes: true })
       const { contents } = await reopen(store, next)
@@ -115,6 +124,7 @@ export function storeConformance(name: string, makeFamily: () => () => Store): v
       const next = makeFamily()
       const store = next()
       await store.open(url, '')
+      await store.lead(null)
       const later = { ...mutation(1, { kind: 'call' }), bonus: { deep: [1] } }
       await store.write({ durability: 'strict', outboxPut: [later] })
       expect((await reopen(store, next)).contents.outbox).toEqual([later])
@@ -124,6 +134,7 @@ export function storeConformance(name: string, makeFamily: () => () => Store): v
       const next = makeFamily()
       const store = next()
       await store.open(url, '')
+      await store.lead(null)
       await store.write({ durability: 'strict', outboxPut: [mutation(1), mutation(2)], refusedPut: [REFUSED, { ...REFUSED, id: 'r2' }] })
       await store.write({ durability: 'strict', outboxRemove: [1], refusedRemove: ['r1'] })
       const { contents } = await reopen(store, next)
@@ -135,14 +146,18 @@ export function storeConformance(name: string, makeFamily: () => () => Store): v
       const next = makeFamily()
       const first = next()
       await first.open(url, '')
+      await first.lead(null)
       expect((await first.adopt('db1'))?.database).toBe('db1')
+      await first.lead(null)
       await first.write({ durability: 'strict', meta: { ...EMPTY_META, confirmed: '7', client: 'c1' }, outboxPut: [mutation(8)] })
       await first.close()
       // the same database through another URL, written to before the node was met
       const second = next()
       await second.open('ws://other/socket', '')
+      await second.lead(null)
       await second.write({ durability: 'strict', outboxPut: [mutation(1, { id: 'x' }), mutation(2, { id: 'm8' })], refusedPut: [REFUSED] })
       const contents = await second.adopt('db1')
+      await second.lead(null)
       expect(contents?.meta.client).toBe('c1')
       expect(contents?.outbox).toEqual([mutation(8), mutation(9, { id: 'x', n: '9', ops: mutation(1).ops })])
       expect(contents?.refused).toEqual([REFUSED])
@@ -154,9 +169,12 @@ export function storeConformance(name: string, makeFamily: () => () => Store): v
       const next = makeFamily()
       const store = next()
       await store.open(url, '')
+      await store.lead(null)
       await store.adopt('db1')
+      await store.lead(null)
       await store.write({ durability: 'strict', outboxPut: [mutation(1)], meta: { ...EMPTY_META, cursor: 'k1' } })
       const other = await store.adopt('db2')
+      await store.lead(null)
       expect([other?.database, other?.outbox, other?.meta]).toEqual(['db2', [], EMPTY_META])
       const reopened = await reopen(store, next)
       expect(reopened.contents.database).toBe('db2')
@@ -168,7 +186,9 @@ export function storeConformance(name: string, makeFamily: () => () => Store): v
       const next = makeFamily()
       const store = next()
       await store.open(url, 'ann')
+      await store.lead(null)
       await store.adopt('db1')
+      await store.lead(null)
       await store.write({ durability: 'strict', outboxPut: [mutation(1)] })
       await store.close()
       const other = next()

@@ -1,14 +1,15 @@
-/** What only the IndexedDB store promises: one transaction, fixed object stores, a place per tab, chunks. */
+/** What only the IndexedDB store promises: one transaction, fixed object stores, a place that pages share, chunks and a log. */
 import { IDBFactory, IDBObjectStore as FakeObjectStore } from 'fake-indexeddb'
 import 'fake-indexeddb/auto'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
-import { EMPTY_META, type Store } from '../src/store'
+import { DeposedError, EMPTY_META, MovedError, type Store } from '../src/store'
 import { idbStore as makeStore } from '../src/store_idb'
+import type { WireRow } from '../src/values'
 import { mutation, rows, SHAPE, storeConformance } from './store_conformance'
 
 let opened: Store[] = []
 
-/** Closed after the test, or its slot would stay taken. */
+/** Closed after the test. */
 function idbStore(): Store {
   const store = makeStore()
   opened.push(store)
@@ -27,6 +28,7 @@ afterEach(async () => {
 storeConformance('idbStore', () => idbStore)
 
 const URL = 'ws://node/socket'
+const draft = (id: string) => ({ id, name: null, args: null, ops: [] })
 
 async function objectStores(name: string): Promise<string[]> {
   return new Promise((resolve, reject) => {
@@ -59,20 +61,23 @@ describe('idbStore', () => {
   it('has a fixed set of object stores in a database named by database id and subject', async () => {
     const store = idbStore()
     await store.open(URL, 'ann')
+    await store.lead(null)
     await store.adopt('db1')
+    await store.lead(null)
     for (const id of ['a', 'b', 'c']) {
       await store.write({ durability: 'relaxed', shapes: [{ id, drop: false, shape: { ...SHAPE, id, table: ['public', id] }, reset: true, rows: rows(['1', 'x']) }] })
     }
     await store.close()
     const names = (await indexedDB.databases()).map(({ name }) => name)
     expect(names.sort()).toEqual(['lockstep', PLACE, 'lockstep ["url","ws://node/socket","ann"]'].sort())
-    expect(await objectStores(PLACE)).toEqual(['meta', 'outbox', 'refused', 'rows', 'shapes'])
+    expect(await objectStores(PLACE)).toEqual(['lead', 'meta', 'outbox', 'refused', 'rows', 'shapes'])
     expect(await objectStores('lockstep')).toEqual(['databases'])
   })
 
   it('writes everything in one transaction with the durability asked for', async () => {
     const store = idbStore()
     await store.open(URL, 'ann')
+    await store.lead(null)
     const transaction = vi.spyOn(IDBDatabase.prototype, 'transaction')
     await store.write({
       durability: 'strict',
@@ -91,6 +96,7 @@ describe('idbStore', () => {
   it('keeps nothing of a write of which one request fails', async () => {
     const store = idbStore()
     await store.open(URL, 'ann')
+    await store.lead(null)
     await store.write({ durability: 'strict', meta: { ...EMPTY_META, cursor: 'k1' } })
     const put = FakeObjectStore.prototype.put
     vi.spyOn(FakeObjectStore.prototype, 'put').mockImplementation(function (this: IDBObjectStore, value, key) {
@@ -110,41 +116,63 @@ describe('idbStore', () => {
     expect([contents.meta.cursor, contents.shapes, contents.outbox]).toEqual(['k1', [], []])
   })
 
-  it('writes a first load in chunks and single rows beside them, and folds them when there are many', async () => {
+  it('writes a first load in chunks and each change behind them, and folds the log when it has grown', async () => {
     const store = idbStore()
     await store.open(URL, 'ann')
     await store.adopt('db1')
-    const many = Array.from({ length: 600 }, (_, at) => [`${at}`, 'old'])
-    await store.write({ durability: 'relaxed', shapes: [{ id: SHAPE.id, drop: false, shape: SHAPE, reset: true, rows: rows(...many) }] })
-    await store.close()
+    await store.lead(null)
+    const held = rows(...Array.from({ length: 4500 }, (_, at) => [`${at}`, 'old']))
+    const change = async (reset: boolean, changed: Map<string, WireRow | null>) => {
+      await store.write({ durability: 'relaxed', shapes: [{ id: SHAPE.id, drop: false, shape: reset ? SHAPE : null, reset, rows: changed }] })
+      for (const [key, row] of changed) row === null ? held.delete(key) : held.set(key, row)
+    }
+    const fold = () => store.compact((id) => (id === SHAPE.id ? held : undefined))
+    await change(true, held)
     expect(await allRecords(PLACE, 'rows')).toEqual([[SHAPE.id, 0, 0], [SHAPE.id, 0, 1], [SHAPE.id, 0, 2]])
+    await change(false, new Map<string, WireRow | null>([['["1"]', null], ['["2"]', ['2', 'new']]]))
+    expect(store.isScattered).toBe(false)
+    await fold()
+    expect(await allRecords(PLACE, 'rows')).toEqual([[SHAPE.id, 0, 0], [SHAPE.id, 0, 1], [SHAPE.id, 0, 2], [SHAPE.id, 1, 2]])
+    await change(false, rows(...Array.from({ length: 3000 }, (_, at) => [`${at}`, 'newer'])))
+    expect(store.isScattered).toBe(true)
+    await fold()
+    expect([await allRecords(PLACE, 'rows'), store.isScattered]).toEqual([[[SHAPE.id, 0, 0], [SHAPE.id, 0, 1], [SHAPE.id, 0, 2]], false])
+    await change(false, rows(['5', 'newest']))
+    await store.close()
     const again = idbStore()
-    await again.open(URL, 'ann')
-    const changed = rows(...Array.from({ length: 500 }, (_, at) => [`${at}`, 'new']))
-    await again.write({ durability: 'relaxed', shapes: [{ id: SHAPE.id, drop: false, shape: null, reset: false, rows: changed }] })
-    await again.close()
-    expect(await allRecords(PLACE, 'rows')).toHaveLength(503)
-    const folding = idbStore()
-    const before = await folding.open(URL, 'ann')
-    await folding.close()
-    expect(await allRecords(PLACE, 'rows')).toHaveLength(3)
-    const after = await idbStore().open(URL, 'ann')
-    expect(after.rows.get(SHAPE.id)).toEqual(before.rows.get(SHAPE.id))
-    expect([...(after.rows.get(SHAPE.id)?.values() ?? [])].filter(([, title]) => title === 'new')).toHaveLength(500)
+    expect((await again.open(URL, 'ann')).rows.get(SHAPE.id)).toEqual(held)
   })
 
-  it('gives a second tab a place of its own, and the first place to whoever comes after', async () => {
-    const first = idbStore()
+  it('is shared by pages: one leads and writes, each appends, and an older leader writes nothing', async () => {
+    const [first, second] = [idbStore(), idbStore()]
     await first.open(URL, 'ann')
-    await first.write({ durability: 'strict', outboxPut: [mutation(1)] })
-    const second = idbStore()
-    expect((await second.open(URL, 'ann')).outbox).toEqual([])
-    await second.write({ durability: 'strict', outboxPut: [mutation(1, { id: 'of the second' })] })
-    await second.close()
-    await first.close()
-    const third = idbStore()
-    expect((await third.open(URL, 'ann')).outbox.map(({ id }) => id)).toEqual(['m1'])
-    await third.close()
+    await second.open(URL, 'ann')
+    expect([first.place, second.place]).toEqual(['lockstep ["url","ws://node/socket","ann"]', 'lockstep ["url","ws://node/socket","ann"]'])
+    await first.lead(null)
+    const [one] = await first.append([draft('a')])
+    const [two] = await second.append([draft('b')])
+    expect([one, two].map((mutation) => [mutation?.seq, mutation?.n])).toEqual([[1, '1'], [2, '2']])
+    expect((await first.outboxAfter(1)).map(({ id }) => id)).toEqual(['b'])
+    expect((await second.lead(null)).outbox.map(({ id }) => id)).toEqual(['a', 'b'])
+    expect([await first.isLeader(), await second.isLeader()]).toEqual([false, true])
+    await expect(first.write({ durability: 'strict', outboxRemove: [1] })).rejects.toThrow(DeposedError)
+    await expect(first.change(0, () => ({ durability: 'strict', outboxRemove: [1] }))).rejects.toThrow(DeposedError)
+    expect((await second.outboxAfter(0)).map(({ id }) => id)).toEqual(['a', 'b'])
+    await second.write({ durability: 'strict', outboxRemove: [1, 2] })
+    expect((await first.append([draft('c')]))[0]).toMatchObject({ seq: 3, n: '1' })
+  })
+
+  it('takes no mutation where the outbox has moved away from', async () => {
+    const [first, second] = [idbStore(), idbStore()]
+    await first.open(URL, 'ann')
+    await second.open(URL, 'ann')
+    await first.lead(null)
+    await second.append([draft('a')])
+    expect((await first.adopt('db1'))?.outbox.map(({ id }) => id)).toEqual(['a'])
+    await expect(second.append([draft('b')])).rejects.toThrow(MovedError)
+    await expect(second.lead(null)).rejects.toThrow(MovedError)
+    expect((await second.open(URL, 'ann')).database).toBe('db1')
+    expect((await second.append([draft('b')]))[0]).toMatchObject({ seq: 2, n: '2' })
   })
 
   it('rejects where there is no IndexedDB', async () => {

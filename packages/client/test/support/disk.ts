@@ -20,26 +20,10 @@ export class Died extends Error {}
  */
 interface Page {
   dead: boolean
+  isBorn: boolean
   busy: number
   steps: number
   lastStep: number
-}
-
-class Locks {
-  private readonly held = new Set<string>()
-  /** somebody looks at the store beside its page */
-  ignored = false
-
-  request(name: string, _options: unknown, hold: (lock: unknown) => Promise<void> | undefined): Promise<unknown> {
-    if (this.ignored) return Promise.resolve(hold({ name }))
-    if (this.held.has(name)) return Promise.resolve(hold(null))
-    this.held.add(name)
-    return Promise.resolve(hold({ name })).then(() => this.held.delete(name))
-  }
-
-  clear(): void {
-    this.held.clear()
-  }
 }
 
 export class Disk {
@@ -48,18 +32,15 @@ export class Disk {
   /** what the page found when it opened */
   found: StoreContents | null = null
   private readonly memory = memoryStore()
-  private readonly locks = new Locks()
-  private page: Page = { dead: false, busy: 0, steps: 0, lastStep: Infinity }
+  private page: Page = { dead: false, isBorn: false, busy: 0, steps: 0, lastStep: Infinity }
 
   constructor(private readonly kind: 'indexeddb' | 'memory') {
     globalThis.indexedDB = new IDBFactory()
-    Object.defineProperty(globalThis, 'navigator', { value: { locks: this.locks }, configurable: true })
   }
 
   /** The store of a new page. */
   newPage(): Store {
-    this.locks.clear()
-    const page: Page = { dead: false, busy: 0, steps: 0, lastStep: Infinity }
+    const page: Page = { dead: false, isBorn: false, busy: 0, steps: 0, lastStep: Infinity }
     this.page = page
     const store = this.kind === 'memory' ? this.memory : idbStore()
     const transaction = async <T>(call: () => Promise<T>): Promise<T> => {
@@ -79,15 +60,32 @@ export class Disk {
       if ('error' in ended) throw ended.error
       return ended.value
     }
-    return {
-      open: async (url, subject) => {
-        page.busy += 1
-        this.found = await store.open(url, subject)
+    const first = async <T>(call: () => Promise<T>): Promise<T> => {
+      page.busy += 1
+      try {
+        return await call()
+      } finally {
         page.busy -= 1
-        return this.found
+      }
+    }
+    return {
+      place: null,
+      isScattered: false,
+      get epoch() {
+        return store.epoch
       },
+      onEvent: () => undefined,
+      open: (url, subject) => first(async () => (this.found = await store.open(url, subject))),
+      // a page that has just been opened leads without further ado; after a move it is a step
+      lead: (revision) => (page.isBorn ? transaction(() => store.lead(revision)) : first(() => ((page.isBorn = true), store.lead(revision)))),
+      isLeader: () => store.isLeader(),
       adopt: (database) => transaction(() => store.adopt(database)),
+      append: (drafts) => transaction(() => store.append(drafts)),
+      outboxAfter: (seq) => store.outboxAfter(seq),
+      change: (seq, propose) => transaction(() => store.change(seq, propose)),
       write: (write) => transaction(() => store.write(write)),
+      compact: () => Promise.resolve(),
+      wipe: () => store.wipe(),
       close: () => store.close(),
     }
   }
@@ -109,13 +107,11 @@ export class Disk {
   /** What a page would find now. */
   async look(): Promise<StoreContents> {
     if (this.kind === 'memory') return this.memory.open(URL_OF_NODE, '')
-    this.locks.ignored = true
     const store = idbStore()
     try {
       return await store.open(URL_OF_NODE, '')
     } finally {
       await store.close()
-      this.locks.ignored = false
     }
   }
 

@@ -20,54 +20,47 @@ interface Account {
   outcomes: Map<string, object>
 }
 
-export class SimNode {
-  /** the state after each commit; commit number 0 is the empty database */
-  readonly history: Rows[] = [new Map()]
-  /** how often each mutation was carried out */
-  readonly applied = new Map<string, number>()
-  private readonly accounts = new Map<string, Account>()
-  private events: TransportEvents | null = null
+/** One connection. */
+export class SimLink {
+  joined: Joined | null = null
   private line: Message[] = []
-  private joined: Joined | null = null
   private isOpen = false
   private wanted = false
-  private clients = 0
   private refs = 0
+  private events: TransportEvents | null = null
 
-  /** Replaces whatever client was connected. */
-  connect(): TransportFactory {
-    this.cut()
-    this.wanted = false
-    return (events) => {
-      this.events = events
-      const isCurrent = () => this.events === events
-      return {
-        connect: () => void (isCurrent() && (this.wanted = true)),
-        disconnect: () => {
-          if (!isCurrent()) return
-          this.wanted = false
-          this.forget()
-        },
-        makeRef: () => `${(this.refs += 1)}`,
-        send: (message) => isCurrent() && this.isOpen && this.receive(message),
-      }
+  constructor(private readonly receive: (link: SimLink, message: Message) => void) {}
+
+  readonly transport: TransportFactory = (events) => {
+    this.events = events
+    return {
+      connect: () => void (this.wanted = true),
+      disconnect: () => {
+        this.wanted = false
+        this.forget()
+      },
+      makeRef: () => `${(this.refs += 1)}`,
+      send: (message) => this.events !== null && this.isOpen && this.receive(this, message),
     }
   }
 
-  get now(): number {
-    return this.history.length - 1
-  }
-
   open(): void {
-    if (!this.wanted || this.isOpen) return
+    if (!this.wanted || this.isOpen || this.events === null) return
     this.isOpen = true
-    this.events?.opened()
+    this.events.opened()
   }
 
   cut(): void {
     if (!this.isOpen) return
     this.forget()
     this.events?.closed(true)
+  }
+
+  /** Its page is gone. */
+  end(): void {
+    this.events = null
+    this.wanted = false
+    this.forget()
   }
 
   /** Lets so many messages through; false when none waited. */
@@ -77,31 +70,21 @@ export class SimNode {
     return some.length > 0
   }
 
-  /** Commits a change by anybody; `acks` are those of one client. */
-  commit(change: (rows: Map<string, readonly [string, string, string]>) => void, client?: string, acks: object[] = []): void {
-    const before = this.history[this.now] as Rows
-    const after = new Map(before)
-    change(after)
-    this.history.push(after)
-    const { joined } = this
-    if (joined === null) return
-    for (const [list] of joined.shapes) this.sendRows(list, before, after)
-    if (client === joined.client && acks.length > 0) this.data('ack', { mutations: acks })
-    this.sendCommit()
+  put(message: Message): void {
+    this.line.push(message)
   }
 
-  /** Somebody with a copy of this client's profile writes under its next number. */
-  copyProfile(): void {
-    const account = this.joined && this.accounts.get(this.joined.client)
-    if (!account) return
-    account.last += 1n
-    account.outcomes.set(`${account.last}`, { n: `${account.last}`, id: 'of the copy', outcome: 'applied' })
+  data(event: string, payload: unknown): void {
+    this.put({ joinRef: null, ref: null, topic: 'sync', event, payload })
   }
 
-  /** Idle clients get cursors by heartbeats. */
-  heartbeat(): void {
-    const payload = { status: 'ok', response: { cursor: `k${this.now}` } }
-    if (this.joined !== null) this.line.push({ joinRef: null, ref: '0', topic: 'phoenix', event: 'phx_reply', payload })
+  /** The last message overtakes those since `from`. */
+  overtake(from: number): void {
+    this.line.splice(from, 0, this.line.pop() as Message)
+  }
+
+  get waiting(): number {
+    return this.line.length
   }
 
   private forget(): void {
@@ -109,69 +92,136 @@ export class SimNode {
     this.joined = null
     this.line = []
   }
+}
 
-  private data(event: string, payload: unknown): void {
-    this.line.push({ joinRef: null, ref: null, topic: 'sync', event, payload })
+export class SimNode {
+  /** the state after each commit; commit number 0 is the empty database */
+  readonly history: Rows[] = [new Map()]
+  /** how often each mutation was carried out */
+  readonly applied = new Map<string, number>()
+  private readonly accounts = new Map<string, Account>()
+  private readonly links = new Set<SimLink>()
+  private link: SimLink | null = null
+  private clients = 0
+
+  /** Replaces whatever client was connected. */
+  connect(): TransportFactory {
+    this.link?.cut()
+    this.link?.end()
+    if (this.link) this.links.delete(this.link)
+    this.link = this.newLink()
+    return this.link.transport
   }
 
-  private sendCommit(): void {
-    this.data('commit', { lsn: `${this.now}`, xid: null, cursor: `k${this.now}` })
+  /** One connection more. */
+  newLink(): SimLink {
+    const link = new SimLink((from, message) => this.receive(from, message))
+    this.links.add(link)
+    return link
   }
 
-  private sendRows(list: string, before: Rows, after: Rows): void {
+  get now(): number {
+    return this.history.length - 1
+  }
+
+  open(): void {
+    this.link?.open()
+  }
+
+  cut(): void {
+    this.link?.cut()
+  }
+
+  deliver(count: number): boolean {
+    return this.link?.deliver(count) ?? false
+  }
+
+  /** Commits a change by anybody; `acks` are those of one client. */
+  commit(change: (rows: Map<string, readonly [string, string, string]>) => void, client?: string, acks: object[] = []): void {
+    const before = this.history[this.now] as Rows
+    const after = new Map(before)
+    change(after)
+    this.history.push(after)
+    for (const link of this.links) {
+      if (link.joined === null) continue
+      for (const [list] of link.joined.shapes) this.sendRows(link, list, before, after)
+      if (client === link.joined.client && acks.length > 0) link.data('ack', { mutations: acks })
+      this.sendCommit(link)
+    }
+  }
+
+  /** Somebody with a copy of this client's profile writes under its next number. */
+  copyProfile(link = this.link): void {
+    const account = link?.joined && this.accounts.get(link.joined.client)
+    if (!account) return
+    account.last += 1n
+    account.outcomes.set(`${account.last}`, { n: `${account.last}`, id: 'of the copy', outcome: 'applied' })
+  }
+
+  /** Idle clients get cursors by heartbeats. */
+  heartbeat(link = this.link): void {
+    const payload = { status: 'ok', response: { cursor: `k${this.now}` } }
+    if (link?.joined) link.put({ joinRef: null, ref: '0', topic: 'phoenix', event: 'phx_reply', payload })
+  }
+
+  private sendCommit(link: SimLink): void {
+    link.data('commit', { lsn: `${this.now}`, xid: null, cursor: `k${this.now}` })
+  }
+
+  private sendRows(link: SimLink, list: string, before: Rows, after: Rows): void {
     const inList = (rows: Rows) => new Map([...rows].filter(([, row]) => row[1] === list))
     const [old, now] = [inList(before), inList(after)]
     const remove = [...old.keys()].filter((id) => !now.has(id)).map((id) => [id])
     const put = [...now].filter(([id, row]) => old.get(id) !== row).map(([, row]) => row)
     // each row in a frame of its own: more places to cut
-    for (const key of remove) this.data('rows', { shape: `S${list}`, remove: [key] })
-    for (const row of put) this.data('rows', { shape: `S${list}`, put: [row] })
+    for (const key of remove) link.data('rows', { shape: `S${list}`, remove: [key] })
+    for (const row of put) link.data('rows', { shape: `S${list}`, put: [row] })
   }
 
-  private receive({ joinRef, ref, event, payload }: Message): void {
+  private receive(link: SimLink, { joinRef, ref, event, payload }: Message): void {
     const answer = (response: unknown, status = 'ok') =>
-      this.line.push({ joinRef, ref, topic: 'sync', event: 'phx_reply', payload: { status, response } })
+      link.put({ joinRef, ref, topic: 'sync', event: 'phx_reply', payload: { status, response } })
     const body = payload as any
     if (event === 'phx_join') {
-      this.joined = { client: body.client ?? `c${(this.clients += 1)}`, shapes: new Map() }
-      answer({ database: 'db', subject: '', client: this.joined.client, shapes: body.shapes.map(({ ref }: ShapeRequest) => ({ ref, ok: true })) })
-      for (const shape of body.shapes) this.load(shape, body.cursor)
-      const decided = [...(this.accounts.get(this.joined.client)?.outcomes.values() ?? [])]
-      if (decided.length > 0) this.data('ack', { mutations: decided })
-      this.sendCommit()
+      link.joined = { client: body.client ?? `c${(this.clients += 1)}`, shapes: new Map() }
+      answer({ database: 'db', subject: '', client: link.joined.client, shapes: body.shapes.map(({ ref }: ShapeRequest) => ({ ref, ok: true })) })
+      for (const shape of body.shapes) this.load(link, shape, body.cursor)
+      const decided = [...(this.accounts.get(link.joined.client)?.outcomes.values() ?? [])]
+      if (decided.length > 0) link.data('ack', { mutations: decided })
+      this.sendCommit(link)
     } else if (event === 'subscribe') {
       answer({ shapes: body.shapes.map(({ ref }: ShapeRequest) => ({ ref, ok: true })) })
-      for (const shape of body.shapes) this.load(shape, null)
-      this.sendCommit()
+      for (const shape of body.shapes) this.load(link, shape, null)
+      this.sendCommit(link)
     } else if (event === 'unsubscribe') {
-      for (const [list, held] of this.joined?.shapes ?? []) if (body.refs.includes(held)) this.joined?.shapes.delete(list)
+      for (const [list, held] of link.joined?.shapes ?? []) if (body.refs.includes(held)) link.joined?.shapes.delete(list)
       answer({})
     } else if (event === 'mutate') {
-      this.mutate(body, answer)
+      this.mutate(link, body, answer)
     }
   }
 
-  private load(shape: ShapeRequest, cursor: string | null): void {
+  private load(link: SimLink, shape: ShapeRequest, cursor: string | null): void {
     const list = String(shape.scope?.['list'])
-    this.joined?.shapes.set(list, shape.ref)
+    link.joined?.shapes.set(list, shape.ref)
     const described = { ref: shape.ref, shape: `S${list}`, fingerprint: 'f', table: ['public', 't'], key: ['id'], columns: COLUMNS }
-    this.data('shape', described)
+    link.data('shape', described)
     const after = this.history[this.now] as Rows
-    if (shape.have && cursor !== null) return this.sendRows(list, this.history[Number(cursor.slice(1))] as Rows, after)
-    this.data('rows', { shape: `S${list}`, reset: 'first' })
-    this.sendRows(list, new Map(), after)
+    if (shape.have && cursor !== null) return this.sendRows(link, list, this.history[Number(cursor.slice(1))] as Rows, after)
+    link.data('rows', { shape: `S${list}`, reset: 'first' })
+    this.sendRows(link, list, new Map(), after)
   }
 
-  private mutate(body: any, answer: (response: unknown, status?: string) => void): void {
-    const client = (this.joined as Joined).client
+  private mutate(link: SimLink, body: any, answer: (response: unknown, status?: string) => void): void {
+    const client = (link.joined as Joined).client
     const account = this.accounts.get(client) ?? { last: 0n, outcomes: new Map<string, object>() }
     this.accounts.set(client, account)
     for (const n of account.outcomes.keys()) if (BigInt(n) <= BigInt(body.confirmed)) account.outcomes.delete(n)
-    const before = this.line.length
+    const before = link.waiting
     // the reply may overtake the commits of what it answers
     const reply = (response: unknown, status?: string) => {
       answer(response, status)
-      this.line.splice(before, 0, this.line.pop() as Message)
+      link.overtake(before)
     }
     for (const { n, id, ops } of body.mutations) {
       if (BigInt(n) <= account.last) {

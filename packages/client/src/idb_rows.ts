@@ -1,0 +1,145 @@
+/**
+ * How rows lie in IndexedDB (docs/decisions/0030-rows-in-indexeddb.md has the figures): chunks of many rows as one JSON
+ * text each, and behind them a log, one JSON text for what one commit changed in one shape. A log that has grown is
+ * folded into new chunks when nothing else is to do.
+ */
+import type { ShapeWrite, StoredShape } from './store'
+import { type Json, keyText, type WireRow } from './values'
+
+/** Rows in one chunk: few enough that writing one does not hold up the page. */
+export const CHUNK_ROWS = 2000
+/** A log is folded when it has so many records, or so many rows and half as many as the shape. */
+const LOG_RECORDS = 100
+const LOG_ROWS = 1000
+
+const CHUNK = 0
+const LOG = 1
+
+/** The key of a record: its shape, whether it is a chunk or of the log, and a number. */
+export type RowsKey = [shape: string, kind: typeof CHUNK | typeof LOG, number: number]
+
+/** All records of a shape. */
+export function rowsOf(shape: string): IDBKeyRange {
+  // arrays sort after text and numbers, so [shape, []] closes the range
+  return IDBKeyRange.bound([shape], [shape, []])
+}
+
+/** How long the logs are, by shape. */
+export class Logs {
+  private readonly logs = new Map<string, { records: number; rows: number }>()
+
+  /** Counts a record. */
+  add(shape: string, rows: number): void {
+    const log = this.logs.get(shape) ?? { records: 0, rows: 0 }
+    this.logs.set(shape, { records: log.records + 1, rows: log.rows + rows })
+  }
+
+  /** A shape has no log any more. */
+  forget(shape: string): void {
+    this.logs.delete(shape)
+  }
+
+  /** There are no logs. */
+  clear(): void {
+    this.logs.clear()
+  }
+
+  /** Shapes whose log is worth folding; `size` tells how many rows a shape has. */
+  long(size: (shape: string) => number): string[] {
+    const isLong = ([id, { records, rows }]: [string, { records: number; rows: number }]) =>
+      records >= LOG_RECORDS || (rows >= LOG_ROWS && rows * 2 > size(id))
+    return [...this.logs].filter(isLong).map(([id]) => id)
+  }
+
+  /** Whether any log could be worth folding. */
+  get isLong(): boolean {
+    return [...this.logs.values()].some(({ records, rows }) => records >= LOG_RECORDS || rows >= LOG_ROWS)
+  }
+}
+
+/** The store `rows` in a writing transaction, as far as it is used here. */
+export interface RowsStore {
+  put(value: string, key: RowsKey): Promise<unknown>
+  delete(range: IDBKeyRange): Promise<unknown>
+}
+
+/** The texts of a shape's chunks. */
+export function* chunksOf(rows: Iterable<WireRow>): Generator<string> {
+  let chunk: WireRow[] = []
+  for (const row of rows) {
+    chunk.push(row)
+    if (chunk.length < CHUNK_ROWS) continue
+    yield JSON.stringify(chunk)
+    chunk = []
+  }
+  if (chunk.length > 0) yield JSON.stringify(chunk)
+}
+
+/** Writes what happens to the rows of one shape. `revision` orders the log. */
+export function writeRows(store: RowsStore, change: ShapeWrite, revision: number, logs: Logs, requests: Promise<unknown>[]): void {
+  if (change.drop || change.reset) {
+    requests.push(store.delete(rowsOf(change.id)))
+    logs.forget(change.id)
+  }
+  if (change.drop || change.rows.size === 0) return
+  if (!change.reset) {
+    requests.push(store.put(JSON.stringify([...change.rows]), [change.id, LOG, revision]))
+    logs.add(change.id, change.rows.size)
+    return
+  }
+  let number = 0
+  const kept = [...change.rows.values()].filter((row): row is WireRow => row !== null)
+  for (const chunk of chunksOf(kept)) requests.push(store.put(chunk, [change.id, CHUNK, number++]))
+}
+
+/** Folds a shape's log. Each chunk is made while the one before is being written, so that the page is never held up. */
+export async function foldRows(store: RowsStore, shape: string, rows: ReadonlyMap<string, WireRow>, logs: Logs): Promise<void> {
+  await store.delete(rowsOf(shape))
+  let number = 0
+  for (const chunk of chunksOf(rows.values())) await store.put(chunk, [shape, CHUNK, number++])
+  logs.forget(shape)
+}
+
+function keyIndexes(shape: StoredShape): number[] {
+  return shape.key.map((name) => shape.columns.findIndex((column) => column.name === name))
+}
+
+function addChunk(width: number, key: readonly number[], chunk: readonly WireRow[], rows: Map<string, WireRow>): void {
+  const [only] = key
+  for (const row of chunk) {
+    if (!Array.isArray(row) || row.length !== width) throw new Error('not a row')
+    rows.set(key.length === 1 ? keyText([row[only as number] as Json]) : keyText(key.map((index) => row[index] as Json)), row)
+  }
+}
+
+function addLog(width: number, log: readonly [string, WireRow | null][], rows: Map<string, WireRow>): void {
+  for (const [key, row] of log) {
+    if (row === null) rows.delete(key)
+    else if (!Array.isArray(row) || row.length !== width) throw new Error('not a row')
+    else rows.set(key, row)
+  }
+}
+
+/** All rows, by shape. Shapes with a record that cannot be read are named and left out. */
+export function readRows(shapes: readonly StoredShape[], keys: readonly RowsKey[], texts: readonly string[], logs: Logs) {
+  const known = new Map(shapes.map((shape) => [shape.id, { shape, key: keyIndexes(shape) }]))
+  const rows = new Map(shapes.map(({ id }) => [id, new Map<string, WireRow>()]))
+  const damaged = new Set<string>()
+  logs.clear()
+  // key order puts a shape's chunks before its log
+  keys.forEach(([id, kind], at) => {
+    const of = known.get(id)
+    if (of === undefined || damaged.has(id)) return
+    try {
+      const records = JSON.parse(texts[at] as string)
+      const held = rows.get(id) as Map<string, WireRow>
+      if (kind === CHUNK) addChunk(of.shape.columns.length, of.key, records, held)
+      else addLog(of.shape.columns.length, records, held)
+      if (kind === LOG) logs.add(id, records.length)
+    } catch {
+      damaged.add(id)
+      rows.delete(id)
+    }
+  })
+  return { rows, damaged }
+}

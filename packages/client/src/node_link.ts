@@ -1,0 +1,289 @@
+/**
+ * The connection to the node and the session on it: carries out what the connection table says, joins, reads frames into
+ * batches, tells the node what is wanted. What is to be stored it hands over.
+ */
+import type { Batch } from './apply'
+import { Channel, type Reply } from './channel'
+import { CONNECTION_TABLE, type ConnectionEffect, type ConnectionEvent, type ConnectionState, pauseBeforeJoin } from './connection'
+import type { OutboxWrite } from './outbox'
+import { type CommitFrame, FrameError, type Joined, readAnswers, readError, readFrame, readJoined, type RowsFrame, type ShapeAnswer } from './protocol'
+import type { Screen } from './screen'
+import { Sender } from './sender'
+import { joinRequest, Session } from './session'
+import { Silence } from './silence'
+import type { LinkStatus } from './status'
+import { keysOf } from './subscriptions'
+import type { Timers } from './timers'
+import type { Transport, TransportFactory } from './transport'
+
+/** What the link needs of the client around it. */
+export interface LinkPorts {
+  /** Puts a job at the end of the queue of everything that touches the store. */
+  run(job: () => Promise<void>): void
+  /** Job: the node said who the client is and which database this is. */
+  takeJoined(session: Session, joined: Joined): Promise<void>
+  /** Job: a batch is complete. */
+  applyBatch(session: Session, batch: Batch): Promise<void>
+  /** Job: everything up to this cursor was applied. */
+  moveCursor(session: Session, cursor: string): Promise<void>
+  /** Job: a change of the outbox; then calls `then`. */
+  changeOutbox(propose: () => OutboxWrite | null, then: () => void): Promise<void>
+  /** What this page wants may have changed. */
+  interestsChanged(): void
+  /** Calls `act` at once or soon, if this page may speak to the node still. */
+  ifLeader(act: () => void): void
+}
+
+/** One client's link. */
+export class NodeLink {
+  readonly sender: Sender
+  session: Session | null = null
+  private readonly transport: Transport
+  private readonly channel: Channel
+  private readonly silence: Silence
+  private loadedRows = 0
+  private state: ConnectionState = 'offline'
+  private events: ConnectionEvent[] = []
+  private preparation = 0
+  private failures = 0
+  private cancelPause: (() => void) | null = null
+  private flushWaits = false
+
+  constructor(
+    private readonly subject: string,
+    private readonly screen: () => Screen,
+    private readonly timers: Timers,
+    private readonly ports: LinkPorts,
+    transport: TransportFactory,
+  ) {
+    this.silence = new Silence(timers, () => screen().showStatus())
+    this.transport = transport({
+      opened: () => this.dispatch('opened'),
+      closed: (comeBack) => this.dispatch(comeBack ? 'lost' : 'sent_away'),
+      message: (message) => {
+        this.channel.receive(message)
+        if (this.state === 'joined') this.silence.heard()
+      },
+    })
+    this.channel = new Channel(this.transport, timers, {
+      frame: (event, payload) => this.receive(event, payload),
+      // while joining, an end that names no join is that of the session before
+      ended: (isNamed) => (isNamed || this.state === 'joined') && this.dispatch('session_ended'),
+      heartbeat: (cursor) => this.heartbeat(cursor),
+    })
+    this.sender = new Sender(screen().outbox, timers, {
+      push: (event, payload, done) => {
+        const { session } = this
+        ports.ifLeader(() => this.session === session && this.channel.push(event, payload, done))
+      },
+      rejoin: () => this.dispatch('restart'),
+      store: (propose, then) => ports.run(() => ports.changeOutbox(propose, then)),
+      report: ({ code, message, mutationId }) => screen().status.setError('outbox', { code, message, ...(mutationId ? { mutationId } : {}) }),
+    })
+  }
+
+  /** This page leads no longer: whatever waits to be applied is dropped. */
+  stop(): void {
+    if (this.session !== null) this.session.discarded = true
+    this.dispatch('go_offline')
+  }
+
+  /** For the status. */
+  get status(): LinkStatus {
+    const { state, loadedRows, silence } = this
+    return { state, isEstablished: this.session?.isEstablished ?? false, loadedRows, behindSeconds: silence.seconds }
+  }
+
+  /** Feeds the state machine; events that effects cause are taken after the effects are done. */
+  dispatch(event: ConnectionEvent): void {
+    this.events.push(event)
+    if (this.events.length > 1) return
+    for (let next = this.events[0]; next !== undefined; next = this.events[0]) {
+      const step = CONNECTION_TABLE[this.state][next]
+      this.state = step.to
+      for (const effect of step.effects) this.carryOutEffect(effect)
+      this.events.shift()
+    }
+    this.screen().showStatus()
+  }
+
+  /** Nothing of this session may be applied any more: start over from what is stored. */
+  discard(session: Session | null): void {
+    if (session === null) return
+    session.discarded = true
+    if (this.session === session) this.dispatch('restart')
+  }
+
+  /** Frames cannot be applied as the protocol says, or a defect: start over from the stored cursor, after a pause. */
+  distrust(session: Session | null, error: unknown): void {
+    if (session !== null) session.discarded = true
+    const message = error instanceof Error ? error.message : String(error)
+    this.screen().status.setError('session', { code: error instanceof FrameError ? 'bad_frame' : 'defect', message })
+    if (session === null || this.session === session) this.dispatch('session_ended')
+  }
+
+  /** A batch, or a cursor alone, was stored and shown. `isFirst`: the session's first batch. */
+  applied(session: Session, isBatch: boolean, isFirst: boolean): void {
+    if (isBatch) this.failures = 0
+    if (this.session !== session) return
+    if (isFirst) this.sender.established()
+    this.sender.pump()
+  }
+
+  /** Subscriptions made and given up in one turn cancel out and travel in one message. */
+  flushSoon(): void {
+    if (this.flushWaits) return
+    this.flushWaits = true
+    this.timers.after(0, () => {
+      this.flushWaits = false
+      this.sweep()
+      this.ports.interestsChanged()
+      this.tellInterests()
+    })
+  }
+
+  private carryOutEffect(effect: ConnectionEffect): void {
+    switch (effect) {
+      case 'connect':
+        return this.transport.connect()
+      case 'disconnect':
+        return this.transport.disconnect()
+      case 'prepare':
+        return this.prepare()
+      case 'send_join':
+        return this.sendJoin()
+      case 'begin_session':
+        return this.flushSoon()
+      case 'end_session':
+        return this.endSession()
+      case 'start_pause':
+        this.failures += 1
+        this.cancelPause = this.timers.after(pauseBeforeJoin(this.failures), () => this.dispatch('retry_due'))
+        return
+      case 'cancel_pause':
+        this.cancelPause?.()
+    }
+  }
+
+  /** Everything received earlier is stored first; then one turn for components that subscribe while they mount. */
+  private prepare(): void {
+    const preparation = (this.preparation += 1)
+    this.ports.run(async () => {
+      this.timers.after(0, () => {
+        if (preparation === this.preparation) this.ports.ifLeader(() => preparation === this.preparation && this.dispatch('prepared'))
+      })
+    })
+  }
+
+  private sendJoin(): void {
+    this.sweep()
+    const session = new Session()
+    this.session = session
+    const { base, outbox, subscriptions } = this.screen()
+    const request = joinRequest(session, this.subject, base, outbox, subscriptions.all())
+    this.channel.join(request, (reply) => {
+      if (this.session === session) this.joinAnswered(session, reply)
+    })
+  }
+
+  private joinAnswered(session: Session, reply: Reply): void {
+    if (reply.status === 'timeout') return this.dispatch('join_failed')
+    const { status } = this.screen()
+    if (reply.status === 'error') {
+      const error = readError(reply.response)
+      status.setError('session', { code: error.code, message: error.message })
+      const never = ['protocol_unsupported', 'capability_unsupported', 'malformed'].includes(error.code)
+      return this.dispatch(never ? 'join_refused' : 'join_failed')
+    }
+    try {
+      const joined = readJoined(reply.response)
+      // nothing of this store may be sent for somebody else
+      if (joined.subject !== this.subject) {
+        const message = `the node takes this client for ${JSON.stringify(joined.subject)}, its data is of ${JSON.stringify(this.subject)}: sign in anew`
+        status.setError('session', { code: 'other_subject', message })
+        return this.dispatch('join_refused')
+      }
+      status.setError('session', null)
+      this.dispatch('join_ok')
+      this.ports.run(() => (session.discarded ? Promise.resolve() : this.ports.takeJoined(session, joined)))
+      this.takeAnswers(session, joined.shapes)
+    } catch (error) {
+      this.distrust(session, error)
+    }
+  }
+
+  private takeAnswers(session: Session, answers: readonly ShapeAnswer[]): void {
+    const { subscriptions } = this.screen()
+    for (const { ref, error } of answers) {
+      if (error === null) continue
+      const id = session.shapes.refs.get(ref)
+      if (id !== undefined) session.shapes.covered.delete(id)
+      if (subscriptions.refuse(ref, error)) subscriptions.byRef(ref)?.listeners.call()
+    }
+    this.screen().showStatus()
+  }
+
+  private endSession(): void {
+    this.channel.leave()
+    this.sender.end()
+    this.silence.end()
+    this.loadedRows = 0
+    this.session = null
+  }
+
+  private receive(event: string, payload: unknown): void {
+    const { session } = this
+    // before the answer to a join, whatever arrives is of an older session on the same connection
+    if (session === null || session.discarded || this.state !== 'joined') return
+    try {
+      const frame = readFrame(event, payload)
+      if (frame === null) return this.screen().status.countUnknownFrame()
+      const batch = session.collector.take(frame)
+      if (frame.event === 'rows' || frame.event === 'commit') this.countRows(frame)
+      if (batch !== null) this.ports.run(() => (session.discarded ? Promise.resolve() : this.ports.applyBatch(session, batch)))
+    } catch (error) {
+      this.distrust(session, error)
+    }
+  }
+
+  /** Progress of what is being loaded, for the status. */
+  private countRows(frame: RowsFrame | CommitFrame): void {
+    if (frame.event === 'rows') this.loadedRows += frame.put.length
+    else this.loadedRows = 0
+    if (frame.event === 'rows') this.screen().showStatus()
+  }
+
+  private heartbeat(cursor: string): void {
+    const { session } = this
+    if (session === null || this.state !== 'joined' || session.collector.isOpen) return
+    // the queue holds every commit that came before
+    this.ports.run(() => (session.discarded ? Promise.resolve() : this.ports.moveCursor(session, cursor)))
+  }
+
+  private sweep(): void {
+    const screen = this.screen()
+    const { hidden, gone } = screen.subscriptions.sweep()
+    for (const entry of gone) this.session?.giveUp(entry)
+    if (hidden.length > 0) screen.refresh(keysOf(screen.base, hidden.map(({ id }) => id)))
+  }
+
+  private tellInterests(): void {
+    const { session } = this
+    if (session === null || this.state !== 'joined') return
+    if (session.givenUp.length > 0) this.channel.push('unsubscribe', { refs: session.givenUp }, () => undefined)
+    session.givenUp = []
+    const fresh = this.screen().subscriptions.all().filter(({ ref }) => !session.shapes.refs.has(ref))
+    if (fresh.length === 0) return
+    // without a cursor of its own a subscribe cannot resume; rows held from before show until the next commit
+    const shapes = fresh.map((entry) => session.ask(entry, null))
+    this.channel.push('subscribe', { shapes }, (reply) => {
+      if (this.session !== session) return
+      try {
+        if (reply.status !== 'ok') throw new FrameError(`subscribe: ${readError(reply.status === 'error' ? reply.response : null).message}`)
+        this.takeAnswers(session, readAnswers(reply.response))
+      } catch (error) {
+        this.distrust(session, error)
+      }
+    })
+  }
+}
