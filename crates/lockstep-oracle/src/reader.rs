@@ -256,7 +256,9 @@ impl Reader {
                         self.shared.fail(format!("client {}: {wrong}", self.number));
                     }
                 }
-                match invariants::check(&client.replica, &commit, &self.refs, &mut self.memory) {
+                let within = invariants::scopes(&client.replica, &self.shared.schema, &self.shapes);
+                let checked = invariants::check(&client.replica, &commit, &self.refs, &mut self.memory);
+                match within.and(checked) {
                     Ok(checks) => drop(self.shared.checks.fetch_add(checks, Ordering::Relaxed)),
                     Err(wrong) => {
                         let (number, lsn, xid) = (self.number, &commit.lsn, &commit.xid);

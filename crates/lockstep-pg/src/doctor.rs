@@ -12,11 +12,12 @@ mod tables;
 
 use crate::catalog::texts;
 use crate::error::PgError;
+use crate::target::Target;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use std::fmt::{self, Write as _};
 use std::time::Duration;
-use tokio_postgres::{Client, Config};
+use tokio_postgres::Client;
 
 pub use facts::{Facts, Log};
 pub use findings::{Finding, Level, Mend};
@@ -53,16 +54,16 @@ pub struct Report {
     pub findings: Vec<Finding>,
 }
 
-/// Examines a database: `client` is a session in it, `config` leads to its replication connections.
+/// Examines a database: `client` is a session in it, `target` leads to its replication connections.
 ///
 /// # Errors
 /// If it cannot be asked at all. Whatever it says about itself is a finding.
-pub async fn examine(client: &Client, config: &Config, options: &DoctorOptions) -> Result<Report, PgError> {
+pub async fn examine(client: &Client, target: &Target, options: &DoctorOptions) -> Result<Report, PgError> {
     client.batch_execute("begin read only; set local search_path = pg_catalog; set local jit = off").await?;
     let asked = ask(client).await;
     client.batch_execute("rollback").await?;
     let mut facts = asked?;
-    facts.replication = replication::ask(config, &facts.server.system, options.answer).await;
+    facts.replication = replication::ask(target, &facts.server.system, options.answer).await;
     let findings = findings::judge(&facts, options);
     let capacity = server::capacity(&facts.server);
     Ok(Report {

@@ -34,6 +34,17 @@ pub struct Startup {
     pub password: Option<Vec<u8>>,
     /// Database and session settings, as in the startup packet.
     pub parameters: Vec<(String, String)>,
+    /// Whether the password's proof is bound to the TLS session.
+    pub binding: Binding,
+}
+
+/// Channel binding: SCRAM proves the password to the server whose certificate TLS saw, and to nobody between.
+#[derive(Debug, Clone, Default)]
+pub struct Binding {
+    /// The certificate's hash, if TLS is spoken and binding is wanted.
+    pub end_point: Option<Vec<u8>>,
+    /// Without it no password is given.
+    pub required: bool,
 }
 
 /// A row of a simple query: text or NULL.
@@ -61,11 +72,21 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     }
 
     async fn authenticate(&mut self, startup: &Startup) -> Result<(), PgError> {
+        let mut bound = false;
         let password =
             || startup.password.as_deref().ok_or(PgError::Protocol("a password is asked for, none is given"));
         loop {
             let message = self.parse().await?;
             let mut out = BytesMut::new();
+            let asks_for_less = matches!(
+                message,
+                backend::Message::AuthenticationOk
+                    | backend::Message::AuthenticationCleartextPassword
+                    | backend::Message::AuthenticationMd5Password(_)
+            );
+            if asks_for_less && startup.binding.required && !bound {
+                return Err(PgError::Protocol("channel_binding=require, and the server does without it"));
+            }
             match message {
                 backend::Message::AuthenticationOk => return Ok(()),
                 backend::Message::AuthenticationCleartextPassword => {
@@ -77,10 +98,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 }
                 backend::Message::AuthenticationSasl(body) => {
                     let mechanisms: Vec<String> = body.mechanisms().map(|m| Ok(m.to_owned())).collect()?;
-                    if !mechanisms.iter().any(|m| m == sasl::SCRAM_SHA_256) {
-                        return Err(PgError::Protocol("no authentication mechanism in common"));
-                    }
-                    self.scram(password()?).await?;
+                    let (mechanism, binding) = mechanism(&mechanisms, &startup.binding)?;
+                    self.scram(mechanism, password()?, binding).await?;
+                    bound = mechanism == sasl::SCRAM_SHA_256_PLUS;
                     continue;
                 }
                 _ => return Err(PgError::Protocol("an authentication method that is not supported")),
@@ -89,10 +109,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    async fn scram(&mut self, password: &[u8]) -> Result<(), PgError> {
-        let mut scram = sasl::ScramSha256::new(password, sasl::ChannelBinding::unsupported());
+    async fn scram(
+        &mut self,
+        mechanism: &str,
+        password: &[u8],
+        binding: sasl::ChannelBinding,
+    ) -> Result<(), PgError> {
+        let mut scram = sasl::ScramSha256::new(password, binding);
         let mut out = BytesMut::new();
-        frontend::sasl_initial_response(sasl::SCRAM_SHA_256, scram.message(), &mut out)?;
+        frontend::sasl_initial_response(mechanism, scram.message(), &mut out)?;
         self.stream.write_all(&out).await?;
         let backend::Message::AuthenticationSaslContinue(body) = self.parse().await? else {
             return Err(PgError::Protocol("during SCRAM"));
@@ -205,6 +230,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         // The peer may be gone already; then there is nobody to tell.
         let _ = self.stream.write_all(&out).await;
         let _ = self.stream.shutdown().await;
+    }
+}
+
+/// The strongest mechanism in common.
+fn mechanism(offered: &[String], binding: &Binding) -> Result<(&'static str, sasl::ChannelBinding), PgError> {
+    let offers = |name: &str| offered.iter().any(|m| m == name);
+    match &binding.end_point {
+        Some(end_point) if offers(sasl::SCRAM_SHA_256_PLUS) => {
+            let bound = sasl::ChannelBinding::tls_server_end_point(end_point.clone());
+            Ok((sasl::SCRAM_SHA_256_PLUS, bound))
+        }
+        _ if binding.required => Err(PgError::Protocol("channel_binding=require, and it cannot be had here")),
+        _ if !offers(sasl::SCRAM_SHA_256) => Err(PgError::Protocol("no authentication mechanism in common")),
+        // The server learns that we could have: somebody between us may have taken its offer away.
+        Some(_) => Ok((sasl::SCRAM_SHA_256, sasl::ChannelBinding::unrequested())),
+        None => Ok((sasl::SCRAM_SHA_256, sasl::ChannelBinding::unsupported())),
     }
 }
 

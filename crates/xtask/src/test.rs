@@ -1,7 +1,7 @@
 //! `cargo x test`: every test of this repository, in parts, with one count at the end; and `cargo x ci`, which adds
 //! every version of PostgreSQL and the long runs.
 //!
-//! Something that is missing is a failure, never a reason to skip.
+//! Something that is missing is a failure; only tests through PgBouncer are skipped, and named, where it cannot be had.
 
 use std::process::{Command, ExitCode};
 
@@ -120,6 +120,9 @@ fn set_up(part: &mut Part, majors: &[u32], quick: bool) -> Result<()> {
         part.need(&format!("PostgreSQL {major}"), setup::postgres(*major));
     }
     part.need("the client library and the app", setup::web_app());
+    if let Err(error) = setup::pgbouncer() {
+        part.skip(&format!("the tests through PgBouncer: {error:#}"));
+    }
     if !quick {
         part.need("Chromium", setup::chromium());
     }

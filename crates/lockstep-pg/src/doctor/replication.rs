@@ -5,13 +5,13 @@ use super::findings::{Finding, Mend};
 use crate::connect;
 use crate::error::PgError;
 use crate::lease::within;
+use crate::target::Target;
 use std::time::Duration;
-use tokio_postgres::Config;
 
 /// Opens a replication connection and asks who is at its other end.
-pub(super) async fn ask(config: &Config, system: &str, answer: Duration) -> Replication {
+pub(super) async fn ask(target: &Target, system: &str, answer: Duration) -> Replication {
     let asked = async {
-        let mut wire = connect::replication(config, answer).await?;
+        let mut wire = connect::replication(target, answer).await?;
         let said = wire.backend_pid().map(|pid| pid.to_string());
         let sql = "select pg_catalog.pg_backend_pid(), system_identifier from pg_catalog.pg_control_system()";
         let rows = within(answer, wire.query(sql)).await;
@@ -30,6 +30,7 @@ pub(super) async fn ask(config: &Config, system: &str, answer: Duration) -> Repl
                 Replication::Works
             }
         }
+        Err(error @ PgError::Pooler) => Replication::Pooler(error.to_string()),
         Err(error @ PgError::Server { .. }) => refused(&error),
         Err(error) => Replication::Unreachable(error.to_string()),
     }

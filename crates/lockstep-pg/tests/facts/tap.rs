@@ -3,11 +3,11 @@
 use lockstep_core::pgoutput::{Message, StreamFrame, decode};
 use lockstep_core::position::Lsn;
 use lockstep_pg::cluster::Cluster;
-use lockstep_pg::connect;
+use lockstep_pg::connect::{self, Stream};
+use lockstep_pg::target::Target;
 use lockstep_pg::wire::Wire;
 use std::sync::LazyLock;
 use std::time::Duration;
-use tokio::net::TcpStream;
 use tokio_postgres::{Client, NoTls};
 
 /// Never dropped: the server stops when this process ends.
@@ -64,14 +64,14 @@ pub async fn fails(client: &Client, sql: &str) -> String {
 }
 
 /// A replication connection as nodes make them.
-pub async fn replication(url: &str) -> Wire<TcpStream> {
-    let config = connect::config(url).expect("a URL");
-    connect::replication(&config, Duration::from_secs(20)).await.expect("a replication connection")
+pub async fn replication(url: &str) -> Wire<Stream> {
+    let target = Target::parse(url).expect("a URL");
+    connect::replication(&target, Duration::from_secs(20)).await.expect("a replication connection")
 }
 
 /// What the stream brings, message by message.
 pub struct Tap {
-    wire: Wire<TcpStream>,
+    wire: Wire<Stream>,
 }
 
 /// A message, or a position up to which everything was delivered.
@@ -89,7 +89,7 @@ impl Tap {
         Self::stream(wire, slot).await
     }
 
-    pub async fn stream(mut wire: Wire<TcpStream>, slot: &str) -> Self {
+    pub async fn stream(mut wire: Wire<Stream>, slot: &str) -> Self {
         let sql = format!(
             "START_REPLICATION SLOT \"{slot}\" LOGICAL 0/0 (proto_version '1', publication_names 'p', messages 'true')"
         );

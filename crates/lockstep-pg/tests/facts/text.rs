@@ -3,6 +3,8 @@
 use lockstep_core::pgoutput::Message;
 use lockstep_pg::connect;
 use lockstep_pg::replication_stream::create_slot;
+use lockstep_pg::session::SET_LOCAL;
+use lockstep_pg::target::Target;
 use std::time::Duration;
 
 use crate::tap::{Tap, cluster, database, one, run};
@@ -29,8 +31,8 @@ async fn the_stream_prints_by_its_own_sessions_settings() {
     ]).await;
     let url = cluster().url_for("text_settings");
     let mut ours = Tap::open(&url, "text_ours").await;
-    let config = connect::config(&url).expect("a URL");
-    let mut wire = connect::replication(&config, Duration::from_secs(20)).await.expect("a connection");
+    let target = Target::parse(&url).expect("a URL");
+    let mut wire = connect::replication(&target, Duration::from_secs(20)).await.expect("a connection");
     wire.query("set timezone = 'Asia/Tokyo'").await.expect("set");
     wire.query("set datestyle = 'German'").await.expect("set");
     create_slot(&mut wire, "text_theirs").await.expect("a slot");
@@ -41,11 +43,11 @@ async fn the_stream_prints_by_its_own_sessions_settings() {
     assert_eq!(ours[1..4], ["2024-02-29 10:00:00+00", "\\x00ff", "P1DT-2H"]);
     assert_eq!(inserted(&mut theirs, &client, "theirs").await[1], "29.02.2024 19:00:00 JST");
     // A query under the same settings prints the same bytes.
-    let query = config.connect(tokio_postgres::NoTls).await.expect("a connection");
-    tokio::spawn(query.1);
+    let (query, _) = connect::open(&target).await.expect("a connection");
+    query.batch_execute(&format!("begin; {}", *SET_LOCAL)).await.expect("its settings");
     let columns = ["id", "at", "b", "i", "f", "m"];
     for (column, streamed) in columns.iter().zip(&ours) {
-        assert_eq!(&one(&query.0, &format!("select {column} from public.t")).await, streamed, "{column}");
+        assert_eq!(&one(&query, &format!("select {column} from public.t")).await, streamed, "{column}");
     }
 }
 

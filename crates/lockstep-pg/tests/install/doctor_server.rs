@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 use lockstep_pg::cluster::{Cluster, StopMode};
 use lockstep_pg::doctor::{self, DoctorOptions, Finding, Level, Mend, Report};
 use lockstep_pg::install::{self, InstallOptions};
+use lockstep_pg::target::Target;
 use lockstep_pg::{connect, replication_stream};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -20,7 +21,7 @@ async fn session(url: &str) -> Client {
 }
 
 async fn examine(client: &Client, url: &str, options: &DoctorOptions) -> Report {
-    let config = connect::config(url).expect("a URL");
+    let config = Target::parse(url).expect("a URL");
     doctor::examine(client, &config, options).await.expect("it can be asked")
 }
 
@@ -71,7 +72,7 @@ async fn settings() {
     let codes: Vec<_> = report.findings.iter().map(|finding| finding.code).collect();
     assert_eq!((codes.as_slice(), report.nodes_allowed), (&["not_installed"][..], 6), "{report:?}");
     // There is room for as many as are said to be allowed, and no more.
-    let config = connect::config(&cluster.url()).expect("a URL");
+    let config = Target::parse(&cluster.url()).expect("a URL");
     let mut wires = Vec::new();
     for number in 0..6 {
         let mut wire = connect::replication(&config, NOW.answer).await.expect("room");
@@ -108,7 +109,7 @@ async fn what_is_open_and_a_standby_that_does_not_answer() {
         "{finding:?}"
     );
     // A node's slot waits for exactly that.
-    let config = connect::config(&url).expect("a URL");
+    let config = Target::parse(&url).expect("a URL");
     let mut wire = connect::replication(&config, NOW.answer).await.expect("a connection");
     let making =
         tokio::spawn(

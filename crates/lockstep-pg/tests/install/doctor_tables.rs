@@ -1,9 +1,9 @@
 //! Doctor on what is installed: each thing broken, found, mended by what doctor prints, and gone.
 
-use lockstep_pg::connect;
 use lockstep_pg::doctor::{self, DoctorOptions, Finding, Level, Mend, Report};
 use lockstep_pg::gc::{self, GcOptions};
 use lockstep_pg::install::{self, InstallOptions, Outcome, Patience};
+use lockstep_pg::target::Target;
 use tokio_postgres::Client;
 
 use crate::harness::{cluster, connect as session, installed, one, request, settled, track, tracked};
@@ -12,7 +12,7 @@ const ITEMS: &str = "create table items (id int primary key, list int, title tex
 
 /// What doctor says in this session; tests in other databases of the cluster hold transactions open.
 pub async fn examine(client: &Client, database: &str) -> Report {
-    let config = connect::config(&cluster().url_for(database)).expect("a URL");
+    let config = Target::parse(&cluster().url_for(database)).expect("a URL");
     doctor::examine(client, &config, &DoctorOptions::default()).await.expect("it can be asked")
 }
 
@@ -49,7 +49,7 @@ async fn run(client: &mut Client, command: &str) {
             install::install(client, &InstallOptions::default()).await.expect(command);
         }
         ["lockstep", "install", "--allow-foreign-publications"] => {
-            let options = InstallOptions { allow_foreign_publications: true };
+            let options = InstallOptions { allow_foreign_publications: true, ..InstallOptions::default() };
             install::install(client, &options).await.expect(command);
         }
         ["lockstep", "track", table] => {

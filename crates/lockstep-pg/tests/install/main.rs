@@ -13,4 +13,5 @@ mod mirror;
 mod partitions;
 mod refusals;
 mod retention;
+mod rights;
 mod writers;

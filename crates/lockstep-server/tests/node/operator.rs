@@ -114,7 +114,17 @@ fn a_command_line_that_cannot_work_ends_at_once_with_what_to_do() {
         (vec!["serve", "--config", file.to_str().unwrap()], &[], "line 1"),
         (vec!["serve", "--listen", "0.0.0.0:0"], &url, "loopback"),
         (vec!["install"], &url, "Connection refused"),
-        (vec!["serve"], &[("LOCKSTEP_DATABASE_URL", "postgres://u:hunter2@h/x?sslmode=require")], "TLS"),
+        (vec!["serve"], &[("LOCKSTEP_DATABASE_URL", "postgres://u:hunter2@h/x?sslmode=on")], "verify-full"),
+        (
+            vec!["serve"],
+            &[url[0], ("LOCKSTEP_REPLICATION_URL", "postgres://u:hunter2@h/x?x=1")],
+            "--replication-url",
+        ),
+        (
+            vec!["serve"],
+            &[url[0], ("LOCKSTEP_WRITE_URL", "postgres://u:hunter2@h/x?schema=a")],
+            "--write-url",
+        ),
         (vec!["serve"], &[url[0], ("LOCKSTEP_LOG", "lots=of=noise")], "LOCKSTEP_LOG"),
     ] {
         let error = refused(&arguments, environment);
