@@ -71,4 +71,7 @@ cross join lateral (
   ) k on true
   where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
 ) cols
+-- A dump that was restored elsewhere brings the numbers of tables along, and other tables may have them there.
+where exists (
+  select from pg_catalog.pg_trigger g where g.tgrelid = c.oid and g.tgfoid = to_regproc('lockstep.log_' || t.log))
 order by c.oid
