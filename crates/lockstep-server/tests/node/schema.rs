@@ -126,7 +126,7 @@ const ROWS: &str =
 #[tokio::test(flavor = "multi_thread")]
 async fn an_added_column_is_a_change() {
     let world = World::new().await;
-    world.sql.run(&format!("{ROWS}")).await;
+    world.sql.run(ROWS).await;
     let mut play = Play::new(world, todos(1)).await;
     for (change, after) in [
         ("alter table todos add a int", ""),
