@@ -30,7 +30,11 @@ select jsonb_build_object(
     where p.isleaf and p.relid <> t.relation and l.relpersistence <> 'p'),
   'generated', (
     select coalesce(jsonb_agg(quote_ident(a.attname) order by a.attnum), '[]') from pg_attribute a
-    where a.attrelid = c.oid and a.attgenerated <> '' and not a.attisdropped),
+    where a.attrelid = c.oid and a.attgenerated <> '' and not a.attisdropped
+      -- From 18 on stored ones are in the stream, if the publication says so.
+      and not (a.attgenerated = 's' and exists (
+        select from pg_publication p
+        where p.pubname = 'lockstep_tables' and to_jsonb(p) ->> 'pubgencols' = 's'))),
   'stored', (
     select coalesce(jsonb_agg(quote_ident(a.attname) order by a.attnum), '[]') from pg_attribute a
     where a.attrelid = c.oid and a.attgenerated = 's' and not a.attisdropped),

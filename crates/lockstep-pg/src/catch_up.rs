@@ -92,8 +92,10 @@ async fn facts(client: &Client, history: &[(u32, Lsn)]) -> Result<Facts, PgError
         .ok_or(PgError::Protocol("S"))?
         .parse()?;
     let (system, timeline, database) = crate::poll::identify_here(client).await?;
-    // One for each life of the server within the retention.
-    let known = texts(client, "select concat_ws(' ', mark, at_lsn) from lockstep.incarnations").await?;
+    // One for each life of this server within the retention.
+    let sql =
+        format!("select concat_ws(' ', mark, at_lsn) from lockstep.incarnations where system = '{system}'");
+    let known = texts(client, &sql).await?;
     let mark = |row: &String| {
         let (mark, at) = row.split_once(' ')?;
         Some((mark.parse().ok()?, at.parse().ok()?))

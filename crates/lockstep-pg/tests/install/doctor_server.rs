@@ -229,7 +229,7 @@ async fn a_pooler_on_the_replication_url() {
 
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     // It does not know the question for TLS.
-    let url = elsewhere(listener.local_addr().expect("its address").port()) + "?sslmode=disable";
+    let url = elsewhere(listener.local_addr().expect("its address").port());
     tokio::spawn(async move {
         while let Ok((mut socket, _)) = listener.accept().await {
             let mut startup = [0; 4096];

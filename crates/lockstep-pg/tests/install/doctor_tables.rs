@@ -173,6 +173,15 @@ async fn the_table_itself() {
             Level::Error,
         ),
     ] {
+        if code == "generated"
+            && one(&client, "current_setting('server_version_num')::int >= 180000").await == "true"
+        {
+            // Stored ones travel there.
+            client.batch_execute(breakage).await.expect("another column");
+            assert_eq!(found(&client, database).await, [], "{breakage}");
+            client.batch_execute("alter table items drop column total").await.expect("as before");
+            continue;
+        }
         broken(&mut client, database, breakage, code, level).await;
     }
     client.batch_execute("alter table items drop constraint items_pkey").await.expect("no key");

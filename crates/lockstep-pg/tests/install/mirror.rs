@@ -101,7 +101,7 @@ impl Mirror {
             system: facts.system,
             timeline: facts.timeline,
             database: facts.database,
-            incarnation: self.head.incarnation,
+            incarnation: poll::mark(client).await?,
             fence: facts.insert_lsn,
             snapshot: facts.snapshot,
             shown: Vec::new(),

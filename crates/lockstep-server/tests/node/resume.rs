@@ -99,6 +99,10 @@ async fn a_cursor_that_cannot_be_resumed_is_told_why() {
     assert_eq!(refused(&world, &with(2, "7"), "").await, ["other_timeline", "other_timeline"]);
     assert_eq!(refused(&world, &with(5, "F/0"), "").await, ["future", "future"]);
     assert_eq!(refused(&world, &with(7, ""), "").await, ["not_in_cursor", "not_in_cursor"]);
+    // A dump brought along the marks of another server, whose positions mean nothing here.
+    let foreign = "insert into lockstep.incarnations (mark, system, server_started_at, at_lsn) \
+        select 6, '1', timestamptz 'epoch' - interval '1 day', max(at_lsn) + 1 from lockstep.incarnations";
+    assert!(refused(&world, &good, foreign).await.is_empty());
     let horizon = "update lockstep.tracked set horizon = pg_snapshot_xmax(pg_current_snapshot())::text::bigint + 1 \
         where relation = 'notes'::regclass";
     assert_eq!(refused(&world, &good, horizon).await, ["horizon"]);
