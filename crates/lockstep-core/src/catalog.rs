@@ -62,6 +62,22 @@ pub struct Column {
     pub type_sql: String,
     /// The type is an enum.
     pub is_enum: bool,
+    /// An enum's labels in their order.
+    pub labels: Vec<String>,
+    /// How texts of the column are compared.
+    pub collation: Collation,
+}
+
+/// How texts of a column are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Collation {
+    /// Byte by byte (`C`, `POSIX`).
+    Bytes,
+    /// By rules that only PostgreSQL has. Equal texts are equal bytes.
+    #[default]
+    Rules,
+    /// Texts of different bytes may be equal.
+    Nondeterministic,
 }
 
 impl Column {

@@ -21,6 +21,11 @@ pub const FOLD_GAP: u64 = 65_536;
 /// Shapes of one session. Each costs a lookup at catch-up and a few hundred bytes.
 pub const SESSION_SHAPES: usize = 200;
 
+/// Bytes of one `where`, and comparisons and constants in it. Each is evaluated for every row of the shape's scope.
+pub const WHERE_BYTES: usize = 16 << 10;
+/// See [`WHERE_BYTES`].
+pub const WHERE_TERMS: usize = 1_000;
+
 /// Bytes waiting for one socket, one batch apart, which is queued whole. A session that does not read is closed and
 /// resumes by its cursor.
 pub const QUEUE_BYTES: usize = 256 << 20;

@@ -21,6 +21,8 @@ fn catalog() -> Catalog {
         type_name: "text".into(),
         type_sql: "text".into(),
         is_enum: false,
+        labels: Vec::new(),
+        collation: Default::default(),
     };
     let table = |oid: u32, name: &str, scopes: Vec<Vec<usize>>| Table {
         oid,
@@ -55,6 +57,24 @@ fn shapes(catalog: &Catalog) -> Vec<Arc<Shape>> {
     }
     let resolve =
         |r| Arc::new(Shape::resolve(&serde_json::from_value::<ShapeRequest>(r).unwrap(), catalog).unwrap());
+    for (table, scope) in
+        [("free", json!(null)), ("items", json!({"a": "x"})), ("items", json!({"a": "x", "b": "y"}))]
+    {
+        for predicate in [
+            "b = 'x'",
+            "a = 'x' and b = 'x'",
+            "a = 'y' and b = 'x'",
+            "b <> 'x'",
+            "b is null",
+            "id = 2",
+            "body is null",
+            "body = 'body' and b = 'y'",
+            "id in (1, 2) or b = 'z'",
+        ] {
+            requests.push(json!({"ref": "w", "table": table, "scope": scope, "where": predicate}));
+            requests.push(json!({"ref": "w", "table": table, "scope": scope, "where": predicate, "columns": ["id", "a"]}));
+        }
+    }
     requests.into_iter().map(resolve).collect()
 }
 
@@ -77,7 +97,13 @@ fn tuple(key: &'static str) -> impl Strategy<Value = Tuple> {
 fn change() -> impl Strategy<Value = (u32, ChangeKind)> {
     let key = || prop_oneof![Just("1"), Just("2"), Just("3")];
     let row = || key().prop_flat_map(tuple);
-    let old_key = || key().prop_map(|k| (vec![text(k), Value::Null, Value::Null, Value::Null], false));
+    // The old key, or with REPLICA IDENTITY FULL the whole old row.
+    let old_key = || {
+        prop_oneof![
+            2 => key().prop_map(|k| (vec![text(k), Value::Null, Value::Null, Value::Null], false)),
+            1 => key().prop_flat_map(tuple).prop_map(|row| (row, true)),
+        ]
+    };
     let tombstone = (key(), value(), value())
         .prop_map(|(k, a, b)| ChangeKind::Insert(vec![text("9"), a, b, text(k), text("700"), text("m")]));
     prop_oneof![
@@ -133,7 +159,7 @@ fn a_shape_taken_out_is_routed_to_no_more() {
     }
     let insert = |table| (table, ChangeKind::Insert(vec![text("1"), text("x"), text("x"), text("body")]));
     let net = net(&[insert(ITEMS), insert(200)], &catalog);
-    assert_eq!(index.route(&net).len(), 5);
+    assert_eq!(index.route(&net).len(), 5 + 12, "five by scope alone, twelve whose predicate passes");
     for (i, shape) in shapes.iter().enumerate() {
         index.remove(i as u32, shape);
     }

@@ -33,6 +33,7 @@ pub const TARGETS: &[Target] = &[
     Target { name: "replica", run: targets::replica::run },
     Target { name: "url", run: targets::url::run },
     Target { name: "copy", run: targets::copy::run },
+    Target { name: "predicate", run: targets::predicate::run },
 ];
 
 /// By name.

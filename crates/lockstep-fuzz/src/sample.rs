@@ -22,6 +22,8 @@ pub fn catalog() -> Catalog {
         type_name: "t".into(),
         type_sql: "t".into(),
         is_enum: false,
+        labels: Vec::new(),
+        collation: Default::default(),
     };
     let table = Table {
         oid: TABLE,

@@ -59,6 +59,16 @@ fn time_is_linear() {
         ("copy", repeated("\u{1}", "\\n", "\n")),
         ("copy", repeated("\u{ff}", "\t", "\n")),
         ("copy", repeated("\u{ff}", "\n", "")),
+        ("predicate", repeated("\0id = 1", " or id = 1", "")),
+        ("predicate", b"\0".iter().chain("(".repeat(16_000).as_bytes()).copied().collect()),
+        ("predicate", format!("\0{}done", "not ".repeat(4_000)).into_bytes()),
+        ("predicate", format!("\0id{}", " = id".repeat(3_000)).into_bytes()),
+        ("predicate", format!("\0id = {}1", "-".repeat(16_000)).into_bytes()),
+        (
+            "predicate",
+            format!("\0body like '{}'\u{1}1\u{1}{}", "%a_".repeat(5_000), "ab".repeat(BYTES / 2))
+                .into_bytes(),
+        ),
     ];
     for (number, (name, input)) in inputs.iter().enumerate() {
         let begun = Instant::now();

@@ -5,9 +5,9 @@ use crate::disk;
 use crate::link::{Link, Weather};
 use crate::standby;
 use crate::world::World;
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use lockstep_pg::cluster::StopMode;
-use lockstep_pg::cluster::process::Signal;
+use lockstep_pg::cluster::process::{self, Signal};
 use std::time::Duration;
 use tokio::time::sleep;
 
@@ -15,7 +15,7 @@ use tokio::time::sleep;
 pub type Kind = &'static str;
 
 /// All kinds. Consecutive worlds take consecutive pieces of it.
-pub const ALL: [Kind; 24] = [
+pub const ALL: [Kind; 26] = [
     "node-killed",
     "postgres-restarted-immediate",
     "upstream-delay",
@@ -40,10 +40,12 @@ pub const ALL: [Kind; 24] = [
     clock::STEP,
     "huge-transaction",
     "table-rewritten",
+    "walsender-paused",
+    "standby-silent",
 ];
 
-/// Connections to PostgreSQL that stay open and carry nothing ever again. Only by name: a node has no time-outs of its
-/// own against it yet (docs/known-gaps.md).
+/// Connections to PostgreSQL that stay open and carry nothing ever again. Only by name: what was being asked is given
+/// up after the node's time-outs, two minutes for a write, which is longer than a round.
 pub const DEAD: Kind = "upstream-dead";
 
 /// Only clients notice these: a node has no reason to complain.
@@ -66,6 +68,8 @@ pub async fn strike(world: &mut World, kind: Kind) -> Result<bool> {
         "postgres-restarted-immediate" => restart(world, StopMode::Immediate)?,
         "walsender-terminated" => return terminate(world, "backend_type = 'walsender'").await,
         "pool-terminated" => return terminate(world, "backend_type = 'client backend'").await,
+        "walsender-paused" => return pause(world).await,
+        "standby-silent" => return await_standby(world, site).await,
         "slot-dropped" => return drop_slots(world).await,
         "node-stopped" => stop_node(world, site).await?,
         "transaction-held" => hold(world, site).await?,
@@ -113,6 +117,54 @@ async fn terminate(world: &World, whom: &str) -> Result<bool> {
         )
         .await?;
     Ok(ended.get::<_, i64>(0) > 0)
+}
+
+/// The stream lags behind what queries see, and clients come back meanwhile: what they read must wait for it.
+async fn pause(world: &mut World) -> Result<bool> {
+    let pids = "select pid from pg_stat_replication where application_name = 'lockstep'";
+    let mut paused = false;
+    for _ in 0..3 {
+        let rows = world.sql().await?.query(pids, &[]).await?;
+        let pids = rows.iter().filter_map(|r| u32::try_from(r.get::<_, i32>(0)).ok());
+        // One that has ended meanwhile needs no pause.
+        let stopped: Vec<u32> = pids.filter(|p| process::send(*p, Signal::SIGSTOP).is_ok()).collect();
+        sleep(Duration::from_millis(world.dice.between(20, 200))).await;
+        for site in &world.sites {
+            site.downstream.cut();
+        }
+        sleep(Duration::from_millis(world.dice.between(200, 900))).await;
+        paused |= !stopped.is_empty();
+        for pid in stopped {
+            process::send(pid, Signal::SIGCONT)?;
+        }
+        sleep(Duration::from_millis(world.dice.between(0, 200))).await;
+    }
+    Ok(paused)
+}
+
+/// Commits wait for a synchronous standby that is not there: they are streamed and not visible, while those that do
+/// not wait for it overtake them. A node starts meanwhile, or copies its sibling's slot.
+async fn await_standby(world: &mut World, site: usize) -> Result<bool> {
+    let sql = world.sql().await?;
+    sql.batch_execute("alter system set synchronous_standby_names = 'nobody'").await?;
+    sql.batch_execute("select pg_reload_conf()").await?;
+    sleep(Duration::from_millis(world.dice.between(100, 600))).await;
+    let waiting = "select count(*) from pg_stat_activity where wait_event = 'SyncRep'";
+    let waiting: i64 = sql.query_one(waiting, &[]).await?.get(0);
+    match world.dice.below(4) {
+        0 => kill_node(world, site).await?,
+        1 => {
+            terminate(world, "backend_type = 'walsender'").await?;
+        }
+        2 => {
+            world.sites[site].upstream.cut();
+        }
+        _ => {}
+    }
+    sleep(Duration::from_millis(world.dice.between(100, 900))).await;
+    sql.batch_execute("alter system reset synchronous_standby_names").await?;
+    sql.batch_execute("select pg_reload_conf()").await?;
+    Ok(waiting > 0)
 }
 
 /// Temporary slots go with their sessions; the next ones have other names.
@@ -234,9 +286,15 @@ async fn step_clock(world: &mut World) -> Result<bool> {
         );
         return Ok(false);
     }
+    let tomorrow = "select to_char(now() at time zone 'UTC' + interval '1 day', 'DD Mon YYYY')";
+    let tomorrow: String = world.sql().await?.query_one(tomorrow, &[]).await?.get(0);
     for seconds in [86_400, -7_200, 0] {
         clock::step(world.seed, seconds)?;
         sleep(Duration::from_millis(500)).await;
+        if let (86_400, Some(node)) = (seconds, &world.sites[0].node) {
+            let day = node.day().await.unwrap_or_default();
+            ensure!(day == tomorrow, "libfaketime does not move the node's clock: {day}, not {tomorrow}");
+        }
     }
     Ok(true)
 }

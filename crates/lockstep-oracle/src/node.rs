@@ -10,6 +10,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
+/// A node that has not said where it listens after this never will.
+const PATIENCE: Duration = Duration::from_secs(20);
+
 /// A running `lockstep serve`; dropping it kills it.
 #[derive(Debug)]
 pub struct Node {
@@ -33,25 +36,25 @@ impl Node {
             .stderr(Stdio::piped());
         let mut child = spawn_bound(command, Signal::SIGKILL).context("cannot run the binary `lockstep`")?;
         let stderr = child.stderr.take().context("no pipe")?;
-        let mut lines = BufReader::new(stderr).lines();
-        let mut log = Vec::new();
-        let mut port = None;
-        for line in lines.by_ref().map_while(Result::ok) {
-            port =
-                line.rsplit_once("listening on http://127.0.0.1:").and_then(|(_, p)| p.trim().parse().ok());
-            log.push(line);
-            if port.is_some() {
-                break;
-            }
-        }
-        let Some(port) = port else { bail!("the node said nothing about its port: {log:?}") };
-        let log = Arc::new(Mutex::new(log));
+        let log: Arc<Mutex<Vec<String>>> = Arc::default();
+        let (found, port) = std::sync::mpsc::channel();
         let kept = log.clone();
         std::thread::spawn(move || {
-            for line in lines.map_while(Result::ok) {
+            for line in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if let Some(port) = listens_on(&line) {
+                    // Nobody waits for it a second time.
+                    let _ = found.send(port);
+                }
                 kept.lock().unwrap_or_else(PoisonError::into_inner).push(line);
             }
         });
+        let Ok(port) = port.recv_timeout(PATIENCE) else {
+            // It may have ended by itself.
+            let _ = child.kill();
+            let _ = child.wait();
+            let said = log.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            bail!("the node did not say within {PATIENCE:?} on which port it listens: {said:?}");
+        };
         Ok(Self { child, port, log })
     }
 
@@ -85,15 +88,33 @@ impl Node {
 
     /// What `/health` says; None if it does not answer.
     pub async fn health(&self) -> Option<Json> {
+        serde_json::from_str(self.ask().await?.split("\r\n\r\n").nth(1)?).ok()
+    }
+
+    /// The day that it takes today for, as its HTTP answers say it.
+    pub async fn day(&self) -> Option<String> {
+        let answer = self.ask().await?;
+        let line = answer.lines().find(|l| l.to_ascii_lowercase().starts_with("date:"))?;
+        line.get("date: Mon, ".len().."date: Mon, 23 Nov 2026".len()).map(str::to_owned)
+    }
+
+    async fn ask(&self) -> Option<String> {
         let ask = async {
             let mut socket = tokio::net::TcpStream::connect(("127.0.0.1", self.port)).await.ok()?;
             socket.write_all(b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n").await.ok()?;
             let mut answer = String::new();
             socket.read_to_string(&mut answer).await.ok()?;
-            serde_json::from_str(answer.split("\r\n\r\n").nth(1)?).ok()
+            Some(answer)
         };
         tokio::time::timeout(Duration::from_secs(2), ask).await.ok().flatten()
     }
+}
+
+/// `… listening on http://127.0.0.1:PORT, for …`
+fn listens_on(line: &str) -> Option<u16> {
+    let (_, rest) = line.split_once("listening on http://127.0.0.1:")?;
+    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    rest[..end].parse().ok()
 }
 
 impl Drop for Node {

@@ -16,7 +16,8 @@ pub struct Options {
     /// The first world's seed; without it a random one.
     #[arg(long)]
     pub seed: Option<u64>,
-    /// A fault planted on purpose: drop-rows, swap-commits, torn-commit, lost-row. It must be found.
+    /// A fault planted on purpose: drop-rows, swap-commits, torn-commit, cursor-ahead, lost-row,
+    /// lost-change, no-tombstones, double-apply. It must be found.
     #[arg(long, value_name = "NAME")]
     pub plant: Option<Plant>,
     /// Only this fault, again and again.
@@ -25,6 +26,10 @@ pub struct Options {
     /// Print one JSON object and nothing else on the standard output.
     #[arg(long)]
     pub json: bool,
+    /// No disk of the database's own, and so none that is full: mounts belong to a thread, and a process with several
+    /// runs would share them.
+    #[arg(long)]
+    pub no_disk: bool,
     /// The binary `lockstep`.
     #[arg(long, env = "LOCKSTEP_NODE", value_name = "FILE")]
     pub node: PathBuf,

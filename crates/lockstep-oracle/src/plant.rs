@@ -13,16 +13,28 @@ pub enum Plant {
     SwapCommits,
     /// A batch becomes visible in two parts.
     TornCommit,
+    /// A client's cursor includes a transaction that the client has not got, and all that were open.
+    CursorAhead,
     /// The node never gets one changed row of the replication stream.
     LostRow,
+    /// The change logs lack entries: whoever was away is not told of some rows.
+    LostChange,
+    /// Rows leave scopes and tables, and no tombstone says so.
+    NoTombstones,
+    /// Some mutations take effect twice.
+    DoubleApply,
 }
 
 /// Every name of `--plant`.
-pub const ALL: [(&str, Plant); 4] = [
+pub const ALL: [(&str, Plant); 8] = [
     ("drop-rows", Plant::DropRows),
     ("swap-commits", Plant::SwapCommits),
     ("torn-commit", Plant::TornCommit),
+    ("cursor-ahead", Plant::CursorAhead),
     ("lost-row", Plant::LostRow),
+    ("lost-change", Plant::LostChange),
+    ("no-tombstones", Plant::NoTombstones),
+    ("double-apply", Plant::DoubleApply),
 ];
 
 impl FromStr for Plant {
@@ -48,6 +60,65 @@ impl Plant {
     pub fn is_upstream(self) -> bool {
         self == Self::LostRow
     }
+
+    /// It belongs between client and node.
+    pub fn is_downstream(self) -> bool {
+        matches!(self, Self::DropRows | Self::SwapCommits | Self::TornCommit | Self::CursorAhead)
+    }
+
+    /// It is made in the database, by this.
+    pub fn sql(self) -> Option<&'static str> {
+        match self {
+            Self::LostChange => Some(
+                "create function lose() returns trigger language plpgsql as $$ begin
+                   return case when new.id % 5 > 0 then new end; end $$;
+                 do $do$ declare n int; begin for n in select log from lockstep.tracked loop
+                   execute format('create trigger lose before insert on lockstep.changes_%s for each row execute function public.lose()', n);
+                 end loop; end $do$",
+            ),
+            Self::NoTombstones => Some(
+                "create function lose() returns trigger language plpgsql as $$ begin return null; end $$;
+                 do $do$ declare n int; begin for n in select log from lockstep.tracked loop
+                   execute format('create trigger lose before insert on lockstep.tombstones_%s for each row execute function public.lose()', n);
+                 end loop; end $do$",
+            ),
+            Self::DoubleApply => Some(
+                "create function twice() returns trigger language plpgsql as $$ begin
+                   insert into receipts (who, what, fine) values (new.who, new.what, new.fine); return null; end $$;
+                 create trigger twice after insert on receipts for each row
+                   when (pg_catalog.pg_trigger_depth() = 0 and new.id % 7 = 0) execute function twice()",
+            ),
+            _ => None,
+        }
+    }
+}
+
+/// `xmin:xmax:xip` one further and without a gap, in the cursor of a commit frame.
+fn advance_cursor(frame: &str) -> Option<String> {
+    let (before, rest) = frame.split_once("\"cursor\":\"")?;
+    let (cursor, after) = rest.split_once('"')?;
+    let mut parts: Vec<String> = cursor.split('~').map(str::to_owned).collect();
+    let xmax: u64 = parts.get(6)?.split(':').nth(1)?.parse().ok()?;
+    parts[6] = format!("{0}:{0}:", xmax + 1);
+    Some(format!("{before}\"cursor\":\"{}\"{after}", parts.join("~")))
+}
+
+/// A whole text frame of a server.
+fn text_frame(text: &str) -> Vec<u8> {
+    let mut frame = vec![0x81];
+    match u16::try_from(text.len()) {
+        Ok(short @ 0..126) => frame.push(short.to_le_bytes()[0]),
+        Ok(middle) => {
+            frame.push(126);
+            frame.extend(middle.to_be_bytes());
+        }
+        Err(_) => {
+            frame.push(127);
+            frame.extend((text.len() as u64).to_be_bytes());
+        }
+    }
+    frame.extend(text.as_bytes());
+    frame
 }
 
 /// One direction of one connection.
@@ -122,7 +193,7 @@ impl Filter {
         (self.waiting.len() >= head + length).then(|| self.waiting.split_to(head + length).to_vec())
     }
 
-    fn downstream(&mut self, message: Vec<u8>, out: &mut Vec<u8>) {
+    fn downstream(&mut self, mut message: Vec<u8>, out: &mut Vec<u8>) {
         let has = |event: &str| {
             let start = message.len().min(80);
             let event = format!("\"sync\",\"{event}\"");
@@ -137,6 +208,11 @@ impl Filter {
             return;
         }
         self.commits += 1;
+        if self.plant == Plant::CursorAhead {
+            let head = message.iter().position(|b| *b == b'[').unwrap_or(0);
+            let moved = std::str::from_utf8(&message[head..]).ok().and_then(advance_cursor);
+            message = moved.map_or(message, |text| text_frame(&text));
+        }
         let mut batch = std::mem::take(&mut self.batch);
         // The first ones are loads, which nothing can be compared with.
         let unlucky = self.commits > 3 && self.commits.is_multiple_of(5);

@@ -1,5 +1,6 @@
 //! What a run counted, as one JSON object.
 
+use crate::{faults, statements};
 use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 
@@ -16,6 +17,8 @@ pub struct Report {
     pub invariant_checks: u64,
     /// Faults that took place, by kind.
     pub faults: BTreeMap<&'static str, u64>,
+    /// Statements of transactions that committed, by kind.
+    pub statements: BTreeMap<&'static str, u64>,
     /// Faults that cannot take place here, and why.
     pub skipped: BTreeMap<&'static str, String>,
     /// What was wrong, each with a line that replays it.
@@ -28,6 +31,14 @@ impl Report {
         *self.faults.entry(kind).or_default() += 1;
     }
 
+    /// Kinds of faults and statements that a run long enough for all of them lacks.
+    pub fn missing(&self, major: u32) -> Vec<&'static str> {
+        let faults = faults::ALL.into_iter().filter(|k| !self.faults.contains_key(k));
+        let faults = faults.filter(|k| !self.skipped.contains_key(k));
+        let statements = statements::kinds(major).into_iter().filter(|k| !self.statements.contains_key(k));
+        faults.chain(statements).collect()
+    }
+
     /// One object.
     pub fn json(&self) -> Json {
         json!({
@@ -36,6 +47,7 @@ impl Report {
             "rows_compared": self.rows_compared,
             "invariant_checks": self.invariant_checks,
             "faults": self.faults,
+            "statements": self.statements,
             "skipped": self.skipped,
             "violations": self.violations.len(),
         })

@@ -17,6 +17,12 @@ use tokio::sync::oneshot;
 const FAULTS: usize = 9;
 /// A client that is not in step after this has hung.
 const IN_STEP: Duration = Duration::from_secs(40);
+/// The same where a fault is planted, and hanging is what is looked for.
+const IN_STEP_PLANTED: Duration = Duration::from_secs(6);
+/// A round that is not over after this hangs somewhere else.
+const ROUND: Duration = Duration::from_secs(180);
+/// In so many seconds every kind of fault and statement takes place.
+const COMPLETE: u64 = 300;
 /// A node streams again after this.
 const LIVE: Duration = Duration::from_secs(30);
 
@@ -25,19 +31,22 @@ pub async fn run(options: &Options) -> Result<Report> {
     let deadline = Instant::now() + Duration::from_secs(options.seconds);
     let mut seed = options.seed.unwrap_or_else(|| u64::from(rand::random::<u32>()));
     let mut total = Report::default();
+    let mut major = 0;
     while Instant::now() < deadline && total.violations.is_empty() {
         let kinds = kinds(seed, options)?;
-        let mut world = World::start(seed, options, kinds.contains(&disk::FULL)).await?;
+        let mut world = World::start(seed, options, kinds.contains(&disk::FULL) && !options.no_disk).await?;
         let wrong = world.live(&kinds, deadline).await;
         let wrong = match wrong {
             Ok(wrong) => wrong,
             Err(error) => Some(format!("the world broke: {error:#}")),
         };
         world.end(&mut total);
+        major = world.cluster.major();
         if let Some(wrong) = wrong {
-            let major = world.cluster.major();
             let plant = options.plant.map(|p| format!(" --plant {p}")).unwrap_or_default();
-            let line = format!("cargo x oracle --seconds 120 --pg {major} --seed {seed}{plant}: {wrong}");
+            let fault = options.fault.as_ref().map(|f| format!(" --fault {f}")).unwrap_or_default();
+            let line =
+                format!("cargo x oracle --seconds 120 --pg {major} --seed {seed}{plant}{fault}: {wrong}");
             eprintln!("{line}");
             total.violations.push(line);
             if std::env::var_os("LOCKSTEP_ORACLE_LOGS").is_some() {
@@ -45,6 +54,13 @@ pub async fn run(options: &Options) -> Result<Report> {
             }
         }
         seed += 1;
+    }
+    let complete = options.seconds >= COMPLETE && options.fault.is_none() && total.violations.is_empty();
+    let missing = if complete { total.missing(major) } else { Vec::new() };
+    if !missing.is_empty() {
+        let line = format!("in {} s none of these took place: {}", options.seconds, missing.join(", "));
+        eprintln!("{line}");
+        total.violations.push(line);
     }
     Ok(total)
 }
@@ -74,26 +90,30 @@ impl World {
                 plan.push(None);
             }
         }
+        let last = plan.len() - 1;
         for (number, kind) in plan.into_iter().enumerate() {
             if Instant::now() > deadline {
                 break;
             }
-            if let Some(wrong) = self.round(kind).await? {
+            let round = tokio::time::timeout(ROUND, self.round(kind, number == last));
+            let wrong = round.await.with_context(|| format!("round {number} is not over after {ROUND:?}"))?;
+            if let Some(wrong) = wrong? {
                 return Ok(Some(format!("round {number}, {}: {wrong}", kind.unwrap_or("no fault"))));
             }
         }
         Ok(None)
     }
 
-    async fn round(&mut self, kind: Option<Kind>) -> Result<Option<String>> {
+    async fn round(&mut self, kind: Option<Kind>, last: bool) -> Result<Option<String>> {
         let began = Instant::now();
-        let until = Instant::now() + Duration::from_millis(self.dice.between(600, 1600));
+        let until = Instant::now() + Duration::from_millis(self.dice.between(500, 1400));
         // Writers go on for as long as a fault lasts.
         let running: Vec<_> =
             self.writers.drain(..).map(|w| tokio::spawn(w.run(until, usize::MAX))).collect();
         for at in 0..self.clients.len() {
             self.clients[at].tell(Order::Mutate(true));
-            if self.dice.chance(12) {
+            // Nobody's life ends unseen.
+            if self.dice.chance(12) || last && !self.clients[at].online {
                 let client = &mut self.clients[at];
                 client.online = !client.online;
                 client.tell(Order::Online(client.online));
@@ -175,7 +195,8 @@ impl World {
     /// Every client that is online shows what PostgreSQL has, and every mutation is decided.
     async fn in_step(&mut self) -> Result<Option<String>> {
         let online: Vec<usize> = (0..self.clients.len()).filter(|c| self.clients[*c].online).collect();
-        let deadline = Instant::now() + IN_STEP;
+        let patience = if self.planted { IN_STEP_PLANTED } else { IN_STEP };
+        let deadline = Instant::now() + patience;
         for at in &online {
             let (tell, told) = oneshot::channel();
             self.clients[*at].tell(Order::Drain(tell));
@@ -187,7 +208,7 @@ impl World {
                 let states = self.states().await;
                 let stored = self.stored(outbox.split(':').next().unwrap_or_default()).await?;
                 return Ok(Some(format!(
-                    "client {at} hangs: its mutations are not decided within {IN_STEP:?}: {outbox}; stored {stored}{states}"
+                    "client {at} hangs: its mutations are not decided within {patience:?}: {outbox}; stored {stored}{states}"
                 )));
             }
         }
@@ -200,7 +221,7 @@ impl World {
             self.clients[at].tell(Order::Expect(truth.clone(), tell));
             waiting.push((at, told));
         }
-        let deadline = Instant::now() + IN_STEP;
+        let deadline = Instant::now() + patience;
         for (at, told) in waiting {
             let Ok(Ok(Compared { rows, changed })) = tokio::time::timeout_at(deadline.into(), told).await
             else {
@@ -210,7 +231,7 @@ impl World {
                 let differs =
                     differs.ok().and_then(Result::ok).unwrap_or_else(|| "it does not answer".into());
                 return Ok(Some(format!(
-                    "client {at} is not in step after {IN_STEP:?}: {differs}{}",
+                    "client {at} is not in step after {patience:?}: {differs}{}",
                     self.states().await
                 )));
             };
@@ -311,6 +332,9 @@ impl World {
         total.rows_compared += self.report.rows_compared;
         for (kind, count) in &self.report.faults {
             *total.faults.entry(kind).or_default() += count;
+        }
+        for (kind, count) in &*self.app.done.lock().unwrap_or_else(PoisonError::into_inner) {
+            *total.statements.entry(kind).or_default() += count;
         }
         total.skipped.extend(self.report.skipped.clone());
     }

@@ -13,6 +13,38 @@ pub enum Step {
     Copy(String, String),
 }
 
+/// Kinds of which some must commit in every long run, so that none is dead: by its syntax, say.
+pub fn kinds(major: u32) -> Vec<&'static str> {
+    let mut kinds = vec![
+        "insert",
+        "on-conflict",
+        "insert-many",
+        "update",
+        "scope-move",
+        "delete",
+        "key-change",
+        "key-swap",
+        "delete-and-insert",
+        "copy",
+        "subtransaction",
+        "reference-change",
+        "truncate",
+        "truncate-and-insert",
+        "nothing-changes",
+        "delete-many",
+        "without-triggers",
+        "money",
+        "family",
+        "savepoint-released",
+        "savepoint-undone",
+        "two-phase",
+    ];
+    if major >= 15 {
+        kinds.push("merge");
+    }
+    kinds
+}
+
 /// Makes statements for one version of PostgreSQL.
 #[derive(Debug, Clone)]
 pub struct Statements {
@@ -28,38 +60,44 @@ fn key_number(dice: &mut Dice) -> usize {
 }
 
 impl Statements {
-    /// One random step on the random tables.
-    pub fn random(&self, dice: &mut Dice) -> Vec<Step> {
+    /// One random step on the random tables, and what kind of statement it is.
+    pub fn random(&self, dice: &mut Dice) -> (&'static str, Vec<Step>) {
         let at = self.schema.fixed + dice.below(self.schema.tables.len() - self.schema.fixed);
         let table = &self.schema.tables[at];
-        let sql = match dice.below(1000) {
-            0..220 => self.insert(table, dice, dice_conflict),
-            220..300 => self.insert_many(table, dice),
-            300..460 => self.update(table, dice),
-            460..540 => self.scope_move(table, dice),
-            540..640 => format!("delete from {} where {}", table.sql(), table.key_is(key_number(dice))),
-            640..700 => self.key_change(table, dice),
-            700..760 => self.swap(table, dice),
-            760..800 => self.again(table, dice),
-            800..860 => return self.copy(table, dice),
-            860..910 if self.major >= 15 => self.merge(table, dice),
-            860..930 => self.exception(table, dice),
-            930..950 => self.reference_change(at, dice),
-            950..955 => format!("truncate {} cascade", table.sql()),
+        let (kind, sql) = match dice.below(1000) {
+            0..220 => {
+                let conflict = dice_conflict(table, dice);
+                let kind = if conflict.is_empty() { "insert" } else { "on-conflict" };
+                (kind, self.insert(table, dice, &conflict))
+            }
+            220..300 => ("insert-many", self.insert_many(table, dice)),
+            300..460 => ("update", self.update(table, dice)),
+            460..540 => ("scope-move", self.scope_move(table, dice)),
+            540..640 => {
+                let sql = format!("delete from {} where {}", table.sql(), table.key_is(key_number(dice)));
+                ("delete", sql)
+            }
+            640..700 => ("key-change", self.key_change(table, dice)),
+            700..760 => ("key-swap", self.swap(table, dice)),
+            760..800 => ("delete-and-insert", self.again(table, dice)),
+            800..860 => return ("copy", self.copy(table, dice)),
+            860..910 if self.major >= 15 => ("merge", self.merge(table, dice)),
+            860..930 => ("subtransaction", self.exception(table, dice)),
+            930..950 => ("reference-change", self.reference_change(at, dice)),
+            950..955 => ("truncate", format!("truncate {} cascade", table.sql())),
             955..960 => {
                 let insert = self.insert_many(table, dice);
-                format!("truncate {} cascade; {insert}", table.sql())
+                ("truncate-and-insert", format!("truncate {} cascade; {insert}", table.sql()))
             }
-            960..980 => self.unchanged(table, dice),
-            980..988 => format!(
-                "delete from {} where {} or random() < 0.3",
-                table.sql(),
-                table.key_is(key_number(dice))
-            ),
-            988..994 => self.without_triggers(table, dice),
-            _ => format!("select count(*) from {} ", table.sql()),
+            960..980 => ("nothing-changes", self.unchanged(table, dice)),
+            980..988 => {
+                let (name, key) = (table.sql(), table.key_is(key_number(dice)));
+                ("delete-many", format!("delete from {name} where {key} or random() < 0.3"))
+            }
+            988..994 => ("without-triggers", self.without_triggers(table, dice)),
+            _ => ("select", format!("select count(*) from {} ", table.sql())),
         };
-        vec![Step::Sql(sql)]
+        (kind, vec![Step::Sql(sql)])
     }
 
     /// Every column of a new row.
@@ -83,11 +121,10 @@ impl Statements {
             .collect()
     }
 
-    fn insert(&self, table: &Table, dice: &mut Dice, conflict: fn(&Table, &mut Dice) -> String) -> String {
+    fn insert(&self, table: &Table, dice: &mut Dice, conflict: &str) -> String {
         let row = self.row(table, key_number(dice), dice);
         let (columns, values): (Vec<String>, Vec<String>) =
             row.into_iter().map(|(c, v)| (table.column(c), v)).unzip();
-        let conflict = conflict(table, dice);
         format!(
             "insert into {} ({}) values ({}) {conflict}",
             table.sql(),
@@ -257,7 +294,8 @@ impl Statements {
 
     /// A subtransaction of PL/pgSQL that is undone after it wrote.
     fn exception(&self, table: &Table, dice: &mut Dice) -> String {
-        let (lost, kept) = (self.update(table, dice), self.insert(table, dice, dice_conflict));
+        let conflict = dice_conflict(table, dice);
+        let (lost, kept) = (self.update(table, dice), self.insert(table, dice, &conflict));
         format!(
             "do $do$ begin begin {lost}; raise division_by_zero; exception when division_by_zero then {kept}; end; end $do$"
         )

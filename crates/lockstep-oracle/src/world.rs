@@ -64,6 +64,8 @@ pub struct World {
     pub retired: Vec<Cluster>,
     /// Folders of standbys; dropped after the servers on them.
     pub folders: Vec<crate::standby::Folder>,
+    /// Something is wrong on purpose.
+    pub planted: bool,
     /// The database's disk, if it is one of its own.
     pub disk: Option<crate::disk::Disk>,
     binary: PathBuf,
@@ -83,7 +85,7 @@ pub fn configured(builder: Builder) -> Builder {
 }
 
 /// Everything but the clients and nodes.
-async fn database(cluster: &Cluster, schema: &Schema) -> Result<()> {
+async fn database(cluster: &Cluster, schema: &Schema, plant: Option<Plant>) -> Result<()> {
     let url = cluster.url();
     let mut client = connect(|| url.clone(), Instant::now() + Duration::from_secs(20)).await?;
     client.batch_execute(&schema.ddl()).await.context("the random schema")?;
@@ -99,6 +101,9 @@ async fn database(cluster: &Cluster, schema: &Schema) -> Result<()> {
         let tracked = install::track(&mut client, &request, &Patience::default()).await;
         tracked.with_context(|| format!("tracking {}", table.sql()))?;
     }
+    if let Some(sql) = plant.and_then(Plant::sql) {
+        client.batch_execute(sql).await.context("planting")?;
+    }
     Ok(())
 }
 
@@ -108,6 +113,9 @@ impl World {
         let mut dice = Dice::new(seed, "world");
         let schema = Schema::random(&mut dice);
         let mut report = Report::default();
+        if options.no_disk {
+            report.skipped.insert(crate::disk::FULL, "--no-disk".into());
+        }
         let disk = if own_disk { crate::disk::Disk::mount(&mut report) } else { None };
         let mut builder = configured(Cluster::builder());
         if let Some(major) = options.pg {
@@ -117,11 +125,12 @@ impl World {
             builder = builder.home(disk.folder());
         }
         let cluster = tokio::task::block_in_place(|| builder.start())?;
-        database(&cluster, &schema).await?;
+        database(&cluster, &schema, options.plant).await?;
         let app = Arc::new(Application {
             url: RwLock::new(cluster.url()),
             statements: Statements { schema: schema.clone(), major: cluster.major() },
             committed: AtomicU64::new(0),
+            done: Mutex::default(),
         });
         let mut world = Self {
             seed,
@@ -138,6 +147,7 @@ impl World {
                 ledger: Ledger::default(),
             }),
             held: None,
+            planted: options.plant.is_some(),
             report,
             disk,
             retired: Vec::new(),
@@ -156,7 +166,7 @@ impl World {
         let mut urls = Vec::new();
         for _ in 0..count {
             let upstream = Link::open(self.cluster.port(), plant.filter(|p| p.is_upstream())).await?;
-            let downstream = Link::open(0, plant.filter(|p| !p.is_upstream())).await?;
+            let downstream = Link::open(0, plant.filter(|p| p.is_downstream())).await?;
             urls.push(format!("ws://127.0.0.1:{}/socket", downstream.port()));
             self.sites.push(Site { node: None, upstream, downstream, read: 0 });
             self.start_node(self.sites.len() - 1)?;

@@ -5,9 +5,10 @@ use crate::statements::{Statements, Step};
 use anyhow::{Context, Result};
 use bytes::Bytes;
 use futures_util::SinkExt;
+use std::collections::BTreeMap;
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use tokio_postgres::{Client, NoTls};
 
@@ -23,6 +24,8 @@ pub struct Application {
     pub statements: Statements,
     /// Transactions that committed.
     pub committed: AtomicU64,
+    /// What they did, by kind of statement.
+    pub done: Mutex<BTreeMap<&'static str, u64>>,
 }
 
 impl Application {
@@ -61,12 +64,15 @@ pub struct Writer {
     app: Arc<Application>,
     client: Option<Client>,
     prepared: u64,
+    /// What the transaction that runs has done.
+    done: Vec<&'static str>,
 }
 
 impl Writer {
     /// A writer that is not connected yet.
     pub fn new(number: usize, seed: u64, app: Arc<Application>) -> Self {
-        Self { number, dice: Dice::new(seed, &format!("writer {number}")), app, client: None, prepared: 0 }
+        let dice = Dice::new(seed, &format!("writer {number}"));
+        Self { number, dice, app, client: None, prepared: 0, done: Vec::new() }
     }
 
     /// Writes until told to stop; returns itself for the next batch.
@@ -78,7 +84,9 @@ impl Writer {
             let Some(client) = self.connected(until).await else { break };
             match tokio::time::timeout(STATEMENT, self.transaction(&client)).await {
                 Ok(Ok(committed)) => {
-                    self.app.committed.fetch_add(u64::from(committed), Ordering::Relaxed);
+                    if committed {
+                        self.count();
+                    }
                     self.client = Some(client);
                 }
                 // Refused by a rule of the database, or a deadlock: the connection is still good.
@@ -94,6 +102,14 @@ impl Writer {
         self
     }
 
+    fn count(&mut self) {
+        self.app.committed.fetch_add(1, Ordering::Relaxed);
+        let mut all = self.app.done.lock().unwrap_or_else(PoisonError::into_inner);
+        for kind in self.done.drain(..) {
+            *all.entry(kind).or_default() += 1;
+        }
+    }
+
     async fn connected(&mut self, until: Instant) -> Option<Client> {
         if let Some(client) = self.client.take().filter(|c| !c.is_closed()) {
             return Some(client);
@@ -105,6 +121,7 @@ impl Writer {
     }
 
     async fn transaction(&mut self, client: &Client) -> Result<bool> {
+        self.done.clear();
         let levels = ["read committed", "read committed", "repeatable read", "serializable"];
         let level = *self.dice.pick(&levels);
         client.batch_execute(&format!("begin isolation level {level}")).await?;
@@ -135,20 +152,27 @@ impl Writer {
 
     /// One thing, mostly in a savepoint: what fails in it is undone, and some of what succeeds too.
     async fn step(&mut self, client: &Client) -> Result<()> {
-        let steps = match self.dice.below(10) {
-            0 | 1 => vec![Step::Sql(self.app.statements.move_money(&mut self.dice))],
-            2 => vec![Step::Sql(self.app.statements.family(&mut self.dice))],
+        let (kind, steps) = match self.dice.below(10) {
+            0 | 1 => ("money", vec![Step::Sql(self.app.statements.move_money(&mut self.dice))]),
+            2 => ("family", vec![Step::Sql(self.app.statements.family(&mut self.dice))]),
             _ => self.app.statements.random(&mut self.dice),
         };
         if self.dice.chance(10) {
-            return run(client, &steps).await;
+            run(client, &steps).await?;
+            self.done.push(kind);
+            return Ok(());
         }
         client.batch_execute("savepoint s").await?;
-        match run(client, &steps).await {
-            Ok(()) if self.dice.chance(15) => client.batch_execute("rollback to s").await?,
-            Ok(()) if self.dice.chance(70) => client.batch_execute("release s").await?,
-            Ok(()) => {}
-            Err(_) => client.batch_execute("rollback to s").await?,
+        let ran = run(client, &steps).await;
+        if ran.is_err() || self.dice.chance(15) {
+            client.batch_execute("rollback to s").await?;
+            self.done.extend(ran.is_ok().then_some("savepoint-undone"));
+            return Ok(());
+        }
+        self.done.push(kind);
+        if self.dice.chance(70) {
+            client.batch_execute("release s").await?;
+            self.done.push("savepoint-released");
         }
         Ok(())
     }
@@ -162,6 +186,7 @@ impl Writer {
         let commit = self.dice.chance(80);
         let end = if commit { "commit prepared" } else { "rollback prepared" };
         client.batch_execute(&format!("{end} '{name}'")).await?;
+        self.done.push("two-phase");
         Ok(commit)
     }
 }

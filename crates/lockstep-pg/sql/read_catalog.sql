@@ -40,7 +40,10 @@ cross join lateral (
       'type_oid', a.atttypid::int8,
       'type_name', format_type(a.atttypid, a.atttypmod),
       'type_sql', format('%I.%I', tn.nspname, ty.typname),
-      'is_enum', ty.typtype = 'e'
+      'is_enum', ty.typtype = 'e',
+      'labels', coalesce((
+        select jsonb_agg(e.enumlabel order by e.enumsortorder) from pg_catalog.pg_enum e where e.enumtypid = ty.oid), '[]'),
+      'collation', case when not k.collisdeterministic then 'nondeterministic' when k.bytes then 'bytes' else 'rules' end
     ) order by a.attnum) as columns,
     (select string_agg(e.enumtypid || e.enumlabel, ',' order by e.enumtypid, e.enumsortorder)
        from pg_catalog.pg_enum e
@@ -48,6 +51,24 @@ cross join lateral (
   from pg_catalog.pg_attribute a
   join pg_catalog.pg_type ty on ty.oid = a.atttypid
   join pg_catalog.pg_namespace tn on tn.oid = ty.typnamespace
+  -- The catalog's columns for the provider's locale have other names in each version, hence to_jsonb.
+  left join lateral (
+    select k.collisdeterministic, case x.provider
+        when 'c' then x.collate in ('C', 'POSIX') and x.ctype in ('C', 'POSIX')
+        when 'b' then x.locale = 'C'
+        else false end as bytes
+    from pg_catalog.pg_collation k
+    join pg_catalog.pg_database d on d.datname = current_database()
+    cross join lateral (
+      select
+        case k.collprovider when 'd' then coalesce(to_jsonb(d) ->> 'datlocprovider', 'c') else k.collprovider::text end
+          as provider,
+        case k.collprovider when 'd' then d.datcollate::text else to_jsonb(k) ->> 'collcollate' end as collate,
+        case k.collprovider when 'd' then d.datctype::text else to_jsonb(k) ->> 'collctype' end as ctype,
+        case k.collprovider when 'd' then to_jsonb(d) ->> 'datlocale' else to_jsonb(k) ->> 'colllocale' end as locale
+    ) x
+    where k.oid = a.attcollation
+  ) k on true
   where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''
 ) cols
 order by c.oid

@@ -1,7 +1,7 @@
 //! Reads what is tracked.
 
 use crate::error::PgError;
-use lockstep_core::catalog::{Catalog, Column, Table};
+use lockstep_core::catalog::{Catalog, Collation, Column, Table};
 use serde::Deserialize;
 use tokio_postgres::{GenericClient, SimpleQueryMessage};
 
@@ -33,6 +33,8 @@ struct ColumnRow {
     type_name: String,
     type_sql: String,
     is_enum: bool,
+    labels: Vec<String>,
+    collation: String,
 }
 
 impl Row {
@@ -56,6 +58,12 @@ impl Row {
             type_name: c.type_name,
             type_sql: c.type_sql,
             is_enum: c.is_enum,
+            labels: c.labels,
+            collation: match c.collation.as_str() {
+                "bytes" => Collation::Bytes,
+                "nondeterministic" => Collation::Nondeterministic,
+                _ => Collation::Rules,
+            },
         });
         Ok(Table {
             oid: self.oid,

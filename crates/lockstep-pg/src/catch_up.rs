@@ -163,12 +163,8 @@ async fn read_shape(
         },
     };
     let mut delta = Delta { reset: Some(reset), ..Delta::default() };
-    let sql = format!(
-        "select {} from {} t where {}",
-        columns(shape),
-        rows_of(&shape.table, log),
-        in_scope(shape, "t")
-    );
+    let sql =
+        format!("select {} from {} t where {}", columns(shape), rows_of(&shape.table, log), in_shape(shape));
     copy(client, &sql, |fields| {
         delta.put.push(widen(shape, fields));
         Ok(())
@@ -227,7 +223,7 @@ async fn changed_rows(
          select t.{first_key} is not null, {}, {} from k left join {rows} t on {join} and {}",
         keys.iter().map(|k| format!("k.{k}")).collect::<Vec<_>>().join(", "),
         columns(shape),
-        in_scope(shape, "t"),
+        in_shape(shape),
     );
     let mut delta = Delta::default();
     copy(client, &sql, |mut fields| {
@@ -253,12 +249,14 @@ fn typed(table: &Table, column: usize, value: &str) -> String {
     format!("{}::{}", literal(value), table.columns[column].type_sql)
 }
 
-fn in_scope(shape: &Shape, alias: &str) -> String {
+/// The shape's condition on a row of its table, which is called `t`.
+fn in_shape(shape: &Shape) -> String {
     let table = &shape.table;
     let parts = shape
         .scope()
         .iter()
-        .map(|(c, v)| format!("{alias}.{} = {}", quote(&table.columns[*c].name), typed(table, *c, v)));
+        .map(|(c, v)| format!("t.{} = {}", quote(&table.columns[*c].name), typed(table, *c, v)))
+        .chain(shape.predicate.iter().map(|p| p.sql().to_owned()));
     let parts: Vec<String> = parts.collect();
     if parts.is_empty() { "true".into() } else { parts.join(" and ") }
 }

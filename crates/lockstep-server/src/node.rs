@@ -55,6 +55,8 @@ pub enum Event {
     Closed(SessionId),
     /// The database is known.
     Database(Identity, Arc<Catalog>),
+    /// It is the same as before, and what is tracked too.
+    SameDatabase,
     /// A stream began.
     StreamStarted(StreamHandle),
     /// It ended.
@@ -283,6 +285,7 @@ impl Node {
                 self.stream = None;
                 hub.handle_database(identity, Catalog::clone(&catalog));
             }
+            Event::SameDatabase => hub.handle_same_database(),
             Event::StreamStarted(stream) => {
                 self.history = Arc::new(stream.history.clone());
                 hub.handle_stream_started(stream.reference);

@@ -123,6 +123,8 @@ impl Source {
         if known.told.as_ref().is_none_or(|(i, c)| *i != identity || **c != *loaded) {
             self.tell(Event::Database(identity.clone(), loaded.clone())).await?;
             known.told = Some((identity, loaded.clone()));
+        } else {
+            self.tell(Event::SameDatabase).await?;
         }
         tokio::select! {
             result = self.stream(system, &mut known.said) => result,

@@ -65,7 +65,16 @@ pub struct Schema {
 
 fn column(name: &str, attnum: i16, type_oid: Oid) -> Column {
     let type_name = if type_oid == INT4 { "integer" } else { "text" }.to_owned();
-    Column { name: name.into(), attnum, type_oid, type_sql: type_name.clone(), type_name, is_enum: false }
+    Column {
+        name: name.into(),
+        attnum,
+        type_oid,
+        type_sql: type_name.clone(),
+        type_name,
+        is_enum: false,
+        labels: Vec::new(),
+        collation: Default::default(),
+    }
 }
 
 fn table(index: usize, name: &str, columns: &[(&str, Oid)], key: &[usize], scopes: &[&[usize]]) -> Table {

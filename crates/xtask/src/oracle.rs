@@ -19,7 +19,8 @@ pub struct Options {
     /// The first world's seed, as a line about a violation names it.
     #[arg(long)]
     seed: Option<u64>,
-    /// A fault planted on purpose: drop-rows, swap-commits, torn-commit, lost-row. The run must then fail.
+    /// A fault planted on purpose: drop-rows, swap-commits, torn-commit, cursor-ahead, lost-row,
+    /// lost-change, no-tombstones, double-apply. The run must then fail.
     #[arg(long, value_name = "NAME")]
     plant: Option<String>,
     /// Only this fault, again and again.

@@ -32,6 +32,10 @@ pub struct TableNet {
     pub moved: BTreeMap<Key, Vec<OldScope>>,
     /// Keys that another key became: a client may not hold their unchanged values.
     pub rekeyed: BTreeSet<Key>,
+    /// Keys whose first operation was an insert, or an update that gave them to a row: no row had them before.
+    pub fresh: BTreeSet<Key>,
+    /// Rows as they were before the transaction, where the stream has them whole (REPLICA IDENTITY FULL).
+    pub before: BTreeMap<Key, Tuple>,
     /// A key came as an unchanged large value: nothing can be said of the table's rows from this alone.
     pub unreadable: bool,
 }
@@ -100,12 +104,18 @@ impl TableNet {
     fn apply(&mut self, kind: &ChangeKind, table: &Table) {
         match kind {
             ChangeKind::Insert(new) => match key_of(new, table) {
-                Some(key) => drop(self.rows.insert(key, Final::Row(new.clone()))),
+                Some(key) => {
+                    self.first(&key, None);
+                    self.rows.insert(key, Final::Row(new.clone()));
+                }
                 None => self.unreadable = true,
             },
             ChangeKind::Update { old, new } => self.update(old.as_ref(), new, table),
-            ChangeKind::Delete(old, _) => match key_of(old, table) {
-                Some(key) => drop(self.rows.insert(key, Final::Gone)),
+            ChangeKind::Delete(old, full) => match key_of(old, table) {
+                Some(key) => {
+                    self.first(&key, Some((old, *full)));
+                    self.rows.insert(key, Final::Gone);
+                }
                 None => self.unreadable = true,
             },
             ChangeKind::Truncate => {
@@ -115,12 +125,33 @@ impl TableNet {
         }
     }
 
+    /// Notes what a key was before the transaction, at its first operation: nothing, or this row if it is whole.
+    fn first(&mut self, key: &Key, before: Option<(&Tuple, bool)>) {
+        if self.rows.contains_key(key) {
+            return;
+        }
+        match before {
+            None => drop(self.fresh.insert(key.clone())),
+            Some((row, true)) if !row.contains(&Value::Unchanged) => {
+                self.before.insert(key.clone(), row.clone());
+            }
+            Some(_) => {}
+        }
+    }
+
     fn update(&mut self, old: Option<&(Tuple, bool)>, new: &Tuple, table: &Table) {
         let Some(key) = key_of(new, table) else {
             self.unreadable = true;
             return;
         };
         let old_key = old.and_then(|(old, _)| key_of(old, table)).unwrap_or_else(|| key.clone());
+        match old {
+            Some((old, full)) => self.first(&old_key, Some((old, *full))),
+            None => self.first(&old_key, Some((new, false))),
+        }
+        if old_key != key {
+            self.first(&key, None);
+        }
         // An unchanged value comes from where the transaction last wrote it, or from a full old tuple.
         let mut row = new.clone();
         for (i, value) in row.iter_mut().enumerate() {

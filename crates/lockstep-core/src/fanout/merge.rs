@@ -3,7 +3,7 @@
 use crate::change::{Final, Key, NetChanges, TableNet, Tuple, Value};
 use crate::position::ResetReason;
 use crate::protocol::Delta;
-use crate::shape::Shape;
+use crate::shape::{Shape, Untold};
 
 /// The stream alone cannot say what the shape becomes: a row enters it whose large values were not repeated.
 /// The shape is caught up to a snapshot that sees the transaction instead.
@@ -19,30 +19,44 @@ pub(super) enum Effect<'a> {
 
 /// The effect of one key's end on a shape.
 ///
-/// A put if the final row exists and lies in the scope, else a remove if it may have been there before: every
-/// touched key of a table without scope, and of one with scopes the keys whose tombstones name this scope.
+/// A put if the final row exists, lies in the scope and passes the predicate, else a remove if it may have been there
+/// before.
 pub(super) fn effect<'a>(
     shape: &Shape,
     net: &'a TableNet,
     key: &Key,
     end: &'a Final,
 ) -> Result<Effect<'a>, Hole> {
-    let moved = net.moved.get(key);
-    let was_here = shape.scope().is_empty()
-        || moved.is_some_and(|scopes| scopes.iter().any(|scope| shape.covers_old_scope(scope)));
-    let absent = if was_here { Effect::Remove } else { Effect::Nothing };
+    let absent = if was_here(shape, net, key, end) { Effect::Remove } else { Effect::Nothing };
     let Final::Row(row) = end else { return Ok(absent) };
     if shape.scope().iter().any(|(column, _)| row[*column] == Value::Unchanged) {
         return Err(Hole);
     }
-    if !shape.covers(row) {
+    if !shape.covers(row) || !shape.passes(row).map_err(|Untold| Hole)? {
         return Ok(absent);
     }
     let partial = shape.columns.iter().any(|c| row[*c] == Value::Unchanged);
-    if partial && (moved.is_some() || net.rekeyed.contains(key)) {
+    // With a predicate the row may enter by this update, and then the client does not hold its large values.
+    if partial && (shape.predicate.is_some() || net.moved.contains_key(key) || net.rekeyed.contains(key)) {
         return Err(Hole);
     }
     Ok(Effect::Put(row))
+}
+
+/// Whether a client may hold the key in the shape: every touched key of a table without scope, and of one with scopes
+/// the keys whose tombstones name this scope. Nothing tells which rows passed a predicate, unless the stream has the
+/// old row; so with one, every key that is in the scope and not new.
+fn was_here(shape: &Shape, net: &TableNet, key: &Key, end: &Final) -> bool {
+    let left =
+        || net.moved.get(key).is_some_and(|scopes| scopes.iter().any(|scope| shape.covers_old_scope(scope)));
+    if shape.predicate.is_none() {
+        return shape.scope().is_empty() || left();
+    }
+    if let Some(before) = net.before.get(key) {
+        return shape.covers(before) && shape.passes(before) != Ok(false);
+    }
+    let stays = || matches!(end, Final::Row(row) if shape.covers(row));
+    !net.fresh.contains(key) && (shape.scope().is_empty() || left() || stays())
 }
 
 /// A transaction's effect on one shape, by looking at every row: for catch-ups, and the matching index's oracle.

@@ -1,5 +1,6 @@
 //! A shape's definition, resolved against the catalog.
 
+use super::predicate::{Predicate, Untold};
 use crate::catalog::{Catalog, Table};
 use crate::change::{Text, Tuple, Value};
 use crate::position::ParseError;
@@ -85,9 +86,12 @@ pub struct ShapeRequest {
     /// Scope columns and their values.
     #[serde(default)]
     pub scope: Option<BTreeMap<String, Json>>,
-    /// Reserved.
+    /// A condition in SQL over the row's columns.
     #[serde(default, rename = "where")]
     pub predicate: Option<Json>,
+    /// Values of its parameters, `$1` first.
+    #[serde(default, rename = "params")]
+    pub parameters: Option<Vec<Json>>,
     /// The client holds the rows as of its cursor.
     #[serde(default)]
     pub have: bool,
@@ -133,6 +137,8 @@ pub struct Shape {
     pub columns: Vec<usize>,
     /// What feeds it.
     pub source: Source,
+    /// Which of these rows, if not all.
+    pub predicate: Option<Arc<Predicate>>,
     /// The columns were named by the client, not "all".
     pub subset: bool,
 }
@@ -140,19 +146,14 @@ pub struct Shape {
 impl Shape {
     /// Resolves a request, or says why it cannot be.
     pub fn resolve(request: &ShapeRequest, catalog: &Catalog) -> Result<Self, ShapeError> {
-        if request.predicate.as_ref().is_some_and(|p| !p.is_null()) {
-            return Err(ShapeError::new(
-                "where_unsupported",
-                "this node does not filter by `where`; leave it out",
-            ));
-        }
         let table = catalog.find(&request.table).ok_or_else(|| {
             let name = &request.table;
             ShapeError::new("unknown_table", format!("{name} is not tracked; run `lockstep track {name}`"))
         })?;
         let columns = resolve_columns(table, request.columns.as_deref())?;
         let scope = resolve_scope(table, request.scope.as_ref())?;
-        Ok(Self::build(table.clone(), columns, scope, request.columns.is_some()))
+        let predicate = resolve_predicate(table, request)?;
+        Ok(Self::build(table.clone(), columns, scope, predicate, request.columns.is_some()))
     }
 
     /// The same definition over the table's present schema, or why that is impossible.
@@ -171,6 +172,7 @@ impl Shape {
             columns: self.subset.then(|| names(&mut self.columns.iter().copied())),
             scope: (!scope.is_empty()).then_some(scope),
             predicate: None,
+            parameters: None,
             have: false,
             fingerprint: None,
         };
@@ -179,10 +181,17 @@ impl Shape {
         })?;
         let columns = resolve_columns(table, request.columns.as_deref())?;
         let scope = resolve_scope(table, request.scope.as_ref())?;
-        Ok(Self::build(table.clone(), columns, scope, self.subset))
+        let predicate = self.predicate.as_ref().map(|p| p.again(table)).transpose()?.map(Arc::new);
+        Ok(Self::build(table.clone(), columns, scope, predicate, self.subset))
     }
 
-    fn build(table: Arc<Table>, columns: Vec<usize>, scope: Vec<(usize, Text)>, subset: bool) -> Self {
+    fn build(
+        table: Arc<Table>,
+        columns: Vec<usize>,
+        scope: Vec<(usize, Text)>,
+        predicate: Option<Arc<Predicate>>,
+        subset: bool,
+    ) -> Self {
         let mut parts =
             vec![table.schema.clone(), table.name.clone(), if subset { "some" } else { "all" }.into()];
         if subset {
@@ -193,10 +202,14 @@ impl Shape {
             parts.push(table.columns[*column].name.clone());
             parts.push(value.to_string());
         }
+        if let Some(predicate) = &predicate {
+            parts.push("where".into());
+            parts.push(predicate.sql().into());
+        }
         let id = ShapeId::of(&parts);
         parts.push(table.schema_id.clone());
         let fingerprint = Fingerprint::of(&parts);
-        Self { id, fingerprint, table, columns, source: Source::Scope(scope), subset }
+        Self { id, fingerprint, table, columns, source: Source::Scope(scope), predicate, subset }
     }
 
     /// The scope columns and their values; empty for a table without scope.
@@ -211,6 +224,11 @@ impl Shape {
         self.scope()
             .iter()
             .all(|(column, wanted)| matches!(row.get(*column), Some(Value::Text(v)) if v == wanted))
+    }
+
+    /// Whether a row of the shape's scope passes its predicate.
+    pub fn passes(&self, row: &Tuple) -> Result<bool, Untold> {
+        self.predicate.as_ref().map_or(Ok(true), |p| p.passes(&self.table, row))
     }
 
     /// Whether scope values, in the order of the table's scope columns, are the shape's.
@@ -238,6 +256,15 @@ fn resolve_columns(table: &Table, names: Option<&[String]>) -> Result<Vec<usize>
         ));
     }
     Ok(columns)
+}
+
+fn resolve_predicate(table: &Table, request: &ShapeRequest) -> Result<Option<Arc<Predicate>>, ShapeError> {
+    let parameters = request.parameters.as_deref().unwrap_or_default();
+    match &request.predicate {
+        None | Some(Json::Null) => Ok(None),
+        Some(Json::String(text)) => Ok(Some(Arc::new(Predicate::resolve(text, parameters, table)?))),
+        Some(_) => Err(ShapeError::new("bad_where", "`where` must be a text")),
+    }
 }
 
 fn unknown_column(table: &Table, name: &str) -> ShapeError {

@@ -1,5 +1,7 @@
 //! Shapes: what a client can subscribe to.
 
 mod definition;
+mod predicate;
 
 pub use definition::{Fingerprint, Shape, ShapeError, ShapeId, ShapeRequest, Source};
+pub use predicate::{Predicate, Untold};

@@ -193,6 +193,47 @@ fn an_acknowledgement_is_not_released_by_another_server() {
     assert!(world.has(|o| matches!(o, Output::Close(1, 1012, _))), "the client comes back and asks");
 }
 
+/// The stream breaks and comes back, from the same server: polls speak of its history again.
+#[test]
+fn after_the_same_server_was_found_again_a_poll_releases_acknowledgements() {
+    for found_again in [false, true] {
+        let mut world = World::streaming("700:700:");
+        world.hub.handle_stream_lost();
+        if found_again {
+            world.hub.handle_same_database();
+        }
+        world.begin_stream("700:700:", 1);
+        world.join(1, "x");
+        let request = world.catch_up();
+        world.answer(&request, "700:700:", 1);
+        world.heard(1);
+        let client = insert(CLIENTS, &["", "c1", "1", "m1", "applied", "-", "-", "now"]);
+        world.transaction(700, 10, &[insert(ITEMS, &["k", "x", "-"]), client]);
+        world.poll("701:701:", 20);
+        assert_eq!(world.events(1) == ["rows", "ack", "commit"], found_again);
+    }
+}
+
+/// A poll is asked, the server is replaced by one with another history, and then the old one's answer comes.
+#[test]
+fn a_poll_of_an_earlier_history_releases_nothing() {
+    let mut world = World::streaming("700:700:");
+    world.hub.handle_stream_lost();
+    world.later(10_000);
+    let late = world.take(|o| matches!(o, Output::Poll(_)).then(|| world::number(o)));
+    world.hub.handle_database(world::identity(2), world::catalog());
+    world.drain();
+    let before = world.outputs.len();
+    world.answer_poll(late, "9000:9000:", 90_000);
+    world.drain();
+    let polls = world.outputs[before..].iter().filter(|o| matches!(o, Output::Poll(_))).count();
+    assert_eq!(polls, 0, "another one is on its way");
+    world.join(1, "x");
+    let request = world.catch_up();
+    world.answer_on(2, &request, "700:700:", 10);
+    assert_eq!(world.events(1), [] as [&str; 0], "nothing says that the new server has flushed that far");
+}
+
 /// The slot is acknowledged short of what no snapshot has seen.
 #[test]
 fn the_flush_position_stays_behind_the_ring() {

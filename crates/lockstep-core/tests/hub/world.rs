@@ -19,6 +19,8 @@ pub fn catalog() -> Catalog {
         type_name: "text".into(),
         type_sql: "text".into(),
         is_enum: false,
+        labels: Vec::new(),
+        collation: Default::default(),
     };
     let items = Table {
         oid: ITEMS,
@@ -81,6 +83,11 @@ pub fn update(oid: u32, values: &[&str]) -> Vec<u8> {
     out
 }
 
+/// The database on this timeline.
+pub fn identity(timeline: u32) -> Identity {
+    Identity { system: 1, timeline, database: 5, incarnation: 7 }
+}
+
 pub struct World {
     pub hub: Hub,
     pub now: u64,
@@ -92,18 +99,24 @@ impl World {
     /// A hub that knows its database and polls.
     pub fn polling() -> Self {
         let mut hub = Hub::default();
-        hub.handle_database(Identity { system: 1, timeline: 1, database: 5, incarnation: 7 }, catalog());
+        hub.handle_database(identity(1), catalog());
         Self { hub, now: 0, outputs: vec![] }
     }
 
     /// A hub that streams; Z was `snapshot`, and the watermark has reached it.
     pub fn streaming(snapshot: &str) -> Self {
         let mut world = Self::polling();
-        world.hub.handle_stream_started(700);
-        let push = world.take(|o| matches!(o, Output::PushFence(_)).then(|| number(o)));
-        world.hub.handle_pushed(push, true);
-        world.poll(snapshot, 1);
-        world.keepalive(1);
+        world.begin_stream(snapshot, 1);
+        world
+    }
+
+    /// A stream begins; Z is `snapshot`, and the watermark reaches `lsn`.
+    pub fn begin_stream(&mut self, snapshot: &str, lsn: u64) {
+        self.hub.handle_stream_started(700);
+        let push = self.take(|o| matches!(o, Output::PushFence(_)).then(|| number(o)));
+        self.hub.handle_pushed(push, true);
+        self.poll(snapshot, lsn);
+        self.keepalive(lsn);
         for (oid, name, columns) in [
             (ITEMS, "items", &["id", "a", "body"][..]),
             (ITEMS + 1, "tombstones_1", &["id", "s1", "k1", "xid", "kind"]),
@@ -113,9 +126,8 @@ impl World {
                 &["subject", "client", "last", "id", "outcome", "code", "message", "seen_at"],
             ),
         ] {
-            world.data(&relation(oid, name, columns));
+            self.data(&relation(oid, name, columns));
         }
-        world
     }
 
     /// Takes all outputs there are.
@@ -147,6 +159,10 @@ impl World {
     pub fn poll(&mut self, snapshot: &str, fence: u64) {
         self.later(10_000);
         let number = self.take(|o| matches!(o, Output::Poll(_)).then(|| number(o)));
+        self.answer_poll(number, snapshot, fence);
+    }
+
+    pub fn answer_poll(&mut self, number: u64, snapshot: &str, fence: u64) {
         let fence = Lsn(fence);
         self.hub.handle_poll(PollAnswer {
             number,
@@ -202,9 +218,14 @@ impl World {
 
     /// Answers with a full load of no rows for every read.
     pub fn answer(&mut self, request: &CatchUpRequest, snapshot: &str, fence: u64) {
+        self.answer_on(1, request, snapshot, fence);
+    }
+
+    /// The same, by the server on this timeline.
+    pub fn answer_on(&mut self, timeline: u32, request: &CatchUpRequest, snapshot: &str, fence: u64) {
         let facts = Facts {
             system: 1,
-            timeline: 1,
+            timeline,
             history: vec![],
             database: 5,
             snapshot: snapshot.parse().unwrap(),

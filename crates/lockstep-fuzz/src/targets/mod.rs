@@ -4,6 +4,7 @@ pub mod copy;
 pub mod decoder;
 pub mod frames;
 pub mod position;
+pub mod predicate;
 pub mod replica;
 pub mod url;
 pub mod wire;

@@ -9,6 +9,7 @@ mod http;
 mod mutations;
 mod operator;
 mod partitions;
+mod predicates;
 mod protocol;
 mod proxy;
 mod resume;

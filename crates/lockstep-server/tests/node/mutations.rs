@@ -277,3 +277,30 @@ async fn values_are_refused_rather_than_cut() {
     assert_eq!(rows["[4]"]["j"], json!(r#"{"a": [1, null, "é\"\\"]}"#));
     assert_eq!(rows["[5]"]["n"], "12345678901234567890.123");
 }
+
+/// The acknowledgement of a mutation that another node ran is released by a snapshot, also after the stream broke and
+/// came back and nothing else had changed.
+#[tokio::test(flavor = "multi_thread")]
+async fn acknowledgements_are_released_after_the_stream_was_lost() {
+    let world = World::new().await;
+    let node = world.node().await;
+    world
+        .sql
+        .run("select pg_terminate_backend(pid) from pg_stat_activity where backend_type = 'walsender'")
+        .await;
+    node.until_logged("streaming", 2).await;
+    let mut client = node.join([todos(1)]).await;
+    client.commit().await.unwrap();
+    let id = client.replica.client.clone().unwrap();
+    client.replica.push("m1", vec![insert(1, "elsewhere")]);
+    world
+        .sql
+        .run(&format!(
+            "begin; insert into todos values (1, 1, 'elsewhere'); \
+             insert into lockstep.clients (subject, client, last, id, outcome) values ('', '{id}', 1, 'm1', 'applied'); \
+             insert into lockstep.mutations (subject, client, n, id, outcome) values ('', '{id}', 1, 'm1', 'applied'); commit"
+        ))
+        .await;
+    client.until(|r| r.outbox.is_empty()).await.unwrap();
+    world.settled(&mut client).await;
+}

@@ -24,7 +24,11 @@ async fn shapes_are_refused_by_name_and_one_at_a_time() {
         (json!({"table": "todos", "scope": {"list_id": "one"}}), "bad_scope_value"),
         (json!({"table": "todos", "scope": {"list_id": 1}, "columns": ["title"]}), "key_missing"),
         (json!({"table": "todos", "scope": {"list_id": 1}, "columns": ["id", "x"]}), "unknown_column"),
-        (json!({"table": "todos", "scope": {"list_id": 1}, "where": "true"}), "where_unsupported"),
+        (json!({"table": "todos", "scope": {"list_id": 1}, "where": "now() > done"}), "where_unsupported"),
+        (json!({"table": "todos", "scope": {"list_id": 1}, "where": "id ="}), "bad_where"),
+        (json!({"table": "todos", "scope": {"list_id": 1}, "where": 7}), "bad_where"),
+        (json!({"table": "todos", "scope": {"list_id": 1}, "where": "id = $2", "params": [1]}), "bad_where"),
+        (json!({"table": "todos", "scope": {"list_id": 1}, "where": "nothing = 1"}), "unknown_column"),
         (json!({"table": "lists"}), "duplicate_ref"),
     ] {
         let mut shape = shape;

@@ -122,11 +122,15 @@ impl World {
         let mut all = Vec::new();
         for wanted in &replica.wanted {
             let table = wanted.definition["table"].as_str().unwrap_or_default();
-            let place = match wanted.definition["scope"]["list_id"].as_i64() {
-                Some(list) => format!("where list_id = {list}"),
-                None => String::new(),
+            let mut place = match wanted.definition["scope"]["list_id"].as_i64() {
+                Some(list) => format!("list_id = {list}"),
+                None => "true".to_owned(),
             };
-            let sql = format!("select to_jsonb(t)::text from {table} t {place}");
+            if let Some(predicate) = wanted.definition["where"].as_str() {
+                let parameter = wanted.definition["params"][0].as_str().unwrap_or_default();
+                place += &format!(" and ({})", predicate.replace("$1", &format!("'{parameter}'")));
+            }
+            let sql = format!("select to_jsonb(t)::text from {table} t where {place}");
             all.push(sorted(self.sql.rows(&sql).await.into_iter().filter_map(|r| r[0].clone())));
         }
         all

@@ -30,11 +30,20 @@ impl Hub {
         self.next_poll = self.now;
     }
 
+    /// The server was looked at again after a stream was lost: it is the one of [`Self::handle_database`], with the
+    /// same catalog. What is being read from it stays of use.
+    pub fn handle_same_database(&mut self) {
+        self.identified = self.identity.is_some();
+    }
+
     /// The server has another history: its xids and LSNs say nothing about what was seen and released before, and
     /// mutations that were taken may be lost with the old one. Everybody comes back, is judged by a cursor, and
     /// sends the outbox again.
     fn leave_history(&mut self) {
         self.flushed = Lsn(0);
+        // A poll on its way was asked of the old history: its answer comes under a number that nobody waits for.
+        self.polls_asked += 1;
+        self.poll_in_flight = false;
         self.drop_held();
         for (id, session) in self.sessions.iter_mut().filter(|(_, session)| session.joined) {
             session.batches.clear();

@@ -1,0 +1,271 @@
+//! A predicate over the columns of one table, in SQL's three-valued logic.
+//!
+//! One tree, two readers: [`Expression::truth`] for rows of the stream and [`Expression::sql`] for PostgreSQL.
+
+use super::kind::{Kind, Scalar, compare};
+use super::pattern::Pattern;
+use crate::catalog::Table;
+use crate::change::{Text, Value};
+use std::cmp::Ordering;
+
+/// Whether something holds; None is SQL's unknown.
+pub(super) type Truth = Option<bool>;
+
+/// The row's large values were not repeated, and the truth depends on them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Untold;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Comparison {
+    Equal,
+    NotEqual,
+    Less,
+    LessOrEqual,
+    Greater,
+    GreaterOrEqual,
+}
+
+impl Comparison {
+    fn holds(self, order: Ordering) -> bool {
+        match self {
+            Self::Equal => order.is_eq(),
+            Self::NotEqual => order.is_ne(),
+            Self::Less => order.is_lt(),
+            Self::LessOrEqual => order.is_le(),
+            Self::Greater => order.is_gt(),
+            Self::GreaterOrEqual => order.is_ge(),
+        }
+    }
+
+    fn sql(self) -> &'static str {
+        match self {
+            Self::Equal => "=",
+            Self::NotEqual => "<>",
+            Self::Less => "<",
+            Self::LessOrEqual => "<=",
+            Self::Greater => ">",
+            Self::GreaterOrEqual => ">=",
+        }
+    }
+
+    /// The same with its sides exchanged.
+    pub(super) fn mirrored(self) -> Self {
+        match self {
+            Self::Less => Self::Greater,
+            Self::LessOrEqual => Self::GreaterOrEqual,
+            Self::Greater => Self::Less,
+            Self::GreaterOrEqual => Self::LessOrEqual,
+            same => same,
+        }
+    }
+
+    /// Only equality is asked, which does not depend on an order.
+    pub(super) fn is_equality(self) -> bool {
+        matches!(self, Self::Equal | Self::NotEqual)
+    }
+}
+
+/// A constant: as PostgreSQL prints it and as it is compared. None is NULL.
+pub(super) type Literal = Option<(Text, Scalar)>;
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Operand {
+    Column(usize),
+    Literal(Literal),
+}
+
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Expression {
+    Constant(Truth),
+    /// A boolean column by itself.
+    Column(usize),
+    Not(Box<Expression>),
+    And(Vec<Expression>),
+    Or(Vec<Expression>),
+    /// `column op operand`, where `op` None is `is distinct from`. `bytes` compares texts by `collate "C"`.
+    Compare {
+        op: Option<Comparison>,
+        kind: Kind,
+        column: usize,
+        with: Operand,
+        bytes: bool,
+    },
+    In {
+        kind: Kind,
+        column: usize,
+        list: Vec<Literal>,
+    },
+    IsNull(usize),
+    /// `… is true`, `is false`, `is unknown`.
+    Is(Box<Expression>, Truth),
+    Like {
+        column: usize,
+        text: Text,
+        pattern: Pattern,
+        fold: bool,
+    },
+}
+
+impl Expression {
+    /// Three-valued truth of a row of the table.
+    pub(super) fn truth(&self, table: &Table, row: &[Value]) -> Result<Truth, Untold> {
+        Ok(match self {
+            Self::Constant(truth) => *truth,
+            Self::Column(column) => match read(Kind::Bool, table, row, *column)? {
+                Some(Scalar::Int(n)) => Some(n == 1),
+                _ => None,
+            },
+            Self::Not(inner) => inner.truth(table, row)?.map(|t| !t),
+            Self::And(parts) => return all(parts, table, row, false),
+            Self::Or(parts) => return all(parts, table, row, true),
+            Self::Compare { op, kind, column, with, .. } => {
+                let left = read(*kind, table, row, *column)?;
+                let other;
+                let right = match with {
+                    Operand::Literal(literal) => literal.as_ref().map(|(_, scalar)| scalar),
+                    Operand::Column(column) => {
+                        other = read(*kind, table, row, *column)?;
+                        other.as_ref()
+                    }
+                };
+                match (op, left.as_ref(), right) {
+                    (None, None, None) => Some(false),
+                    (None, None, Some(_)) | (None, Some(_), None) => Some(true),
+                    (None, Some(a), Some(b)) => Some(compare(a, b).ok_or(Untold)?.is_ne()),
+                    (Some(op), Some(a), Some(b)) => Some(op.holds(compare(a, b).ok_or(Untold)?)),
+                    (Some(_), _, _) => None,
+                }
+            }
+            Self::In { kind, column, list } => {
+                let Some(value) = read(*kind, table, row, *column)? else { return Ok(None) };
+                let equal = |l: &Literal| {
+                    l.as_ref().is_some_and(|(_, s)| compare(&value, s).is_some_and(Ordering::is_eq))
+                };
+                match list.iter().any(equal) {
+                    true => Some(true),
+                    false if list.contains(&None) => None,
+                    false => Some(false),
+                }
+            }
+            Self::IsNull(column) => match row.get(*column) {
+                Some(Value::Null) => Some(true),
+                // What is too large to be repeated is not NULL.
+                Some(Value::Text(_) | Value::Unchanged) => Some(false),
+                None => return Err(Untold),
+            },
+            Self::Is(inner, wanted) => Some(inner.truth(table, row)? == *wanted),
+            Self::Like { column, pattern, .. } => match row.get(*column) {
+                Some(Value::Null) => None,
+                Some(Value::Text(text)) => Some(pattern.matches(text)),
+                Some(Value::Unchanged) | None => return Err(Untold),
+            },
+        })
+    }
+
+    /// The same for PostgreSQL, over a table that is called `t`.
+    pub(super) fn sql(&self, table: &Table) -> String {
+        let name = |column: &usize| format!("t.{}", quote(&table.columns[*column].name));
+        let literal = |column: &usize, literal: &Literal| match literal {
+            None => format!("null::{}", table.columns[*column].type_sql),
+            Some((text, _)) => format!("'{}'::{}", text.replace('\'', "''"), table.columns[*column].type_sql),
+        };
+        match self {
+            Self::Constant(None) => "null::boolean".into(),
+            Self::Constant(Some(truth)) => truth.to_string(),
+            Self::Column(column) => name(column),
+            Self::Not(inner) => format!("(not {})", inner.sql(table)),
+            Self::And(parts) => join(parts, " and ", table),
+            Self::Or(parts) => join(parts, " or ", table),
+            Self::Compare { op, column, with, bytes, .. } => {
+                let op = op.map_or("is distinct from", Comparison::sql);
+                let collate = if *bytes { " collate \"C\"" } else { "" };
+                let right = match with {
+                    Operand::Column(other) => name(other),
+                    Operand::Literal(l) => literal(column, l),
+                };
+                // Named on one side it holds for both.
+                format!("({}{collate} {op} {right})", name(column))
+            }
+            Self::In { column, list, .. } => {
+                let list: Vec<String> = list.iter().map(|l| literal(column, l)).collect();
+                format!("({} in ({}))", name(column), list.join(", "))
+            }
+            Self::IsNull(column) => format!("({} is null)", name(column)),
+            Self::Is(inner, wanted) => {
+                let wanted = wanted.map_or("unknown".into(), |t| t.to_string());
+                format!("({} is {wanted})", inner.sql(table))
+            }
+            Self::Like { column, text, fold, .. } => {
+                let op = if *fold { "ilike" } else { "like" };
+                format!("({} collate \"C\" {op} '{}')", name(column), text.replace('\'', "''"))
+            }
+        }
+    }
+
+    /// Column and value of every equality that must hold for the whole to hold, where equal values have one text.
+    pub(super) fn equalities(&self) -> Vec<(usize, Text)> {
+        match self {
+            Self::And(parts) => parts.iter().flat_map(Self::equalities).collect(),
+            Self::Column(column) => vec![(*column, "t".into())],
+            Self::Compare {
+                op: Some(Comparison::Equal),
+                kind,
+                column,
+                with: Operand::Literal(Some((text, _))),
+                ..
+            } if kind.text_is_unique() => {
+                vec![(*column, text.clone())]
+            }
+            _ => Vec::new(),
+        }
+    }
+
+    /// The columns that it reads.
+    pub(super) fn columns(&self, into: &mut Vec<usize>) {
+        match self {
+            Self::Constant(_) => {}
+            Self::Column(column) | Self::IsNull(column) => into.push(*column),
+            Self::Not(inner) | Self::Is(inner, _) => inner.columns(into),
+            Self::And(parts) | Self::Or(parts) => parts.iter().for_each(|p| p.columns(into)),
+            Self::Compare { column, with, .. } => {
+                into.push(*column);
+                if let Operand::Column(other) = with {
+                    into.push(*other);
+                }
+            }
+            Self::In { column, .. } | Self::Like { column, .. } => into.push(*column),
+        }
+    }
+}
+
+/// A conjunction, or with `decisive` true a disjunction. A part that decides does so whatever is not told.
+fn all(parts: &[Expression], table: &Table, row: &[Value], decisive: bool) -> Result<Truth, Untold> {
+    let mut result = Ok(Some(!decisive));
+    for part in parts {
+        match part.truth(table, row) {
+            Ok(Some(truth)) if truth == decisive => return Ok(Some(decisive)),
+            Ok(Some(_)) => {}
+            Ok(None) => result = result.and(Ok(None)),
+            Err(Untold) => result = Err(Untold),
+        }
+    }
+    result
+}
+
+fn read(kind: Kind, table: &Table, row: &[Value], column: usize) -> Result<Option<Scalar>, Untold> {
+    match row.get(column) {
+        Some(Value::Null) => Ok(None),
+        // A text that cannot be read is for PostgreSQL to judge: the row is read again.
+        Some(Value::Text(text)) => kind.read(text, &table.columns[column]).map(Some).ok_or(Untold),
+        Some(Value::Unchanged) | None => Err(Untold),
+    }
+}
+
+fn join(parts: &[Expression], word: &str, table: &Table) -> String {
+    let parts: Vec<String> = parts.iter().map(|p| p.sql(table)).collect();
+    format!("({})", parts.join(word))
+}
+
+fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}

@@ -1,0 +1,76 @@
+//! `where`: a small SQL expression over a row's own columns.
+//!
+//! One parser, one meaning: the tree is compiled to SQL for catch-ups and evaluated here for the stream, in SQL's
+//! three-valued logic. What the two might not agree about is refused by name. A predicate is not a permission:
+//! whatever gates sight is a scope.
+
+mod decimal;
+mod expression;
+mod kind;
+mod moment;
+mod pattern;
+mod resolve;
+
+pub use expression::Untold;
+
+use super::ShapeError;
+use crate::catalog::Table;
+use crate::change::{Text, Value};
+use expression::Expression;
+use serde_json::Value as Json;
+
+/// A predicate over the rows of one table.
+#[derive(Debug, Clone)]
+pub struct Predicate {
+    /// As the client wrote it, to be resolved again when the schema changes.
+    text: String,
+    parameters: Vec<Json>,
+    expression: Expression,
+    sql: String,
+}
+
+impl Predicate {
+    /// Reads the text of a `where` with its parameters, or says what is not understood.
+    pub fn resolve(text: &str, parameters: &[Json], table: &Table) -> Result<Self, ShapeError> {
+        let expression = resolve::resolve(text, parameters, table)?;
+        let sql = expression.sql(table);
+        Ok(Self { text: text.to_owned(), parameters: parameters.to_vec(), expression, sql })
+    }
+
+    /// The same over the table's present schema.
+    pub fn again(&self, table: &Table) -> Result<Self, ShapeError> {
+        Self::resolve(&self.text, &self.parameters, table)
+    }
+
+    /// SQL's truth: None is unknown, which does not pass. The row is a whole one of the table.
+    pub fn truth(&self, table: &Table, row: &[Value]) -> Result<Option<bool>, Untold> {
+        self.expression.truth(table, row)
+    }
+
+    /// Whether the row passes.
+    pub fn passes(&self, table: &Table, row: &[Value]) -> Result<bool, Untold> {
+        Ok(self.truth(table, row)? == Some(true))
+    }
+
+    /// The same as an SQL expression over a table called `t`. Equal ones are one predicate.
+    pub fn sql(&self) -> &str {
+        &self.sql
+    }
+
+    /// Columns that must have these texts for a row to pass, by column, one text each.
+    pub fn equalities(&self) -> Vec<(usize, Text)> {
+        let mut found = self.expression.equalities();
+        found.sort();
+        found.dedup_by_key(|(column, _)| *column);
+        found
+    }
+
+    /// The columns that it reads, ascending.
+    pub fn columns(&self) -> Vec<usize> {
+        let mut found = Vec::new();
+        self.expression.columns(&mut found);
+        found.sort_unstable();
+        found.dedup();
+        found
+    }
+}
