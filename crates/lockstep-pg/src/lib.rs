@@ -16,6 +16,7 @@ pub mod lease;
 pub mod mutate;
 pub mod poll;
 pub mod replication_stream;
+pub mod schema;
 pub mod wire;
 
 pub use error::PgError;

@@ -1,13 +1,13 @@
 //! The commands.
 
 use crate::config::{self, ServeSettings, Span};
-use crate::node;
+use crate::{node, types};
 use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use lockstep_pg::connect;
 use lockstep_pg::gc::{self, GcOptions, GcOutcome, GcReport};
 use lockstep_pg::install::{self, InstallOptions, Outcome, Patience, TrackRequest, TriggerKind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use tokio_postgres::{Client, NoTls};
 
@@ -92,6 +92,17 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Write the tracked tables as a TypeScript module, for `createClient({ schema })`
+    #[command(after_help = "Relationships are the foreign keys between tracked tables.\n\n\
+        Examples:\n  lockstep types --out src/schema.ts\n  lockstep types --out src/schema.ts --check")]
+    Types {
+        /// The file; without it the module is printed
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Write nothing; fail if the file is not what would be written
+        #[arg(long, requires = "out")]
+        check: bool,
+    },
     /// Remove everything that install and track created
     Uninstall {
         /// Only print the SQL
@@ -163,6 +174,10 @@ async fn run(cli: Cli) -> Result<()> {
             print!("{}", collected(&outcome, json)?);
             Ok(())
         }
+        Command::Types { out, check } => {
+            let tables = lockstep_pg::schema::read(&connect(&url).await?).await?;
+            write_types(&types::module(&tables), out.as_deref(), check)
+        }
         Command::Uninstall { print } => {
             let mut client = connect(&url).await?;
             if print {
@@ -173,6 +188,26 @@ async fn run(cli: Cli) -> Result<()> {
             Ok(())
         }
     }
+}
+
+fn write_types(module: &str, out: Option<&Path>, check: bool) -> Result<()> {
+    let Some(path) = out else {
+        print!("{module}");
+        return Ok(());
+    };
+    let name = path.display();
+    let held = std::fs::read_to_string(path);
+    if held.as_ref().is_ok_and(|held| held == module) {
+        println!("{name}: up to date");
+    } else if check {
+        anyhow::bail!(
+            "{name} is not what the database's tracked tables are now; run `lockstep types --out {name}`"
+        );
+    } else {
+        std::fs::write(path, module).with_context(|| format!("cannot write {name}"))?;
+        println!("{name}: written");
+    }
+    Ok(())
 }
 
 fn report(what: &str, outcome: Outcome) {

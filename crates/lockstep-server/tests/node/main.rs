@@ -15,5 +15,6 @@ mod proxy;
 mod resume;
 mod stream;
 mod stuck;
+mod types;
 mod visibility;
 mod world;
