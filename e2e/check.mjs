@@ -15,7 +15,7 @@ import { STEPS } from './steps.mjs'
 
 const TABLE_POLL_MS = 10
 
-function addressOf({ app, socket }, list) {
+export function addressOf({ app, socket }, list) {
   const url = new URL(app)
   const served = new URL('/socket', app)
   served.protocol = served.protocol === 'https:' ? 'wss:' : 'ws:'
@@ -25,7 +25,7 @@ function addressOf({ app, socket }, list) {
 }
 
 /** Polls the table, the only thing here that cannot call back. */
-function untilRowIn(sql) {
+export function untilRowIn(sql) {
   return async (id, expected) => {
     const columns = Object.keys(expected)
     const wanted = JSON.stringify(expected)

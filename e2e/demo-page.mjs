@@ -13,6 +13,11 @@ export class DemoPage {
     context.setDefaultTimeout(PATIENCE_MS)
     // A page handed out by cutNetwork counts as one from nowhere, which may not reach this machine.
     await context.grantPermissions(['local-network-access'])
+    return DemoPage.openIn(context, name, url)
+  }
+
+  /** One more tab of a browser. `prepare` gets the page before anything is loaded. */
+  static async openIn(context, name, url, prepare = async () => {}) {
     const demo = new DemoPage()
     Object.assign(demo, { name, context, errors: [], served: new Map(), page: await context.newPage() })
     demo.page.on('pageerror', (error) => demo.errors.push(`${name}: ${error.message}`))
@@ -20,6 +25,7 @@ export class DemoPage {
       const text = message.text()
       if (message.type() === 'error' && !NETWORK_COMPLAINT.test(text)) demo.errors.push(`${name}: ${text}`)
     })
+    await prepare(demo.page)
     await demo.page.goto(url)
     await demo.live()
     return demo

@@ -8,5 +8,5 @@ mod replica;
 mod view;
 
 pub use client::{Client, ClientError};
-pub use replica::{Commit, Heard, Outcome, Pending, Replica, ReplicaError, Row, Wanted, row_digest};
+pub use replica::{Commit, Heard, Left, Outcome, Pending, Replica, ReplicaError, Row, Wanted, row_digest};
 pub use view::View;

@@ -97,6 +97,29 @@ pub struct Commit {
     pub rows: usize,
     /// Mutations decided; each is told once.
     pub outcomes: Vec<Outcome>,
+    /// What came of [`Replica::renumber_when_told`].
+    pub left: Option<Left>,
+}
+
+/// What the first commit after `renumber` says of the outbox.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Left {
+    /// It was numbered anew under the new client id: the caller joins anew, and sends.
+    Renumbered,
+    /// Some of it was decided, and another copy of the profile had the outcome forgotten. The application decides, as
+    /// after `unknown_client`; this is the new client id.
+    Unknown(String),
+}
+
+/// A client id is to be left.
+#[derive(Debug, Clone, PartialEq)]
+struct Leaving {
+    /// The client id to go on under.
+    client: String,
+    /// Up to here the old id's mutations were decided.
+    last: u64,
+    /// A session under the old id began since.
+    asked: bool,
 }
 
 /// What a frame meant to the caller.
@@ -137,6 +160,7 @@ pub struct Replica {
     /// Frames of unknown kinds.
     pub unknown: u64,
     pub(crate) shapes: BTreeMap<String, Held>,
+    leaving: Option<Leaving>,
     batch: Vec<(String, Json)>,
 }
 
@@ -154,6 +178,9 @@ impl Replica {
     /// The connection is gone: a batch without its commit never happened.
     pub fn disconnected(&mut self) {
         self.batch.clear();
+        if let Some(leaving) = &mut self.leaving {
+            leaving.asked = true;
+        }
     }
 
     /// The payload of `phx_join`.
@@ -179,7 +206,7 @@ impl Replica {
             .iter()
             .map(|m| json!({"n": m.n.to_string(), "id": m.id, "kind": "ops", "name": null, "args": null, "ops": m.ops}))
             .collect();
-        (!mutations.is_empty())
+        (!mutations.is_empty() && self.leaving.is_none())
             .then(|| json!({"confirmed": self.confirmed.to_string(), "mutations": mutations}))
     }
 
@@ -190,9 +217,19 @@ impl Replica {
         self.last
     }
 
-    /// The node answered `renumber` or, told to go on, `unknown_client`: a new client id and numbers from 1.
+    /// The node answered `renumber`: some of the outbox may have been carried out under the old id, and would be again
+    /// under the new one. The caller leaves and joins anew under the old id; the first commit then brings what was
+    /// decided, and says what comes of the rest ([`Commit::left`]). Nothing is sent until then. `last` is the number
+    /// that the node named.
+    pub fn renumber_when_told(&mut self, client: &str, last: u64) {
+        self.leaving = Some(Leaving { client: client.into(), last, asked: false });
+    }
+
+    /// The application said to send again after `unknown_client`, or what was decided under the old id is known: a new
+    /// client id and numbers from 1.
     pub fn renumber(&mut self, client: &str) {
         self.client = Some(client.into());
+        self.leaving = None;
         self.confirmed = 0;
         self.last = 0;
         for pending in &mut self.outbox {
@@ -257,6 +294,7 @@ impl Replica {
             resets: Vec::new(),
             rows: 0,
             outcomes: Vec::new(),
+            left: None,
         };
         for (event, payload) in std::mem::take(&mut self.batch) {
             match event.as_str() {
@@ -268,6 +306,14 @@ impl Replica {
         }
         let cursor = payload["cursor"].as_str().ok_or_else(|| bad("a commit without cursor"))?;
         self.cursor = Some(cursor.into());
+        if let Some(Leaving { client, last, .. }) = self.leaving.clone().filter(|l| l.asked) {
+            if self.outbox.iter().any(|p| p.n <= last) {
+                commit.left = Some(Left::Unknown(client));
+            } else {
+                self.renumber(&client);
+                commit.left = Some(Left::Renumbered);
+            }
+        }
         Ok(commit)
     }
 
@@ -343,11 +389,13 @@ impl Replica {
                 .ok_or_else(|| bad("an ack without a number"))?;
             let id = told["id"].as_str().unwrap_or_default();
             let before = self.outbox.len();
-            self.outbox.retain(|p| p.n != n || p.id != id);
+            // By the id: a copy of the profile may have had it carried out under another number.
+            let same_number = self.outbox.iter().any(|p| p.n == n && p.id == id);
+            self.outbox.retain(|p| p.id != id);
             if self.outbox.len() == before {
                 continue;
             }
-            self.confirmed = self.confirmed.max(n);
+            self.confirmed = self.confirmed.max(if same_number { n } else { 0 });
             let text = |name: &str| told[name].as_str().unwrap_or_default().to_owned();
             let refusal = (told["outcome"] == "refused").then(|| (text("code"), text("message")));
             commit.outcomes.push(Outcome { n, id: id.into(), refusal });
@@ -403,48 +451,4 @@ fn key_text(key: &[usize], row: &[Json]) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn described() -> Replica {
-        let mut replica = Replica::new([json!({"table": "t"})]);
-        let shape = json!([null, null, "sync", "shape", {"ref": "0", "shape": "s", "fingerprint": "f",
-            "table": ["public", "t"], "key": ["id"], "columns": [{"name": "id"}, {"name": "v"}]}]);
-        replica.handle(&shape.to_string()).unwrap();
-        replica
-    }
-
-    #[test]
-    fn nothing_is_visible_before_commit() {
-        let mut replica = described();
-        replica
-            .handle(r#"[null,null,"sync","rows",{"shape":"s","reset":"first","put":[[1,"a"],[2,"b"]]}]"#)
-            .unwrap();
-        assert_eq!(replica.rows_of("0"), None);
-        replica.handle(r#"[null,null,"sync","commit",{"lsn":"0/1","xid":null,"cursor":"c"}]"#).unwrap();
-        assert_eq!(replica.column("0", "v"), ["a", "b"]);
-        replica
-            .handle(r#"[null,null,"sync","rows",{"shape":"s","remove":[[1]],"patch":[[[2,null],[1]]]}]"#)
-            .unwrap();
-        replica.disconnected();
-        replica.handle(r#"[null,null,"sync","commit",{"lsn":"0/2","xid":null,"cursor":"d"}]"#).unwrap();
-        assert_eq!(replica.column("0", "v"), ["a", "b"]);
-    }
-
-    #[test]
-    fn outcomes_of_a_lost_history_are_not_confirmed() {
-        let mut replica = Replica { last: 5, confirmed: 5, ..Replica::default() };
-        replica.push("six", Vec::new());
-        replica.renumber_after(3);
-        assert_eq!((replica.outbox[0].n, replica.confirmed), (4, 3));
-    }
-
-    #[test]
-    fn a_patch_of_an_unknown_row_is_against_the_protocol() {
-        let mut replica = described();
-        replica.handle(r#"[null,null,"sync","rows",{"shape":"s","patch":[[[2,null],[1]]]}]"#).unwrap();
-        assert!(
-            replica.handle(r#"[null,null,"sync","commit",{"lsn":"0/1","xid":null,"cursor":"c"}]"#).is_err()
-        );
-    }
-}
+mod tests;

@@ -14,6 +14,15 @@ pub const TRANSACTION_BYTES: usize = 32 << 20;
 /// again, but short enough for a heartbeat. 256 numbers are about 2.5 kB.
 pub const CURSOR_XIP: usize = 256;
 
+/// Numbers in a cursor's `shown`, which only a shortened one has. A commit that no snapshot sees keeps a connection
+/// waiting, or ended within the last tenth of a second. Past it the newest stay: commits that wait for a standby become
+/// visible in their order, about.
+pub const CURSOR_SHOWN: usize = 256;
+
+/// Bytes of one session's frames that wait for a mutation's synchronous standby. Past it they are thrown away, and the
+/// session is caught up once a snapshot sees the mutation.
+pub const HELD_BYTES: usize = 4 << 20;
+
 /// Ids that folding one transaction into a position may add to its `xip`. Past it the position stays where it is
 /// until the next poll: older, so rows may be sent again, but a burst of ids elsewhere in the cluster costs no memory.
 pub const FOLD_GAP: u64 = 65_536;
@@ -77,10 +86,17 @@ pub struct Bounds {
     pub transaction_bytes: usize,
     /// See [`CURSOR_XIP`].
     pub cursor_xip: usize,
+    /// See [`HELD_BYTES`].
+    pub held_bytes: usize,
 }
 
 impl Default for Bounds {
     fn default() -> Self {
-        Self { ring_bytes: RING_BYTES, transaction_bytes: TRANSACTION_BYTES, cursor_xip: CURSOR_XIP }
+        Self {
+            ring_bytes: RING_BYTES,
+            transaction_bytes: TRANSACTION_BYTES,
+            cursor_xip: CURSOR_XIP,
+            held_bytes: HELD_BYTES,
+        }
     }
 }

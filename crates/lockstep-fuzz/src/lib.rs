@@ -32,7 +32,6 @@ pub const TARGETS: &[Target] = &[
     Target { name: "frames", run: targets::frames::run },
     Target { name: "replica", run: targets::replica::run },
     Target { name: "url", run: targets::url::run },
-    Target { name: "copy", run: targets::copy::run },
     Target { name: "predicate", run: targets::predicate::run },
 ];
 

@@ -45,12 +45,6 @@ proptest! {
     }
 
     #[test]
-    fn copy_text_is_read_as_it_was_printed(seed in bytes(), piece: u8) {
-        let data = [&[piece], &seed[..]].concat();
-        (target("copy").unwrap().run)(&data);
-    }
-
-    #[test]
     fn pieces_do_not_matter_to_the_wire(seed in bytes(), how: u8) {
         let data = [&[how], &seed[..]].concat();
         (target("wire").unwrap().run)(&data);

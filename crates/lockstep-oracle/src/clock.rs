@@ -15,34 +15,48 @@ const LIBRARIES: [&str; 4] = [
 ];
 
 /// The library, if it is here.
-pub fn library() -> Option<&'static Path> {
+fn library() -> Option<&'static Path> {
     LIBRARIES.iter().map(Path::new).find(|p| p.exists())
 }
 
-/// The file that says what time it is for the nodes of a world.
-pub fn file(seed: u64) -> PathBuf {
-    std::env::temp_dir().join(format!("lockstep-clock-{}-{seed}", std::process::id()))
+/// The clock of a world's nodes; it goes with the world.
+#[derive(Debug)]
+pub struct Clock {
+    library: &'static Path,
+    folder: tempfile::TempDir,
 }
 
-/// What a node needs in its environment for its clock to be stepped; nothing without the library.
-pub fn environment(seed: u64) -> Result<Vec<(String, String)>> {
-    let Some(library) = library() else { return Ok(Vec::new()) };
-    step(seed, 0)?;
-    let pair = |k: &str, v: String| (k.to_owned(), v);
-    Ok(vec![
-        pair("LD_PRELOAD", library.display().to_string()),
-        pair("FAKETIME_TIMESTAMP_FILE", file(seed).display().to_string()),
-        pair("FAKETIME_NO_CACHE", "1".into()),
-        // A step moves the wall clock; the kernel's monotonic one goes on.
-        pair("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
-        pair("DONT_FAKE_MONOTONIC", "1".into()),
-    ])
-}
+impl Clock {
+    /// One that is right; None without the library.
+    pub fn new() -> Result<Option<Self>> {
+        let Some(library) = library() else { return Ok(None) };
+        let folder = tempfile::Builder::new().prefix("lockstep-clock-").tempdir()?;
+        let clock = Self { library, folder };
+        clock.step(0)?;
+        Ok(Some(clock))
+    }
 
-/// The clock is so many seconds off.
-pub fn step(seed: u64, seconds: i64) -> Result<()> {
-    let file = file(seed);
-    let next = file.with_extension("next");
-    std::fs::write(&next, format!("{seconds:+}\n"))?;
-    Ok(std::fs::rename(next, file)?)
+    fn file(&self) -> PathBuf {
+        self.folder.path().join("offset")
+    }
+
+    /// What a node needs in its environment for its clock to be stepped.
+    pub fn environment(&self) -> Vec<(String, String)> {
+        let pair = |k: &str, v: String| (k.to_owned(), v);
+        vec![
+            pair("LD_PRELOAD", self.library.display().to_string()),
+            pair("FAKETIME_TIMESTAMP_FILE", self.file().display().to_string()),
+            pair("FAKETIME_NO_CACHE", "1".into()),
+            // A step moves the wall clock; the kernel's monotonic one goes on.
+            pair("FAKETIME_DONT_FAKE_MONOTONIC", "1".into()),
+            pair("DONT_FAKE_MONOTONIC", "1".into()),
+        ]
+    }
+
+    /// The clock is so many seconds off.
+    pub fn step(&self, seconds: i64) -> Result<()> {
+        let next = self.file().with_extension("next");
+        std::fs::write(&next, format!("{seconds:+}\n"))?;
+        Ok(std::fs::rename(next, self.file())?)
+    }
 }

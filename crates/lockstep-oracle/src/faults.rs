@@ -279,7 +279,7 @@ async fn fill_disk(world: &mut World) -> Result<bool> {
 
 /// Forward, back behind where it was, and right again.
 async fn step_clock(world: &mut World) -> Result<bool> {
-    if clock::library().is_none() {
+    if world.clock.is_none() {
         world.report.skipped.insert(
             clock::STEP,
             "libfaketime is not here: `apt-get install -y libfaketime` brings it".into(),
@@ -289,7 +289,9 @@ async fn step_clock(world: &mut World) -> Result<bool> {
     let tomorrow = "select to_char(now() at time zone 'UTC' + interval '1 day', 'DD Mon YYYY')";
     let tomorrow: String = world.sql().await?.query_one(tomorrow, &[]).await?.get(0);
     for seconds in [86_400, -7_200, 0] {
-        clock::step(world.seed, seconds)?;
+        if let Some(clock) = &world.clock {
+            clock.step(seconds)?;
+        }
         sleep(Duration::from_millis(500)).await;
         if let (86_400, Some(node)) = (seconds, &world.sites[0].node) {
             let day = node.day().await.unwrap_or_default();

@@ -1,6 +1,7 @@
 //! What holds at every commit frame, whatever the moment.
 
-use crate::schema::MONEY;
+use crate::schema::{MONEY, Schema};
+use crate::shapes::Shape;
 use lockstep_client::{Commit, Replica};
 use serde_json::Value as Json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -95,6 +96,31 @@ pub fn check(
         let told: BTreeMap<i64, i64> = tallies.into_iter().filter(|(_, n)| *n > 0).collect();
         if counted != told {
             return Err(format!("receipts are {counted:?}, tallies {told:?}"));
+        }
+    }
+    Ok(checks)
+}
+
+/// No shape shows a row that lies outside of its scope. Returns how many rows were looked at.
+pub fn scopes(replica: &Replica, schema: &Schema, shapes: &[Shape]) -> Result<u64, String> {
+    let mut checks = 0;
+    for (at, shape) in shapes.iter().enumerate() {
+        let table = &schema.tables[shape.table];
+        let reference = at.to_string();
+        let Some((columns, rows)) = replica.view(&reference) else { continue };
+        let wanted = shape.scope.iter().filter_map(|(column, text)| {
+            let column = &table.columns[*column];
+            Some((columns.iter().position(|c| *c == column.name)?, column.kind.wire(Some(text))))
+        });
+        let wanted: Vec<(usize, Json)> = wanted.collect();
+        if wanted.is_empty() {
+            continue;
+        }
+        for row in rows {
+            checks += 1;
+            if wanted.iter().any(|(column, value)| row[*column] != *value) {
+                return Err(format!("a row outside of the scope of {}: {row:?}", shape.definition(schema)));
+            }
         }
     }
     Ok(checks)

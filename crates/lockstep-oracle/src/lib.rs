@@ -19,6 +19,7 @@ pub mod link;
 pub mod node;
 pub mod options;
 pub mod plant;
+pub mod predicates;
 pub mod reader;
 pub mod report;
 pub mod rounds;

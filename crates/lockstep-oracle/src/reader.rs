@@ -5,7 +5,7 @@ use crate::invariants::{self, Memory, References};
 use crate::ledger::Ledger;
 use crate::schema::Schema;
 use crate::shapes::{Rows, Shape, Truth};
-use lockstep_client::{Client, ClientError, Heard, Replica};
+use lockstep_client::{Client, ClientError, Heard, Left, Replica};
 use serde_json::{Value as Json, json};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -256,12 +256,23 @@ impl Reader {
                         self.shared.fail(format!("client {}: {wrong}", self.number));
                     }
                 }
-                match invariants::check(&client.replica, &commit, &self.refs, &mut self.memory) {
+                let within = invariants::scopes(&client.replica, &self.shared.schema, &self.shapes);
+                let checked = invariants::check(&client.replica, &commit, &self.refs, &mut self.memory);
+                match within.and(checked) {
                     Ok(checks) => drop(self.shared.checks.fetch_add(checks, Ordering::Relaxed)),
                     Err(wrong) => {
                         let (number, lsn, xid) = (self.number, &commit.lsn, &commit.xid);
                         self.shared.fail(format!("client {number} at {lsn}, xid {xid:?}: {wrong}"));
                     }
+                }
+                match commit.left {
+                    Some(Left::Renumbered) => return Next::Leave,
+                    Some(Left::Unknown(_)) => {
+                        let number = self.number;
+                        self.shared
+                            .fail(format!("client {number}: no profile is copied here, and one was found"));
+                    }
+                    None => {}
                 }
             }
             Heard::Reply(reference, true, response) => {
@@ -279,7 +290,13 @@ impl Reader {
 
     fn refused(&mut self, client: &mut Client, error: &Json) -> Next {
         match error["code"].as_str() {
-            Some("renumber" | "unknown_client") => {
+            Some("renumber") => {
+                let last = error["last"].as_str().and_then(|l| l.parse().ok()).unwrap_or(0);
+                let fresh = error["client"].as_str().unwrap_or_default();
+                client.replica.renumber_when_told(fresh, last);
+                Next::Leave
+            }
+            Some("unknown_client") => {
                 // An unknown client's mutations were lost with its row, which was written in the same transaction.
                 client.replica.renumber(error["client"].as_str().unwrap_or_default());
                 Next::Leave

@@ -26,6 +26,8 @@ pub struct Shape {
     pub columns: Option<Vec<usize>>,
     /// Scope columns and the texts of their values.
     pub scope: Vec<(usize, String)>,
+    /// What else the rows must be: the same text for the node and for PostgreSQL.
+    pub predicate: Option<String>,
 }
 
 impl Shape {
@@ -34,7 +36,7 @@ impl Shape {
         let table = schema.fixed_table(name);
         let column = schema.tables[table].scopes.first().map(|s| s[0]);
         let scope = column.zip(scope).map(|(c, v)| (c, v.to_string()));
-        Self { table, columns: None, scope: scope.into_iter().collect() }
+        Self { table, columns: None, scope: scope.into_iter().collect(), predicate: None }
     }
 
     /// Part of a random table.
@@ -55,7 +57,8 @@ impl Shape {
                 .collect();
             columns = Some(rest);
         }
-        Self { table: index, columns, scope }
+        let predicate = dice.chance(50).then(|| crate::predicates::random(table, dice));
+        Self { table: index, columns, scope, predicate }
     }
 
     /// As docs/protocol.md has it, without `ref`.
@@ -69,7 +72,12 @@ impl Shape {
             .map(|(c, v)| (table.columns[*c].name.clone(), table.columns[*c].kind.scope_json(v)))
             .collect();
         let scope = if scope.is_empty() { Json::Null } else { Json::Object(scope) };
-        json!({"table": table.protocol_name(), "columns": self.columns.as_ref().map(names), "scope": scope})
+        json!({
+            "table": table.protocol_name(),
+            "columns": self.columns.as_ref().map(names),
+            "scope": scope,
+            "where": self.predicate,
+        })
     }
 
     fn travelling(&self, table: &Table) -> Vec<usize> {
@@ -85,7 +93,8 @@ impl Shape {
             .scope
             .iter()
             .map(|(c, v)| format!("{} = {}::{}", table.column(*c), literal(v), table.columns[*c].kind.sql()));
-        let place: Vec<String> = place.chain(["true".to_owned()]).collect();
+        let predicate = self.predicate.as_ref().map_or("true".to_owned(), |p| format!("({p})"));
+        let place: Vec<String> = place.chain([predicate]).collect();
         format!("select {} from {} where {}", list.join(", "), table.sql(), place.join(" and "))
     }
 

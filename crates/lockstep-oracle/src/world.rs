@@ -1,5 +1,6 @@
 //! A private PostgreSQL with random tables, nodes beside it, clients, and chaos proxies between all of them.
 
+use crate::clock::Clock;
 use crate::dice::Dice;
 use crate::invariants::References;
 use crate::ledger::Ledger;
@@ -68,8 +69,9 @@ pub struct World {
     pub planted: bool,
     /// The database's disk, if it is one of its own.
     pub disk: Option<crate::disk::Disk>,
+    /// The nodes' clock, if it can be stepped.
+    pub clock: Option<Clock>,
     binary: PathBuf,
-    environment: Vec<(String, String)>,
 }
 
 /// Settings of every cluster. Small time-outs, so that faults show within a batch.
@@ -153,7 +155,7 @@ impl World {
             retired: Vec::new(),
             folders: Vec::new(),
             binary: options.node.clone(),
-            environment: crate::clock::environment(seed)?,
+            clock: Clock::new()?,
             dice,
         };
         let nodes = 1 + world.dice.below(2);
@@ -212,7 +214,8 @@ impl World {
             &format!(":{}/", site.upstream.port()),
             1,
         );
-        let node = tokio::task::block_in_place(|| Node::start(&self.binary, &url, &self.environment))?;
+        let environment = self.clock.as_ref().map(Clock::environment).unwrap_or_default();
+        let node = tokio::task::block_in_place(|| Node::start(&self.binary, &url, &environment))?;
         site.downstream.lead_to(node.port());
         site.read = 0;
         site.node = Some(node);

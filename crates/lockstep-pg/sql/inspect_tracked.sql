@@ -15,6 +15,8 @@ select
       where g.tgrelid = p.relid and g.tgenabled = 'A' and g.tgfoid = to_regproc('lockstep.log_' || t.log)
     )
   )
+  -- A horizon that this server has not reached: the log was restored from another one.
+  and t.horizon <= pg_snapshot_xmax(pg_current_snapshot())::text::bigint
   and to_regproc('lockstep.key_' || t.log) is not null
   and to_regclass('lockstep.changes_' || t.log) is not null
   and exists (

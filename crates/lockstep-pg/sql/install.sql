@@ -64,10 +64,13 @@ create table lockstep.mutations (
   primary key (subject, client, n)
 );
 
--- A random mark per node start: a mark that is missing later shows that the database was rolled back.
--- seen_at: the node still ran then; garbage collection goes by it.
+-- A random mark per life of the server, left by the first node that comes to it: a mark that is missing later, or one
+-- that lies before a cursor and is not the cursor's, shows that the database was rolled back.
+-- seen_at: a node still ran under it then; garbage collection goes by it.
 create table lockstep.incarnations (
   mark bigint primary key,
+  server_started_at timestamptz not null unique default pg_catalog.pg_postmaster_start_time(),
+  at_lsn pg_lsn not null default pg_catalog.pg_current_wal_insert_lsn(),
   started_at timestamptz not null default now(),
   seen_at timestamptz not null default now()
 );

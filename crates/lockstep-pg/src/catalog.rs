@@ -1,6 +1,7 @@
 //! Reads what is tracked.
 
 use crate::error::PgError;
+use crate::session::BEGIN_READING;
 use lockstep_core::catalog::{Catalog, Collation, Column, Table};
 use serde::Deserialize;
 use tokio_postgres::{GenericClient, SimpleQueryMessage};
@@ -102,14 +103,18 @@ pub async fn tables<C: GenericClient>(client: &C) -> Result<Vec<Table>, PgError>
 
 /// Everything that a node must know before it serves.
 pub async fn load<C: GenericClient>(client: &C) -> Result<Catalog, PgError> {
-    let head = texts(client, "select to_regclass('lockstep.clients')::oid::text").await?;
+    let begin = format!("{}select to_regclass('lockstep.clients')::oid::text", *BEGIN_READING);
+    let head = texts(client, &begin).await?;
     let Some(clients) = head.first().and_then(|t| t.parse().ok()) else {
+        client.batch_execute("rollback").await?;
         let message = "Lockstep is not installed in this database; run `lockstep install`";
         return Err(PgError::NotInstalled(message.into()));
     };
     let installation =
         texts(client, "select id::text from lockstep.installation").await?.pop().unwrap_or_default();
-    Ok(Catalog::new(tables(client).await?, clients, installation))
+    let tables = tables(client).await?;
+    client.batch_execute("commit").await?;
+    Ok(Catalog::new(tables, clients, installation))
 }
 
 /// `"schema"."table"`.

@@ -1,9 +1,9 @@
 //! Catch-up: one repeatable-read transaction that reads shapes from the change logs, or in full (rule 1).
 
 use crate::catalog::{literal, qualified, quote, tables, texts};
-use crate::copy_text::Rows;
 use crate::error::PgError;
 use crate::lease::within;
+use crate::session::SET_LOCAL;
 use futures_util::{StreamExt, pin_mut};
 use lockstep_core::catalog::Table;
 use lockstep_core::change::{Key, Text, Tuple, Value};
@@ -15,13 +15,13 @@ use lockstep_core::protocol::{Delta, rows_frames};
 use lockstep_core::shape::Shape;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
-use tokio_postgres::Client;
 use tokio_postgres::types::Type;
+use tokio_postgres::{Client, SimpleQueryMessage};
 
 /// SQLSTATE of a table that does not exist.
 const UNDEFINED_TABLE: &str = "42P01";
 
-/// How long COPY may be silent. PostgreSQL's own time-out ends the statement before; this is for a server that does
+/// How long a large question may stay unanswered. PostgreSQL's own time-out ends the statement before; this is for a server that does
 /// not keep to it.
 const SILENT_READ: Duration = Duration::from_secs(11 * 60);
 
@@ -36,7 +36,7 @@ pub async fn read(
     let begin = async {
         begin_and_lock(client, request).await?;
         // From here on S stands: a snapshot taken before the LOCK could be older than a rewrite and read nothing.
-        let facts = facts(client, request, history).await?;
+        let facts = facts(client, history).await?;
         Ok((facts, check_schema(client, request).await?))
     };
     let (mut facts, logs) = within(answer, begin).await?;
@@ -65,10 +65,11 @@ async fn begin_and_lock(client: &Client, request: &CatchUpRequest) -> Result<(),
     // Below deadlock_timeout, so that in any deadlock this side gives way; an ALTER TABLE that waits behind this
     // transaction makes the whole application wait.
     client
-        .batch_execute(
-            "set local lock_timeout = '200ms'; set local statement_timeout = '10min'; \
-             set local idle_in_transaction_session_timeout = '30s'; set local jit = off",
-        )
+        .batch_execute(&format!(
+            "{}set local lock_timeout = '200ms'; set local statement_timeout = '10min'; \
+             set local idle_in_transaction_session_timeout = '30s'",
+            *SET_LOCAL
+        ))
         .await?;
     let mut names = BTreeSet::from(["lockstep.tracked".to_owned()]);
     for read in &request.reads {
@@ -84,27 +85,19 @@ async fn begin_and_lock(client: &Client, request: &CatchUpRequest) -> Result<(),
     })
 }
 
-async fn facts(client: &Client, request: &CatchUpRequest, history: &[(u32, Lsn)]) -> Result<Facts, PgError> {
+async fn facts(client: &Client, history: &[(u32, Lsn)]) -> Result<Facts, PgError> {
     let snapshot: Snapshot = texts(client, "select pg_current_snapshot()::text")
         .await?
         .first()
         .ok_or(PgError::Protocol("S"))?
         .parse()?;
-    let (system, timeline, database) = crate::poll::identify(client).await?;
-    let marks: BTreeSet<i64> = request
-        .reads
-        .iter()
-        .filter_map(|r| match &r.from {
-            ReadFrom::Since(head) => Some(head.incarnation),
-            ReadFrom::Scratch(_) => None,
-        })
-        .collect();
-    let list = marks.iter().map(i64::to_string).collect::<Vec<_>>().join(",");
-    let known = texts(
-        client,
-        &format!("select mark::text from lockstep.incarnations where mark = any('{{{list}}}')"),
-    )
-    .await?;
+    let (system, timeline, database) = crate::poll::identify_here(client).await?;
+    // One for each life of the server within the retention.
+    let known = texts(client, "select concat_ws(' ', mark, at_lsn) from lockstep.incarnations").await?;
+    let mark = |row: &String| {
+        let (mark, at) = row.split_once(' ')?;
+        Some((mark.parse().ok()?, at.parse().ok()?))
+    };
     let insert_lsn = texts(client, "select pg_current_wal_insert_lsn()::text").await?;
     Ok(Facts {
         system,
@@ -113,7 +106,7 @@ async fn facts(client: &Client, request: &CatchUpRequest, history: &[(u32, Lsn)]
         database,
         snapshot,
         insert_lsn: insert_lsn.first().ok_or(PgError::Protocol("no insert LSN"))?.parse()?,
-        incarnations: known.iter().filter_map(|m| m.parse().ok()).collect(),
+        incarnations: known.iter().filter_map(mark).collect(),
     })
 }
 
@@ -165,7 +158,7 @@ async fn read_shape(
     let mut delta = Delta { reset: Some(reset), ..Delta::default() };
     let sql =
         format!("select {} from {} t where {}", columns(shape), rows_of(&shape.table, log), in_shape(shape));
-    copy(client, &sql, |fields| {
+    rows(client, &sql, |fields| {
         delta.put.push(widen(shape, fields));
         Ok(())
     })
@@ -203,7 +196,7 @@ async fn changed_rows(
     snapshot: &Snapshot,
     log: Log,
 ) -> Result<Delta, PgError> {
-    let rows = rows_of(&shape.table, log);
+    let of = rows_of(&shape.table, log);
     let table = &shape.table;
     let keys: Vec<String> = (1..=table.key.len()).map(|i| format!("k{i}")).collect();
     let list = keys.join(", ");
@@ -220,13 +213,13 @@ async fn changed_rows(
     let sql = format!(
         "with k as (select {list} from lockstep.changes_{log} where {place} \
          union select {list} from lockstep.tombstones_{log} where kind not in ('t', 'p') and {place}) \
-         select t.{first_key} is not null, {}, {} from k left join {rows} t on {join} and {}",
+         select t.{first_key} is not null, {}, {} from k left join {of} t on {join} and {}",
         keys.iter().map(|k| format!("k.{k}")).collect::<Vec<_>>().join(", "),
         columns(shape),
         in_shape(shape),
     );
     let mut delta = Delta::default();
-    copy(client, &sql, |mut fields| {
+    rows(client, &sql, |mut fields| {
         let row = fields.split_off(1 + table.key.len());
         if fields[0].text() == Some("t") {
             delta.put.push(widen(shape, row));
@@ -270,20 +263,23 @@ fn widen(shape: &Shape, fields: Vec<Value>) -> Tuple {
     row
 }
 
-/// Runs a query through COPY: the output functions print the text that the stream prints.
-async fn copy(
+/// Runs a query by the simple protocol: the output functions print the text that the stream prints, and no statement
+/// is prepared, which a pooler would leave behind in somebody else's session.
+async fn rows(
     client: &Client,
     sql: &str,
     mut each: impl FnMut(Vec<Value>) -> Result<(), PgError>,
 ) -> Result<(), PgError> {
-    let copy = format!("copy ({sql}) to stdout");
-    let stream = within(SILENT_READ, async { Ok(client.copy_out(&copy).await?) }).await?;
+    let stream = within(SILENT_READ, async { Ok(client.simple_query_raw(sql).await?) }).await?;
     pin_mut!(stream);
-    let mut rows = Rows::default();
-    while let Some(chunk) = within(SILENT_READ, async { Ok(stream.next().await) }).await? {
-        rows.push(&chunk?, &mut each)?;
+    while let Some(message) = within(SILENT_READ, async { Ok(stream.next().await) }).await? {
+        let SimpleQueryMessage::Row(row) = message? else { continue };
+        let value = |at: usize| -> Result<Value, PgError> {
+            Ok(row.try_get(at)?.map_or(Value::Null, |text| Value::Text(text.into())))
+        };
+        each((0..row.len()).map(value).collect::<Result<_, _>>()?)?;
     }
-    rows.finish()
+    Ok(())
 }
 
 /// What is stored of a client's mutations, as of S.

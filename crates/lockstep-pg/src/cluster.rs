@@ -8,8 +8,8 @@
 //! # }
 //! ```
 //!
-//! It listens on 127.0.0.1 only and has no Unix socket, because a socket's path may have 107 bytes and a clone's may
-//! have more. Everything here blocks; a start takes well under a second.
+//! It listens on 127.0.0.1 only and has no Unix socket unless told where, because a socket's path may have 107 bytes
+//! and a clone's may have more. Everything here blocks; a start takes well under a second.
 //!
 //! The server never outlives this process: dropping the [`Cluster`] stops it, and the kernel tells it to stop when
 //! the process ends in any other way (see [`process`]). A temporary cluster's folder is deleted when it is dropped,
@@ -90,6 +90,8 @@ pub struct Cluster {
     port: u16,
     /// The port was named by the caller, so no other one will do.
     port_is_fixed: bool,
+    /// Where the Unix socket is; empty: nowhere.
+    sockets: PathBuf,
     child: Option<Child>,
 }
 
@@ -254,7 +256,8 @@ impl Cluster {
         let log = File::options().create(true).append(true).open(self.home.log())?;
         let mut command = template::clean_command(&self.programs.bin.join("postgres"), self.home.root());
         command.arg("-D").arg(self.home.data()).arg("-p").arg(self.port.to_string());
-        command.args(["-c", "listen_addresses=127.0.0.1", "-c", "unix_socket_directories="]);
+        command.args(["-c", "listen_addresses=127.0.0.1", "-c"]);
+        command.arg(format!("unix_socket_directories={}", self.sockets.display()));
         command.stdout(Stdio::from(log.try_clone()?)).stderr(Stdio::from(log));
         self.account.apply(&mut command);
         // SIGINT asks for a fast stop: everything is written, nobody is waited for.

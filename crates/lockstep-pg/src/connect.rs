@@ -1,173 +1,180 @@
-//! Connections: the pool for queries, and the one for replication.
+//! Connections: the pool for queries, and the one for replication. Both go where a [`Target`] leads.
 
 use crate::error::PgError;
 use crate::lease::within;
-use crate::wire::{Startup, Wire};
-use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Runtime};
+use crate::session::SESSION;
+use crate::target::{KEEPALIVE, Target, UNACKNOWLEDGED};
+use crate::tls::Tls;
+use crate::wire::{Binding, Startup, Wire};
+use bytes::BytesMut;
+use deadpool_postgres::{Connect, Manager, ManagerConfig, RecyclingMethod, Runtime};
+use futures_util::future::{BoxFuture, FutureExt};
+use postgres_protocol::message::frontend;
 use socket2::{SockRef, TcpKeepalive};
+use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
-use tokio::net::TcpStream;
-use tokio_postgres::config::{Host, SslMode};
-use tokio_postgres::{Config, NoTls};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::{TcpStream, UnixStream};
+use tokio::task::JoinHandle;
+use tokio_postgres::config::{ChannelBinding, Host, SslMode, SslNegotiation};
+use tokio_postgres::{Client, Config};
 
-/// A peer whose machine is gone says nothing. After so long without traffic the kernel asks it, so often, this far
-/// apart; data that it does not acknowledge for [`UNACKNOWLEDGED`] ends the connection too.
-const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(15), Duration::from_secs(5), 3);
-/// See [`KEEPALIVE`].
-const UNACKNOWLEDGED: Duration = Duration::from_secs(30);
-/// PostgreSQL's and the kernel's default, which is to ask after two hours.
-const KEEPALIVE_UNSET: Duration = Duration::from_secs(2 * 60 * 60);
-
-/// Settings that make catch-up and stream print a value with the same bytes (rule 7), as `options` and as
-/// startup parameters. `extra_float_digits` 1 prints floats exactly.
-pub const SESSION: &[(&str, &str)] = &[
-    ("client_encoding", "UTF8"),
-    ("datestyle", "ISO, YMD"),
-    ("intervalstyle", "iso_8601"),
-    ("timezone", "UTC"),
-    ("bytea_output", "hex"),
-    ("extra_float_digits", "1"),
-    ("lc_monetary", "C"),
-    ("search_path", "pg_catalog"),
-    ("standard_conforming_strings", "on"),
-    // The planner takes the catalog's functions for large; compiling such a query takes longer than running it.
-    ("jit", "off"),
-];
-
-/// Options of libpq that are not understood here; only these are named in an error.
-const LIBPQ: &[&str] = &[
-    "client_encoding",
-    "fallback_application_name",
-    "gssencmode",
-    "krbsrvname",
-    "passfile",
-    "replication",
-    "require_auth",
-    "service",
-    "sslcert",
-    "sslcrl",
-    "sslkey",
-    "sslpassword",
-    "sslrootcert",
-];
-
-/// The reason without a piece of the URL: of a password with an `@` or a space that was not encoded, the rest stands
-/// where an option's name is expected.
-fn told(reason: &str) -> &str {
-    let named = reason.strip_prefix("unknown option `").and_then(|rest| rest.strip_suffix('`'));
-    if named.is_some_and(|name| !LIBPQ.contains(&name)) { "unknown option" } else { reason }
+/// Connections for queries, opened when needed.
+#[derive(Debug, Clone)]
+pub struct Pool {
+    inner: deadpool_postgres::Pool,
+    tls: Tls,
 }
 
-/// Reads a database URL; sessions keep the role's own settings.
+impl Pool {
+    /// At most `size` connections. Nobody waits longer than `answer` for one.
+    ///
+    /// # Errors
+    /// If the pool cannot be made.
+    pub fn new(target: &Target, size: usize, answer: Duration) -> Result<Self, PgError> {
+        // Asked before it is lent: a connection that fell silent in the pool must not cost a client's write its patience.
+        let manager = ManagerConfig { recycling_method: RecyclingMethod::Verified };
+        let manager = Manager::from_connect(target.config().clone(), Opener(target.clone()), manager);
+        let pool = deadpool_postgres::Pool::builder(manager)
+            .max_size(size)
+            .runtime(Runtime::Tokio1)
+            .wait_timeout(Some(answer))
+            .create_timeout(Some(answer))
+            .recycle_timeout(Some(answer));
+        let inner = pool.build().map_err(|e| PgError::Pool(e.to_string()))?;
+        Ok(Self { inner, tls: target.tls().clone() })
+    }
+
+    pub(crate) async fn get(&self) -> Result<deadpool_postgres::Object, PgError> {
+        Ok(self.inner.get().await?)
+    }
+
+    pub(crate) fn tls(&self) -> Tls {
+        self.tls.clone()
+    }
+}
+
+struct Opener(Target);
+
+impl Connect for Opener {
+    fn connect(&self, _: &Config) -> BoxFuture<'_, Result<(Client, JoinHandle<()>), tokio_postgres::Error>> {
+        open(&self.0).boxed()
+    }
+}
+
+/// A connection of its own. The task ends with it.
 ///
 /// # Errors
-/// [`PgError::Url`], which says what is wrong but not the URL: it may hold a password.
-pub fn plain_config(url: &str) -> Result<Config, PgError> {
-    let mut config: Config = url.parse().map_err(|e: tokio_postgres::Error| {
-        let source = std::error::Error::source(&e).map(|s| format!(": {}", told(&s.to_string())));
-        let source = source.unwrap_or_default();
-        PgError::Url(format!("{e}{source}; write postgres://user:password@host:5432/database"))
-    })?;
-    if config.get_ssl_mode() == SslMode::Require {
-        return Err(PgError::Url(
-            "sslmode=require cannot be had: this version speaks to PostgreSQL without TLS".into(),
-        ));
-    }
-    if config.get_application_name().is_none() {
-        config.application_name("lockstep");
-    }
-    if config.get_connect_timeout().is_none() {
-        config.connect_timeout(Duration::from_secs(10));
-    }
-    if config.get_keepalives_idle() == KEEPALIVE_UNSET {
-        let (idle, apart, often) = KEEPALIVE;
-        config.keepalives_idle(idle).keepalives_interval(apart).keepalives_retries(often);
-    }
-    if config.get_tcp_user_timeout().is_none() {
-        config.tcp_user_timeout(UNACKNOWLEDGED);
-    }
-    Ok(config)
-}
-
-/// Where a configuration leads, for people: no password.
-pub fn place(config: &Config) -> String {
-    let hosts = config.get_hosts().iter().enumerate().map(|(i, host)| match host {
-        Host::Tcp(name) => format!("{name}:{}", port(config, i)),
-        Host::Unix(path) => path.display().to_string(),
-    });
-    hosts.collect::<Vec<_>>().join(", ")
-}
-
-fn port(config: &Config, nth: usize) -> u16 {
-    config.get_ports().get(nth).or(config.get_ports().first()).copied().unwrap_or(5432)
-}
-
-/// Reads a database URL; sessions print values as the stream does.
-///
-/// # Errors
-/// As [`plain_config`].
-pub fn config(url: &str) -> Result<Config, PgError> {
-    let mut config = plain_config(url)?;
-    let options: Vec<String> =
-        SESSION.iter().map(|(k, v)| format!("-c {k}={}", v.replace(' ', "\\ "))).collect();
-    let given = config.get_options().map(|o| format!("{o} ")).unwrap_or_default();
-    config.options(format!("{given}{}", options.join(" ")));
-    Ok(config)
-}
-
-/// A pool of at most `size` connections, opened when needed. Nobody waits longer than `answer` for one.
-pub fn pool(config: &Config, size: usize, answer: Duration) -> Result<Pool, PgError> {
-    // Asked before it is lent: a connection that fell silent in the pool must not cost a client's write its patience.
-    let manager = ManagerConfig { recycling_method: RecyclingMethod::Verified };
-    let manager = Manager::from_config(config.clone(), NoTls, manager);
-    let pool = Pool::builder(manager)
-        .max_size(size)
-        .runtime(Runtime::Tokio1)
-        .wait_timeout(Some(answer))
-        .create_timeout(Some(answer))
-        .recycle_timeout(Some(answer));
-    pool.build().map_err(|e| PgError::Pool(e.to_string()))
-}
-
-/// Opens a replication connection to the database of `config`: to the first of its hosts that answers within
-/// `answer` and is no standby, since fences are read on the primary.
-pub async fn replication(config: &Config, answer: Duration) -> Result<Wire<TcpStream>, PgError> {
-    let user = config.get_user().ok_or_else(|| PgError::Url("it names no user".into()))?;
-    let dbname = config.get_dbname().unwrap_or(user);
-    let mut parameters: Vec<(String, String)> =
-        SESSION.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
-    parameters.push(("database".into(), dbname.into()));
-    parameters.push(("replication".into(), "database".into()));
-    parameters.push(("application_name".into(), "lockstep".into()));
-    let startup =
-        Startup { user: user.into(), password: config.get_password().map(<[u8]>::to_vec), parameters };
-    let mut last = PgError::Url("it names no host".into());
-    for (i, host) in config.get_hosts().iter().enumerate() {
-        let Host::Tcp(host) = host else {
-            last = PgError::Url("replication over a Unix socket is not supported yet; name a host".into());
-            continue;
+/// If no host can be reached, or none lets us in.
+pub async fn open(target: &Target) -> Result<(Client, JoinHandle<()>), tokio_postgres::Error> {
+    let mut tries = target.tries().into_iter();
+    // `tries` is never empty; an empty one would be the configuration as it is.
+    let mut config = tries.next().unwrap_or_else(|| target.config().clone());
+    loop {
+        let error = match config.connect(target.tls().clone()).await {
+            Ok((client, connection)) => {
+                let task = async move {
+                    // An error here reaches whoever uses the client as a closed connection.
+                    let _ = connection.await;
+                };
+                return Ok((client, tokio::spawn(task)));
+            }
+            Err(error) => error,
         };
-        match within(answer, replication_at(host, port(config, i), &startup)).await {
-            Ok(wire) => return Ok(wire),
-            Err(error) => last = error,
+        // Whoever cannot be reached, or does not take the password, would say so again.
+        let state = error.code().map(tokio_postgres::error::SqlState::code);
+        let other_way = is_tls(&error) || state == Some(REFUSED_BY_HBA);
+        match tries.next().filter(|_| other_way) {
+            Some(next) => config = next,
+            None => return Err(error),
+        }
+    }
+}
+
+/// SQLSTATE of a client that no line of pg_hba.conf lets in, as it came: with or without TLS.
+const REFUSED_BY_HBA: &str = "28000";
+
+/// The handshake failed.
+fn is_tls(error: &tokio_postgres::Error) -> bool {
+    error.to_string().contains("TLS")
+}
+
+/// Any byte stream to a server.
+pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin + std::fmt::Debug> Duplex for S {}
+
+/// A replication connection's stream: a socket, or TLS over one.
+pub type Stream = Box<dyn Duplex>;
+
+/// Opens a replication connection to the database that `target` names: to the first of its hosts that answers within
+/// `answer` and is no standby, since fences are read on the primary.
+///
+/// # Errors
+/// That of the last host.
+pub async fn replication(target: &Target, answer: Duration) -> Result<Wire<Stream>, PgError> {
+    let startup = startup(target.config())?;
+    let mut last = PgError::Url("it names no host".into());
+    for config in target.tries() {
+        for nth in 0..config.get_hosts().len().max(config.get_hostaddrs().len()) {
+            match within(answer, replication_at(target, &config, nth, &startup)).await {
+                Ok(wire) => return Ok(wire),
+                Err(error) => last = error,
+            }
+        }
+        let other_way = matches!(last, PgError::Tls(_)) || last.sqlstate() == Some(REFUSED_BY_HBA);
+        if !other_way {
+            break;
         }
     }
     Err(last)
 }
 
-async fn replication_at(host: &str, port: u16, startup: &Startup) -> Result<Wire<TcpStream>, PgError> {
-    let socket = TcpStream::connect((host, port)).await?;
-    socket.set_nodelay(true)?;
-    let (idle, apart, often) = KEEPALIVE;
-    let keepalive = TcpKeepalive::new().with_time(idle).with_interval(apart).with_retries(often);
-    let options = SockRef::from(&socket);
-    options.set_tcp_keepalive(&keepalive)?;
-    #[cfg(target_os = "linux")]
-    options.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
-    let mut wire = Wire::start(socket, startup).await?;
+fn startup(config: &Config) -> Result<Startup, PgError> {
+    let user = config.get_user().ok_or_else(|| PgError::Url("it names no user".into()))?;
+    let mut parameters: Vec<(String, String)> =
+        SESSION.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+    let mut add = |name: &str, value: &str| parameters.push((name.into(), value.into()));
+    add("database", config.get_dbname().unwrap_or(user));
+    add("replication", "database");
+    add("application_name", config.get_application_name().unwrap_or("lockstep"));
+    // What `options` sets too is set by the parameters after it.
+    if let Some(options) = config.get_options() {
+        add("options", options);
+    }
+    Ok(Startup {
+        user: user.into(),
+        password: config.get_password().map(<[u8]>::to_vec),
+        parameters,
+        binding: Binding::default(),
+    })
+}
+
+async fn replication_at(
+    target: &Target,
+    config: &Config,
+    nth: usize,
+    startup: &Startup,
+) -> Result<Wire<Stream>, PgError> {
+    let host = config.get_hosts().get(nth);
+    let address = config.get_hostaddrs().get(nth);
+    let port = target.port(nth);
+    let (stream, end_point) = match (host, address) {
+        (Some(Host::Unix(folder)), _) => (unix(folder, port).await?, None),
+        (Some(Host::Tcp(name)), _) => tcp(target, config, name, address, port).await?,
+        (None, Some(address)) => tcp(target, config, &address.to_string(), Some(address), port).await?,
+        (None, None) => return Err(PgError::Url("it names no host".into())),
+    };
+    let mut startup = startup.clone();
+    startup.binding = match config.get_channel_binding() {
+        ChannelBinding::Disable => Binding::default(),
+        binding => Binding { end_point, required: binding == ChannelBinding::Require },
+    };
+    let mut wire = Wire::start(stream, &startup).await.map_err(not_a_pooler)?;
     let standby = wire.query("select pg_catalog.pg_is_in_recovery()").await?;
     if standby.first().and_then(|row| row.first()).is_some_and(|v| v.as_deref() == Some("t")) {
-        return Err(PgError::NotInstalled(format!("{host}:{port} is a standby; name the primary")));
+        return Err(PgError::NotInstalled(format!("{} is a standby; name the primary", target.place())));
     }
     // Making a slot waits for open transactions. If this node dies meanwhile, the server must notice, or the slot
     // lives as long as they do. Servers on systems that cannot watch a socket refuse the setting and go without.
@@ -177,24 +184,67 @@ async fn replication_at(host: &str, port: u16, startup: &Startup) -> Result<Wire
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn errors_of_urls_say_what_to_write_and_no_password() {
-        for url in [
-            "nonsense",
-            "postgres://u:secret@h:port/x",
-            "host=h password=secret port=x",
-            "postgres://u:secret@h/x?nonsense=1",
-            "postgres://u:secret@h/x?sslmode=require",
-        ] {
-            let error = plain_config(url).expect_err(url).to_string();
-            assert!(!error.contains("secret"), "{error}");
-            assert!(error.contains("postgres://") || error.contains("TLS"), "{error}");
+/// PgBouncer before 1.23 refuses the parameter that makes a connection one for replication.
+fn not_a_pooler(error: PgError) -> PgError {
+    match &error {
+        PgError::Server { code, message } if code == "08P01" && message.contains("startup parameter") => {
+            PgError::Pooler
         }
-        let config = plain_config("postgres://u:secret@one,two:5433/x").expect("a URL");
-        assert_eq!(place(&config), "one:5432, two:5433");
+        _ => error,
+    }
+}
+
+async fn unix(folder: &Path, port: u16) -> Result<Stream, PgError> {
+    Ok(Box::new(UnixStream::connect(folder.join(format!(".s.PGSQL.{port}"))).await?))
+}
+
+async fn tcp(
+    target: &Target,
+    config: &Config,
+    name: &str,
+    address: Option<&IpAddr>,
+    port: u16,
+) -> Result<(Stream, Option<Vec<u8>>), PgError> {
+    let connecting = async {
+        Ok(match address {
+            Some(address) => TcpStream::connect((*address, port)).await?,
+            None => TcpStream::connect((name, port)).await?,
+        })
+    };
+    let patience = config.get_connect_timeout().copied().unwrap_or(Duration::from_secs(10));
+    let mut socket = within(patience, connecting).await?;
+    socket.set_nodelay(true)?;
+    let (idle, apart, often) = KEEPALIVE;
+    let keepalive = TcpKeepalive::new().with_time(idle).with_interval(apart).with_retries(often);
+    let options = SockRef::from(&socket);
+    options.set_tcp_keepalive(&keepalive)?;
+    #[cfg(target_os = "linux")]
+    options.set_tcp_user_timeout(Some(UNACKNOWLEDGED))?;
+    if config.get_ssl_mode() == SslMode::Disable {
+        return Ok((Box::new(socket), None));
+    }
+    if config.get_ssl_negotiation() == SslNegotiation::Postgres && !offers_tls(&mut socket).await? {
+        return if config.get_ssl_mode() == SslMode::Require {
+            Err(PgError::Tls(std::io::Error::other("the server does not speak it; set ssl = on there")))
+        } else {
+            Ok((Box::new(socket), None))
+        };
+    }
+    let secure = target.tls().connect(name, socket).await.map_err(PgError::Tls)?;
+    let end_point = secure.end_point();
+    Ok((Box::new(secure), end_point))
+}
+
+async fn offers_tls(socket: &mut TcpStream) -> Result<bool, PgError> {
+    let mut out = BytesMut::new();
+    frontend::ssl_request(&mut out);
+    socket.write_all(&out).await?;
+    // One byte exactly: what follows it in clear text must not be taken for a part of the session.
+    let mut answer = [0];
+    socket.read_exact(&mut answer).await?;
+    match answer[0] {
+        b'S' => Ok(true),
+        b'N' => Ok(false),
+        _ => Err(PgError::Protocol("to the question for TLS")),
     }
 }

@@ -38,6 +38,21 @@ pub enum PgError {
     /// The database's URL cannot be used.
     #[error("database URL: {0}")]
     Url(String),
+    /// TLS could not be had, or the server's certificate is not what was asked for.
+    #[error("TLS to PostgreSQL: {0}")]
+    Tls(std::io::Error),
+    /// The replication connection ends at a pooler.
+    #[error(
+        "the connection for replication leads to a pooler, which does not carry it; name the server itself with \
+         --replication-url"
+    )]
+    Pooler,
+    /// The role lacks rights.
+    #[error("the role lacks rights; run: {0}")]
+    Rights(String),
+    /// Queries, replication and writes do not go to one database.
+    #[error("{0} leads to another database or server than --database-url")]
+    Elsewhere(&'static str),
     /// A table is not what the catalog in use says.
     #[error("the schema changed")]
     SchemaChanged,
@@ -95,6 +110,11 @@ impl PgError {
 
     /// What an operator can do about it, where that is known.
     pub fn advice(&self) -> Option<&'static str> {
+        match self {
+            Self::Tls(error) => return crate::tls::advice(error),
+            Self::Query(error) if error.as_db_error().is_none() => return crate::tls::advice(error),
+            _ => {}
+        }
         let message = match self {
             Self::Server { message, .. } => message.as_str(),
             Self::Query(error) => error.as_db_error().map_or("", |e| e.message()),
@@ -108,7 +128,11 @@ impl PgError {
             }
             "53400" => "raise max_replication_slots, or drop slots that nobody uses",
             "53300" => "raise max_connections or max_wal_senders, or lower --read-connections",
-            "42501" if message.contains("replication") || message.contains("walsender") => {
+            "42501"
+                if message.contains("replication")
+                    || message.contains("WAL sender")
+                    || message.contains("walsender") =>
+            {
                 "alter role … replication; until then clients are served by polling"
             }
             "42501" => "grant the role what it lacks, or use the role that ran `lockstep install`",

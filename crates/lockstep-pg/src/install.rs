@@ -13,6 +13,7 @@ mod plan;
 mod script;
 mod table;
 
+use crate::rights::{self, Kind};
 use table::Table;
 use tokio_postgres::{Client, IsolationLevel, Transaction};
 
@@ -40,6 +41,18 @@ const PUBLICATIONS: [(&str, &str); 2] = [
 pub struct InstallOptions {
     /// Install although a publication FOR ALL TABLES ships the change logs to its subscribers as well.
     pub allow_foreign_publications: bool,
+    /// A role that is to be a node.
+    pub grant_node: Option<String>,
+    /// A role that is to run clients' mutations.
+    pub grant_writer: Option<String>,
+}
+
+impl InstallOptions {
+    fn grants(&self) -> String {
+        let node = self.grant_node.as_ref().map(|role| rights::grants(Kind::Node, role));
+        let writer = self.grant_writer.as_ref().map(|role| rights::grants(Kind::Writer, role));
+        node.unwrap_or_default() + &writer.unwrap_or_default()
+    }
 }
 
 /// A table to track.
@@ -98,6 +111,11 @@ pub async fn install(client: &mut Client, options: &InstallOptions) -> Result<Ou
                         where not allow_foreign_publications";
         tx.batch_execute(remember).await?;
     }
+    let mut grants = options.grants();
+    if options.grant_node.is_some() {
+        grants += &plan::grants_of_logs(&tx, options.grant_node.as_slice()).await?;
+    }
+    tx.batch_execute(&grants).await?;
     tx.commit().await?;
     Ok(outcome)
 }
@@ -155,8 +173,20 @@ pub async fn uninstall(client: &mut Client, patience: &Patience) -> Result<Outco
 
 /// What [`install`] runs on a database that has nothing yet.
 #[must_use]
-pub fn install_sql() -> String {
-    format!("begin;\n{INSTALL_LOCK}\n{}\ncommit;\n", install_body())
+pub fn install_sql(options: &InstallOptions) -> String {
+    format!("begin;\n{INSTALL_LOCK}\n{}\n{}commit;\n", install_body(), options.grants())
+}
+
+/// GRANTs on a tracked table, for its owner to run, that the roles of nodes and writers lack. Commands change no rights
+/// on the application's tables.
+///
+/// # Errors
+/// See [`InstallError`].
+pub async fn grants_lacking(client: &mut Client, table: &str) -> Result<Vec<String>, InstallError> {
+    let tx = begin(client, &Patience::default()).await?;
+    let Some(oid) = table::resolve(&tx, table).await? else { return Ok(Vec::new()) };
+    let rows = tx.query(include_str!("../sql/lacking_rights.sql"), &[&oid]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// What [`track`] would run now. Empty if there is nothing to do.

@@ -4,23 +4,25 @@
 //! Its connection is then in the middle of something, perhaps inside a transaction, and whoever got it next would
 //! work inside that transaction. Such a connection is closed, and the server is asked to stop what it does.
 
+use crate::connect::Pool;
 use crate::error::PgError;
-use deadpool_postgres::{Object, Pool};
+use crate::tls::Tls;
+use deadpool_postgres::Object;
 use std::ops::Deref;
 use std::time::Duration;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
 /// How long the server may take to hear that a query is to be cancelled.
 const CANCEL: Duration = Duration::from_secs(5);
 
 /// A connection, lent.
 #[derive(Debug)]
-pub struct Lease(Option<Object>);
+pub struct Lease(Option<Object>, Tls);
 
 impl Lease {
     /// Waits for a connection as long as the pool allows.
     pub async fn of(pool: &Pool) -> Result<Self, PgError> {
-        Ok(Self(Some(pool.get().await?)))
+        Ok(Self(Some(pool.get().await?), pool.tls()))
     }
 
     /// Ends the work. After an error the connection is given back only if it can be rolled back within `answer`.
@@ -49,13 +51,13 @@ impl Deref for Lease {
 impl Drop for Lease {
     fn drop(&mut self) {
         let Some(object) = self.0.take() else { return };
-        let cancel = object.cancel_token();
+        let (cancel, tls) = (object.cancel_token(), self.1.clone());
         // Closes the socket; the pool makes another connection when it needs one.
         drop(Object::take(object));
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 // A server that cannot be reached has nothing to cancel.
-                let _ = tokio::time::timeout(CANCEL, cancel.cancel_query(NoTls)).await;
+                let _ = tokio::time::timeout(CANCEL, cancel.cancel_query(tls)).await;
             });
         }
     }

@@ -225,11 +225,12 @@ async fn stored(client: &Client, request: &MutateRequest, mutation: &Mutation) -
     }
     let newest = row.get::<_, Option<String>>(1).filter(|_| last == mutation.n);
     let id = row.get::<_, Option<String>>(2).or(newest);
-    // A number whose outcome was confirmed and forgotten is not sent again by the client that confirmed it.
-    Ok(if id.as_deref() == Some(mutation.id.as_str()) {
-        Step::Already
-    } else {
-        Step::Stop(MutateResult::Renumber)
+    Ok(match id.as_deref() {
+        Some(id) if id == mutation.id => Step::Already,
+        Some(_) => Step::Stop(MutateResult::Renumber { last: mutation.n - 1 }),
+        // Its outcome was confirmed and forgotten, by another copy of the profile: it may well be this mutation, and
+        // under another number it would run again.
+        None => Step::Stop(MutateResult::UnknownClient),
     })
 }
 

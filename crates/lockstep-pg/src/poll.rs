@@ -2,13 +2,14 @@
 
 use crate::catalog::texts;
 use crate::error::PgError;
+use crate::session::{BEGIN_KEEPING, BEGIN_READING, ask};
 use lockstep_core::fanout::hub::PollAnswer;
 use lockstep_core::position::Xid;
 use tokio_postgres::{GenericClient, SimpleQueryMessage};
 
 /// Takes S, then F, then the flush position: three statements of one message, in this order.
 pub async fn poll<C: GenericClient>(client: &C, number: u64) -> Result<PollAnswer, PgError> {
-    let answers = texts(
+    let answers = ask(
         client,
         "select pg_current_snapshot()::text; select pg_current_wal_insert_lsn()::text; \
          select pg_current_wal_flush_lsn()::text",
@@ -20,13 +21,13 @@ pub async fn poll<C: GenericClient>(client: &C, number: u64) -> Result<PollAnswe
 
 /// Commits a logical message, so that the watermark passes every fence read before.
 ///
-/// `local`: a synchronous standby that does not answer must not hold up fences. Anyone may execute it on 14 to 18.
+/// Anyone may execute it on 14 to 18.
 pub async fn push_fence<C: GenericClient>(client: &C) -> Result<(), PgError> {
     client
-        .batch_execute(
-            "begin; set local synchronous_commit = 'local'; \
-             select pg_logical_emit_message(true, 'lockstep.fence', ''); commit",
-        )
+        .batch_execute(&format!(
+            "{}select pg_logical_emit_message(true, 'lockstep.fence', ''); commit",
+            *BEGIN_KEEPING
+        ))
         .await?;
     Ok(())
 }
@@ -40,12 +41,20 @@ pub async fn wrote<C: GenericClient>(client: &C, xids: &[Xid]) -> Result<Vec<(Xi
         "select coalesce(pg_xact_status(x::text::xid8), 'committed') from unnest('{{{list}}}'::bigint[]) with \
          ordinality u(x, n) order by n"
     );
-    let status = texts(client, &sql).await?;
+    let status = ask(client, &sql).await?;
     Ok(xids.iter().copied().zip(status.iter().map(|s| s != "aborted")).collect())
 }
 
 /// System identifier, timeline and database, without replication rights.
 pub async fn identify<C: GenericClient>(client: &C) -> Result<(u64, u32, u32), PgError> {
+    client.batch_execute(&BEGIN_READING).await?;
+    let identified = identify_here(client).await?;
+    client.batch_execute("commit").await?;
+    Ok(identified)
+}
+
+/// The same inside a transaction.
+pub(crate) async fn identify_here<C: GenericClient>(client: &C) -> Result<(u64, u32, u32), PgError> {
     // A WAL file's name begins with the insertion timeline in hexadecimal; pg_control_checkpoint() lags after a
     // promotion.
     let sql = "select system_identifier::text, left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), \
@@ -64,23 +73,28 @@ pub async fn identify<C: GenericClient>(client: &C) -> Result<(u64, u32, u32), P
     }
 }
 
-/// Leaves this node's mark, and returns it. A database that does not know it later was rolled back.
+/// The mark of this life of the server, left now unless another node did. A database that does not know it later was
+/// rolled back; so was one that has another mark before a state that was seen under this one.
+///
+/// A rollback takes a restart of the server, and a restart breaks every connection: so this is asked with each.
 pub async fn mark<C: GenericClient>(client: &C) -> Result<i64, PgError> {
     let mark: i64 = rand::random();
-    // `local`: a node must start although a synchronous standby does not answer.
     let sql = format!(
-        "begin; set local synchronous_commit = 'local'; insert into lockstep.incarnations (mark) values ({mark}); commit"
+        "{}insert into lockstep.incarnations (mark) values ({mark}) on conflict (server_started_at) do nothing; \
+         select mark::text from lockstep.incarnations where server_started_at = pg_catalog.pg_postmaster_start_time(); \
+         commit",
+        *BEGIN_KEEPING
     );
-    client.batch_execute(&sql).await?;
-    Ok(mark)
+    let mark = texts(client, &sql).await?.first().and_then(|mark| mark.parse().ok());
+    mark.ok_or(PgError::Protocol("a mark"))
 }
 
-/// Says that the node with this mark still runs: garbage collection keeps the mark for as long as its cursors. False:
-/// the database does not know the mark, so it was rolled back.
+/// Says that a node still runs under this mark: garbage collection keeps it for as long as its
+/// cursors. False: the database does not know the mark, so it was rolled back.
 pub async fn keep_mark<C: GenericClient>(client: &C, mark: i64) -> Result<bool, PgError> {
     let sql = format!(
-        "begin; set local synchronous_commit = 'local'; \
-         update lockstep.incarnations set seen_at = now() where mark = {mark} returning mark::text; commit"
+        "{}update lockstep.incarnations set seen_at = now() where mark = {mark} returning mark::text; commit",
+        *BEGIN_KEEPING
     );
     Ok(!texts(client, &sql).await?.is_empty())
 }
@@ -90,12 +104,5 @@ pub async fn sibling_slot<C: GenericClient>(client: &C) -> Result<Option<String>
     let sql = "select slot_name::text from pg_replication_slots where slot_name ~ '^lockstep_[0-9a-f]+$' \
                and temporary and plugin = 'pgoutput' and database = current_database() \
                and confirmed_flush_lsn is not null order by confirmed_flush_lsn desc limit 1";
-    Ok(texts(client, sql).await?.pop())
-}
-
-/// Whether the database knows this mark. If not, it was rolled back, and the mark must not be handed out again.
-pub async fn knows_mark<C: GenericClient>(client: &C, mark: i64) -> Result<bool, PgError> {
-    let sql = format!("select from lockstep.incarnations where mark = {mark}");
-    let known = client.simple_query(&sql).await?;
-    Ok(known.iter().any(|m| matches!(m, SimpleQueryMessage::Row(_))))
+    Ok(ask(client, sql).await?.pop())
 }

@@ -28,9 +28,16 @@ pub const PUBLICATIONS: &str = "\"lockstep_tables\",\"lockstep_tombstones\"";
 /// How often a status update is sent though nothing changed; wal_sender_timeout is 60 s by default.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
 
+/// SQLSTATE.
+const SYNTAX_ERROR: &str = "42601";
+
 /// Who the server is. `pg_control_checkpoint()` lags after a promotion; this does not.
 pub async fn identify<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>) -> Result<System, PgError> {
-    let rows = wire.query("IDENTIFY_SYSTEM").await?;
+    let rows = match wire.query("IDENTIFY_SYSTEM").await {
+        // An ordinary session: somebody between us took `replication` for a parameter that may be left out.
+        Err(PgError::Server { code, .. }) if code == SYNTAX_ERROR => return Err(PgError::Pooler),
+        rows => rows?,
+    };
     let row = rows.first().ok_or(PgError::Protocol("no answer to IDENTIFY_SYSTEM"))?;
     let number = |at: usize| row.get(at).and_then(|v| v.as_deref()).and_then(|v| v.parse::<u64>().ok());
     let (Some(system), Some(timeline)) = (number(0), number(1).and_then(|t| u32::try_from(t).ok())) else {

@@ -22,6 +22,7 @@ pub struct Wire<S> {
     stream: S,
     buffer: BytesMut,
     received: u64,
+    backend_pid: Option<i32>,
 }
 
 /// Who connects, and how the session is set.
@@ -33,6 +34,17 @@ pub struct Startup {
     pub password: Option<Vec<u8>>,
     /// Database and session settings, as in the startup packet.
     pub parameters: Vec<(String, String)>,
+    /// Whether the password's proof is bound to the TLS session.
+    pub binding: Binding,
+}
+
+/// Channel binding: SCRAM proves the password to the server whose certificate TLS saw, and to nobody between.
+#[derive(Debug, Clone, Default)]
+pub struct Binding {
+    /// The certificate's hash, if TLS is spoken and binding is wanted.
+    pub end_point: Option<Vec<u8>>,
+    /// Without it no password is given.
+    pub required: bool,
 }
 
 /// A row of a simple query: text or NULL.
@@ -41,7 +53,8 @@ pub type TextRow = Vec<Option<String>>;
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Starts a session and authenticates.
     pub async fn start(stream: S, startup: &Startup) -> Result<Self, PgError> {
-        let mut wire = Self { stream, buffer: BytesMut::with_capacity(READ_BYTES), received: 0 };
+        let mut wire =
+            Self { stream, buffer: BytesMut::with_capacity(READ_BYTES), received: 0, backend_pid: None };
         let user = ("user", startup.user.as_str());
         let parameters = startup.parameters.iter().map(|(k, v)| (k.as_str(), v.as_str()));
         let mut out = BytesMut::new();
@@ -49,20 +62,31 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         wire.stream.write_all(&out).await?;
         wire.authenticate(startup).await?;
         loop {
-            match wire.read().await?.0 {
-                b'Z' => return Ok(wire),
-                b'S' | b'K' | b'N' => {}
+            match wire.read().await? {
+                (b'Z', _) => return Ok(wire),
+                (b'K', mut body) if body.len() >= 4 => wire.backend_pid = Some(body.get_i32()),
+                (b'S' | b'K' | b'N', _) => {}
                 _ => return Err(PgError::Protocol("after authentication")),
             }
         }
     }
 
     async fn authenticate(&mut self, startup: &Startup) -> Result<(), PgError> {
+        let mut bound = false;
         let password =
             || startup.password.as_deref().ok_or(PgError::Protocol("a password is asked for, none is given"));
         loop {
             let message = self.parse().await?;
             let mut out = BytesMut::new();
+            let asks_for_less = matches!(
+                message,
+                backend::Message::AuthenticationOk
+                    | backend::Message::AuthenticationCleartextPassword
+                    | backend::Message::AuthenticationMd5Password(_)
+            );
+            if asks_for_less && startup.binding.required && !bound {
+                return Err(PgError::Protocol("channel_binding=require, and the server does without it"));
+            }
             match message {
                 backend::Message::AuthenticationOk => return Ok(()),
                 backend::Message::AuthenticationCleartextPassword => {
@@ -74,10 +98,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 }
                 backend::Message::AuthenticationSasl(body) => {
                     let mechanisms: Vec<String> = body.mechanisms().map(|m| Ok(m.to_owned())).collect()?;
-                    if !mechanisms.iter().any(|m| m == sasl::SCRAM_SHA_256) {
-                        return Err(PgError::Protocol("no authentication mechanism in common"));
-                    }
-                    self.scram(password()?).await?;
+                    let (mechanism, binding) = mechanism(&mechanisms, &startup.binding)?;
+                    self.scram(mechanism, password()?, binding).await?;
+                    bound = mechanism == sasl::SCRAM_SHA_256_PLUS;
                     continue;
                 }
                 _ => return Err(PgError::Protocol("an authentication method that is not supported")),
@@ -86,10 +109,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
     }
 
-    async fn scram(&mut self, password: &[u8]) -> Result<(), PgError> {
-        let mut scram = sasl::ScramSha256::new(password, sasl::ChannelBinding::unsupported());
+    async fn scram(
+        &mut self,
+        mechanism: &str,
+        password: &[u8],
+        binding: sasl::ChannelBinding,
+    ) -> Result<(), PgError> {
+        let mut scram = sasl::ScramSha256::new(password, binding);
         let mut out = BytesMut::new();
-        frontend::sasl_initial_response(sasl::SCRAM_SHA_256, scram.message(), &mut out)?;
+        frontend::sasl_initial_response(mechanism, scram.message(), &mut out)?;
         self.stream.write_all(&out).await?;
         let backend::Message::AuthenticationSaslContinue(body) = self.parse().await? else {
             return Err(PgError::Protocol("during SCRAM"));
@@ -121,6 +149,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         }
         let parsed = backend::Message::parse(&mut BytesMut::from(&whole[..]))?;
         parsed.ok_or(PgError::Protocol("a message cut short"))
+    }
+
+    /// The process that is said to serve this connection. A pooler says another one than the server would.
+    pub fn backend_pid(&self) -> Option<i32> {
+        self.backend_pid
     }
 
     /// Bytes read so far, also of a message that is not complete yet.
@@ -197,6 +230,22 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         // The peer may be gone already; then there is nobody to tell.
         let _ = self.stream.write_all(&out).await;
         let _ = self.stream.shutdown().await;
+    }
+}
+
+/// The strongest mechanism in common.
+fn mechanism(offered: &[String], binding: &Binding) -> Result<(&'static str, sasl::ChannelBinding), PgError> {
+    let offers = |name: &str| offered.iter().any(|m| m == name);
+    match &binding.end_point {
+        Some(end_point) if offers(sasl::SCRAM_SHA_256_PLUS) => {
+            let bound = sasl::ChannelBinding::tls_server_end_point(end_point.clone());
+            Ok((sasl::SCRAM_SHA_256_PLUS, bound))
+        }
+        _ if binding.required => Err(PgError::Protocol("channel_binding=require, and it cannot be had here")),
+        _ if !offers(sasl::SCRAM_SHA_256) => Err(PgError::Protocol("no authentication mechanism in common")),
+        // The server learns that we could have: somebody between us may have taken its offer away.
+        Some(_) => Ok((sasl::SCRAM_SHA_256, sasl::ChannelBinding::unrequested())),
+        None => Ok((sasl::SCRAM_SHA_256, sasl::ChannelBinding::unsupported())),
     }
 }
 

@@ -2,14 +2,17 @@
 
 use crate::config::{self, ServeSettings, Span};
 use crate::{node, types};
-use anyhow::{Context, Result};
+use anyhow::Result;
 use clap::{Parser, Subcommand};
-use lockstep_pg::connect;
+use lockstep_pg::doctor::{self, DoctorOptions};
 use lockstep_pg::gc::{self, GcOptions, GcOutcome, GcReport};
-use lockstep_pg::install::{self, InstallOptions, Outcome, Patience, TrackRequest, TriggerKind};
-use std::path::{Path, PathBuf};
+use lockstep_pg::install::{self, Blocker, InstallOptions, Outcome, Patience, TrackRequest, TriggerKind};
+use lockstep_pg::rights::{self, Kind};
+use lockstep_pg::target::Target;
+use lockstep_pg::{PgError, connect};
+use std::path::PathBuf;
 use std::process::ExitCode;
-use tokio_postgres::{Client, NoTls};
+use tokio_postgres::Client;
 
 /// Keeps browsers in step with a plain PostgreSQL.
 ///
@@ -51,6 +54,12 @@ enum Command {
         /// Install although a publication FOR ALL TABLES would ship the change logs too
         #[arg(long)]
         allow_foreign_publications: bool,
+        /// A role that runs nodes: gets the rights that takes in the schema `lockstep`. Give it REPLICATION yourself
+        #[arg(long, value_name = "ROLE")]
+        grant_node: Option<String>,
+        /// A role that runs clients' writes, for `serve --write-url`
+        #[arg(long, value_name = "ROLE")]
+        grant_writer: Option<String>,
     },
     /// Follow a table: adds triggers and a change log beside it
     #[command(after_help = "A scope is the set of columns that ties a row to those who may see it.\n\n\
@@ -92,6 +101,25 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Say what is wrong with the database and its server, why it matters, and what mends it
+    #[command(
+        after_help = "The exit code is 1 if something has to be mended, and 0 if there is at most something to know. \
+        Nothing is changed."
+    )]
+    Doctor {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+        /// Nodes that are to run; twice as many must find room while one set replaces the other
+        #[arg(long, value_name = "N", default_value_t = DoctorOptions::default().nodes)]
+        nodes: u32,
+        /// Name transactions that are open for longer
+        #[arg(long, value_name = "TIME", default_value = "1m")]
+        open_for: Span,
+        /// Where nodes get their stream from, if it is not --database-url
+        #[arg(long, env = "LOCKSTEP_REPLICATION_URL", value_name = "URL", hide_env_values = true)]
+        replication_url: Option<String>,
+    },
     /// Write the tracked tables as a TypeScript module, for `createClient({ schema })`
     #[command(after_help = "Relationships are the foreign keys between tracked tables.\n\n\
         Examples:\n  lockstep types --out src/schema.ts\n  lockstep types --out src/schema.ts --check")]
@@ -114,7 +142,7 @@ enum Command {
 /// Runs the command line; the exit code is 0, 1 for a failure, 2 for a wrong command line.
 pub async fn main() -> ExitCode {
     match run(Cli::parse()).await {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("lockstep: {error:#}");
             ExitCode::FAILURE
@@ -122,41 +150,40 @@ pub async fn main() -> ExitCode {
     }
 }
 
-async fn run(cli: Cli) -> Result<()> {
+async fn run(cli: Cli) -> Result<ExitCode> {
     let file = config::read_file(cli.config.as_deref())?;
-    if let Command::Install { print: true, .. } = cli.command {
-        print!("{}", install::install_sql());
-        return Ok(());
+    if let Command::Install { print: true, allow_foreign_publications, grant_node, grant_writer } =
+        cli.command
+    {
+        let options = InstallOptions { allow_foreign_publications, grant_node, grant_writer };
+        print!("{}", install::install_sql(&options));
+        return Ok(ExitCode::SUCCESS);
     }
     let url = config::database_url(cli.database_url, &file)?;
-    let patience = Patience::default();
-    match cli.command {
+    if let Command::Doctor { json, nodes, open_for, replication_url } = cli.command {
+        let options = DoctorOptions { nodes, open_for: open_for.0, ..DoctorOptions::default() };
+        let replication_url = replication_url.or(file.replication_url).unwrap_or_else(|| url.clone());
+        return examined(&url, &replication_url, json, &options).await;
+    }
+    command(cli.command, url, file).await.map(|()| ExitCode::SUCCESS)
+}
+
+async fn command(command: Command, url: String, file: ServeSettings) -> Result<()> {
+    let patience = Patience { on_wait: say_who, ..Patience::default() };
+    match command {
         Command::Serve(settings) => node::serve(settings.resolve(url, file)?).await,
-        Command::Install { allow_foreign_publications, .. } => {
+        Command::Install { allow_foreign_publications, grant_node, grant_writer, .. } => {
             let mut client = connect(&url).await?;
-            let options = InstallOptions { allow_foreign_publications };
+            let options = InstallOptions { allow_foreign_publications, grant_node, grant_writer };
             report("the schema lockstep", install::install(&mut client, &options).await?);
+            if options.grant_node.is_none() && options.grant_writer.is_none() {
+                println!("{}", roles());
+            }
             Ok(())
         }
         Command::Track { table, scope, ignore_rls, print } => {
             let scopes = scope.iter().map(|s| s.split(',').map(|c| c.trim().to_owned()).collect()).collect();
-            let request = TrackRequest { table, scopes, ignore_rls };
-            let mut client = connect(&url).await?;
-            if print {
-                print!("{}", install::track_sql(&mut client, &request).await?);
-            } else {
-                report(&request.table, install::track(&mut client, &request, &patience).await?);
-                match install::tracked_as(&mut client, &request.table).await? {
-                    Some((TriggerKind::Row, parts)) if parts > 0 => println!(
-                        "row triggers, on {parts} partitions too; run this again after adding a partition: TRUNCATE of a new \
-                         one makes all clients load the table anew"
-                    ),
-                    Some((TriggerKind::Row, _)) => println!("row triggers: a subscription writes into it"),
-                    Some((TriggerKind::Statement, _)) => println!("statement triggers"),
-                    None => {}
-                }
-            }
-            Ok(())
+            track(&url, &TrackRequest { table, scopes, ignore_rls }, print, &patience).await
         }
         Command::Untrack { table, print } => {
             let mut client = connect(&url).await?;
@@ -174,9 +201,11 @@ async fn run(cli: Cli) -> Result<()> {
             print!("{}", collected(&outcome, json)?);
             Ok(())
         }
+        // It has an exit code of its own, see `run`.
+        Command::Doctor { .. } => Ok(()),
         Command::Types { out, check } => {
             let tables = lockstep_pg::schema::read(&connect(&url).await?).await?;
-            write_types(&types::module(&tables), out.as_deref(), check)
+            types::give(&types::module(&tables), out.as_deref(), check)
         }
         Command::Uninstall { print } => {
             let mut client = connect(&url).await?;
@@ -190,24 +219,44 @@ async fn run(cli: Cli) -> Result<()> {
     }
 }
 
-fn write_types(module: &str, out: Option<&Path>, check: bool) -> Result<()> {
-    let Some(path) = out else {
-        print!("{module}");
+async fn track(url: &str, request: &TrackRequest, print: bool, patience: &Patience) -> Result<()> {
+    let mut client = connect(url).await?;
+    if print {
+        print!("{}", install::track_sql(&mut client, request).await?);
         return Ok(());
-    };
-    let name = path.display();
-    let held = std::fs::read_to_string(path);
-    if held.as_ref().is_ok_and(|held| held == module) {
-        println!("{name}: up to date");
-    } else if check {
-        anyhow::bail!(
-            "{name} is not what the database's tracked tables are now; run `lockstep types --out {name}`"
-        );
-    } else {
-        std::fs::write(path, module).with_context(|| format!("cannot write {name}"))?;
-        println!("{name}: written");
+    }
+    report(&request.table, install::track(&mut client, request, patience).await?);
+    match install::tracked_as(&mut client, &request.table).await? {
+        Some((TriggerKind::Row, parts)) if parts > 0 => println!(
+            "row triggers, on {parts} partitions too; run this again after adding a partition: TRUNCATE of a new one makes \
+             all clients load the table anew"
+        ),
+        Some((TriggerKind::Row, _)) => println!("row triggers: a subscription writes into it"),
+        Some((TriggerKind::Statement, _)) => println!("statement triggers"),
+        None => {}
+    }
+    let lacking = install::grants_lacking(&mut client, &request.table).await?;
+    if !lacking.is_empty() {
+        println!("rights that nodes or writers lack, for you to give or not:\n{}", lacking.join("\n"));
     }
     Ok(())
+}
+
+fn say_who(blockers: &[Blocker]) {
+    for blocker in blockers {
+        eprintln!("lockstep: waiting for a lock held by {blocker}");
+    }
+}
+
+/// What `install` says about roles with least rights.
+fn roles() -> String {
+    format!(
+        "nodes may run as this role. Roles with least rights are made by --grant-node and --grant-writer, or by:\n\
+         -- nodes (and: alter role node replication)\n{}-- clients' writes, `serve --write-url`\n{}\
+         -- `track` prints what they need on each table",
+        rights::grants(Kind::Node, "node"),
+        rights::grants(Kind::Writer, "writer")
+    )
 }
 
 fn report(what: &str, outcome: Outcome) {
@@ -259,13 +308,23 @@ fn described(report: &GcReport) -> String {
     out
 }
 
+async fn examined(url: &str, replication_url: &str, json: bool, options: &DoctorOptions) -> Result<ExitCode> {
+    let replication = Target::parse(replication_url)?;
+    let report = doctor::examine(&connect(url).await?, &replication, options).await?;
+    if json {
+        println!("{}", serde_json::to_string(&report)?);
+    } else {
+        print!("{report}");
+    }
+    Ok(if report.ok { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
 async fn connect(url: &str) -> Result<Client> {
     // Names on the command line are found as the role's own sessions find them.
-    let config = connect::plain_config(url)?;
-    let (client, connection) = config.connect(NoTls).await.context("cannot connect to the database")?;
-    tokio::spawn(async move {
-        // An error here reaches whoever uses the client as a closed connection.
-        let _ = connection.await;
-    });
+    let (client, _) = connect::open(&Target::parse(url)?).await.map_err(|error| {
+        let error = PgError::from(error);
+        let advice = error.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
+        anyhow::anyhow!("cannot connect to the database: {error}{advice}")
+    })?;
     Ok(client)
 }

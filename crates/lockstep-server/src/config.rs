@@ -52,6 +52,14 @@ pub struct ServeSettings {
     #[arg(long, env = "LOCKSTEP_READ_DATABASE_URL", value_name = "URL", hide_env_values = true)]
     pub read_database_url: Option<String>,
 
+    /// The server itself, if --database-url leads to a pooler, which cannot carry replication [default: --database-url]
+    #[arg(long, env = "LOCKSTEP_REPLICATION_URL", value_name = "URL", hide_env_values = true)]
+    pub replication_url: Option<String>,
+
+    /// The same database, as the role that runs clients' writes [default: --database-url]
+    #[arg(long, env = "LOCKSTEP_WRITE_URL", value_name = "URL", hide_env_values = true)]
+    pub write_url: Option<String>,
+
     /// Address and port to listen on. Loopback only: there is no authentication yet [default: 127.0.0.1:4000]
     #[arg(long, env = "LOCKSTEP_LISTEN", value_name = "ADDRESS:PORT", value_parser = address)]
     #[serde(deserialize_with = "listed_address")]
@@ -102,6 +110,10 @@ pub struct Serve {
     pub database_url: String,
     /// The database that is read.
     pub read_database_url: String,
+    /// The server itself.
+    pub replication_url: String,
+    /// The database, as the role that writes.
+    pub write_url: String,
     /// Where to listen; loopback.
     pub listen: SocketAddr,
     /// Files to serve.
@@ -201,6 +213,11 @@ impl ServeSettings {
                 .read_database_url
                 .or(file.read_database_url)
                 .unwrap_or_else(|| database_url.clone()),
+            replication_url: self
+                .replication_url
+                .or(file.replication_url)
+                .unwrap_or_else(|| database_url.clone()),
+            write_url: self.write_url.or(file.write_url).unwrap_or_else(|| database_url.clone()),
             database_url,
             listen,
             static_files,

@@ -17,6 +17,8 @@ struct State {
     /// The database answered the last time it was asked who it is.
     reachable: bool,
     problem: Option<String>,
+    /// GRANTs that are to be run; the node goes on with what it may do.
+    lacking: Option<String>,
 }
 
 impl Default for Health {
@@ -27,6 +29,7 @@ impl Default for Health {
             watermark: Lsn(0),
             reachable: false,
             problem: None,
+            lacking: None,
         }))
     }
 }
@@ -48,7 +51,7 @@ impl Health {
         };
         let body = serde_json::json!({
             "status": status, "sessions": state.sessions, "watermark": state.watermark.to_string(),
-            "problem": state.problem,
+            "problem": state.problem.as_ref().or(state.lacking.as_ref()),
         });
         (matches!(status, "polling" | "live"), body)
     }
@@ -69,6 +72,14 @@ impl Health {
             state.problem = None;
         }
         again
+    }
+
+    /// Rights that the node or its writer lacks, if any. Returns whether that is news.
+    pub fn lacking(&self, grants: Option<String>) -> bool {
+        let mut state = self.state();
+        let news = state.lacking != grants;
+        state.lacking = grants;
+        news
     }
 
     /// It streams: all is well.

@@ -1,9 +1,11 @@
 //! Garbage collection by one node of all: whoever finds that it is due.
 
 use crate::tasks::Database;
+use lockstep_pg::connect::Pool;
 use lockstep_pg::gc::{self, GcOptions, GcOutcome, GcReport};
 use lockstep_pg::lease::{Lease, within};
-use lockstep_pg::{PgError, connect, poll};
+use lockstep_pg::target::Target;
+use lockstep_pg::{PgError, poll};
 use std::time::Duration;
 use tokio::sync::watch;
 
@@ -18,19 +20,14 @@ const LONGEST: Duration = Duration::from_secs(3600);
 
 /// Runs until the node stops. A failure is logged and tried again at the next look. It has a connection of its own,
 /// opened when needed: nobody waits for what it does.
-pub async fn run(
-    config: tokio_postgres::Config,
-    answer: Duration,
-    options: GcOptions,
-    mut stop: watch::Receiver<bool>,
-) {
+pub async fn run(target: Target, answer: Duration, options: GcOptions, mut stop: watch::Receiver<bool>) {
     let look = options.at_most_every.map_or(LOOK, |every| every.clamp(Duration::from_secs(1), LOOK));
     loop {
         tokio::select! {
             () = tokio::time::sleep(look) => {}
             _ = stop.wait_for(|stop| *stop) => return,
         }
-        match collect(&config, answer, &options).await {
+        match collect(&target, answer, &options).await {
             Ok(GcOutcome::Done(report)) => log(&report),
             Ok(GcOutcome::Elsewhere | GcOutcome::NotDue) => {}
             Err(error) => tracing::info!(%error, "garbage collection failed and is tried again"),
@@ -38,12 +35,8 @@ pub async fn run(
     }
 }
 
-async fn collect(
-    config: &tokio_postgres::Config,
-    answer: Duration,
-    options: &GcOptions,
-) -> Result<GcOutcome, PgError> {
-    let pool = connect::pool(config, 1, answer)?;
+async fn collect(target: &Target, answer: Duration, options: &GcOptions) -> Result<GcOutcome, PgError> {
+    let pool = Pool::new(target, 1, answer)?;
     let lease = Lease::of(&pool).await?;
     let collected = within(LONGEST, gc::run(&lease, options)).await;
     lease.end(collected, answer).await

@@ -16,8 +16,9 @@ use lockstep_core::fanout::hub::{
 };
 use lockstep_core::fanout::{Hub, Output};
 use lockstep_core::position::{Lsn, Xid};
+use lockstep_pg::PgError;
 use lockstep_pg::replication_stream::Feedback;
-use lockstep_pg::{PgError, connect};
+use lockstep_pg::target::Target;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
@@ -87,24 +88,26 @@ pub async fn serve(settings: Serve) -> Result<()> {
         "reading from another server than the primary is not supported yet; leave --read-database-url out"
     );
     let database = Arc::new(Database::new(&settings)?);
-    let config = connect::config(&settings.database_url)?;
+    let target = Target::parse(&settings.database_url)?;
+    let replication = Target::parse(&settings.replication_url).context("--replication-url")?;
     let listener = tokio::net::TcpListener::bind(settings.listen).await.with_context(|| {
         format!("cannot listen on {}; is another node running? choose --listen", settings.listen)
     })?;
     let address = listener.local_addr()?;
-    tracing::info!("listening on http://{address}, for the database at {}", connect::place(&config));
+    tracing::info!("listening on http://{address}, for the database at {}", target.place());
     let (stop, stopped) = watch::channel(false);
     let (events_out, events) = mpsc::channel(EVENTS);
     let health = Arc::new(Health::default());
     let restart = Arc::new(Notify::new());
     tokio::spawn(janitor::run(
-        config.clone(),
+        target.clone(),
         settings.database_timeout,
         settings.gc.clone(),
         stopped.clone(),
     ));
     let source = Source {
-        config,
+        target,
+        replication,
         database: database.clone(),
         events: events_out.clone(),
         restart: restart.clone(),

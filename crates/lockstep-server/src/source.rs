@@ -9,6 +9,8 @@ use lockstep_core::catalog::Catalog;
 use lockstep_core::fanout::hub::Identity;
 use lockstep_core::position::Lsn;
 use lockstep_pg::lease::{Lease, within};
+use lockstep_pg::rights::{self, Kind};
+use lockstep_pg::target::Target;
 use lockstep_pg::{PgError, catalog, connect, poll, replication_stream};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,7 +35,9 @@ const SILENCE: u32 = 6;
 #[derive(Debug)]
 pub struct Source {
     /// The primary.
-    pub config: tokio_postgres::Config,
+    pub target: Target,
+    /// The same, for replication: never through a pooler.
+    pub replication: Target,
     /// Connections to it.
     pub database: Arc<Database>,
     /// To the node.
@@ -49,7 +53,6 @@ pub struct Source {
 /// What outlives a stream.
 #[derive(Debug, Default)]
 struct Known {
-    mark: Option<i64>,
     /// What the node was told last. Telling it anew throws running catch-ups away: a role that may not replicate
     /// would never get a load done that takes longer than the wait between two tries.
     told: Option<(Identity, Arc<Catalog>)>,
@@ -92,7 +95,7 @@ impl Source {
     }
 
     fn say(&self, error: &PgError, known: &mut Known) {
-        let place = connect::place(&self.config);
+        let place = self.target.place();
         let mut text = format!("{place}: {error}");
         if let Some(advice) = error.advice() {
             text = format!("{text}; {advice}");
@@ -114,10 +117,10 @@ impl Source {
     /// One life of a stream. Ends in Ok when another one is wanted.
     async fn feed(&self, known: &mut Known) -> Result<(), PgError> {
         known.reached = false;
-        let (identity, loaded) = self.identify(known).await?;
+        let (identity, loaded) = self.identify().await?;
         known.reached = true;
         if self.health.reached() {
-            tracing::info!("connected to {}", connect::place(&self.config));
+            tracing::info!("connected to {}", self.target.place());
         }
         let (system, mark) = (identity.system, identity.incarnation);
         if known.told.as_ref().is_none_or(|(i, c)| *i != identity || **c != *loaded) {
@@ -136,30 +139,63 @@ impl Source {
         }
     }
 
-    async fn identify(&self, known: &mut Known) -> Result<(Identity, Arc<Catalog>), PgError> {
+    async fn identify(&self) -> Result<(Identity, Arc<Catalog>), PgError> {
         let answer = self.database.answer;
         let lease = Lease::of(&self.database.control).await?;
         let asked = within(answer, async {
+            // First: without rights the questions below fail one by one.
+            let ours = rights::missing(&*lease, Kind::Node).await?.ours;
+            if !ours.is_empty() {
+                return Err(PgError::Rights(ours.join("; ")));
+            }
             let (system, timeline, database) = poll::identify(&*lease).await?;
             let loaded = Arc::new(catalog::load(&*lease).await?);
-            let mark = match known.mark {
-                Some(mark) if poll::knows_mark(&*lease, mark).await? => mark,
-                _ => poll::mark(&*lease).await?,
-            };
+            let mark = poll::mark(&*lease).await?;
             Ok((Identity { system, timeline, database, incarnation: mark }, loaded))
         })
         .await;
         let (identity, loaded) = lease.end(asked, answer).await?;
-        known.mark = Some(identity.incarnation);
+        self.check_writer(&identity).await?;
+        self.look_at_rights().await;
         Ok((identity, loaded))
+    }
+
+    /// Clients' writes must come back in the stream.
+    async fn check_writer(&self, identity: &Identity) -> Result<(), PgError> {
+        let answer = self.database.answer;
+        let lease = Lease::of(&self.database.writer).await?;
+        let asked = within(answer, poll::identify(&*lease)).await;
+        let (system, _, database) = lease.end(asked, answer).await?;
+        let same = (system, database) == (identity.system, identity.database);
+        if same { Ok(()) } else { Err(PgError::Elsewhere("--write-url")) }
+    }
+
+    /// Says which GRANTs would let this node serve and write everything that is tracked. Without those on one table,
+    /// all others are served.
+    async fn look_at_rights(&self) {
+        let answer = self.database.answer;
+        let mut grants = Vec::new();
+        for (pool, kind) in [(&self.database.control, Kind::Node), (&self.database.writer, Kind::Writer)] {
+            let Ok(lease) = Lease::of(pool).await else { return };
+            let asked = within(answer, rights::missing(&*lease, kind)).await;
+            // Whether the database can be asked at all is said elsewhere.
+            let Ok(missing) = lease.end(asked, answer).await else { return };
+            grants.extend(missing.ours.into_iter().chain(missing.theirs));
+        }
+        let text = (!grants.is_empty()).then(|| format!("rights are lacking; run: {}", grants.join("; ")));
+        if self.health.lacking(text.clone())
+            && let Some(text) = text
+        {
+            tracing::warn!("{text}");
+        }
     }
 
     async fn stream(&self, system: u64, said: &mut Option<(String, Instant)>) -> Result<(), PgError> {
         let answer = self.database.answer;
-        let mut wire = connect::replication(&self.config, answer).await?;
+        let mut wire = connect::replication(&self.replication, answer).await?;
         let identified = within(answer, replication_stream::identify(&mut wire)).await?;
         if identified.system != system {
-            return Err(PgError::Protocol("replication and queries reach different servers"));
+            return Err(PgError::Elsewhere("--replication-url"));
         }
         let slot = format!("lockstep_{:016x}", rand::random::<u64>());
         let lease = Lease::of(&self.database.control).await?;
@@ -205,6 +241,7 @@ impl Source {
         let mut misses = 0;
         loop {
             every.tick().await;
+            self.look_at_rights().await;
             let now = async {
                 let lease = Lease::of(&self.database.control).await?;
                 let now = within(answer, catalog::load(&*lease)).await;

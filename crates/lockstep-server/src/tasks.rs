@@ -2,13 +2,14 @@
 
 use crate::config::Serve;
 use crate::node::Event;
-use anyhow::Result;
-use deadpool_postgres::Pool;
+use anyhow::{Context, Result};
 use lockstep_core::catalog::Catalog;
 use lockstep_core::fanout::hub::{CatchUpError, CatchUpRequest, MutateRequest, MutateResult};
 use lockstep_core::position::{Lsn, Xid};
+use lockstep_pg::connect::Pool;
 use lockstep_pg::lease::{Lease, within};
-use lockstep_pg::{PgError, catch_up, connect, mutate, poll};
+use lockstep_pg::target::Target;
+use lockstep_pg::{PgError, catch_up, mutate, poll};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ const CONTROL_CONNECTIONS: usize = 4;
 pub struct Database {
     /// For small questions.
     pub control: Pool,
+    /// For small questions about the role that writes.
+    pub writer: Pool,
     reads: Pool,
     writes: Pool,
     /// How long a small question may stay unanswered.
@@ -34,13 +37,15 @@ impl Database {
     /// If the URL cannot be read.
     pub fn new(settings: &Serve) -> Result<Self> {
         let answer = settings.database_timeout;
-        let config = connect::config(&settings.database_url)?;
-        // Writes run the application's triggers and functions, which expect the role's own settings.
-        let plain = connect::plain_config(&settings.database_url)?;
+        let target = Target::parse(&settings.database_url)?;
+        let write = Target::parse(&settings.write_url).context("--write-url")?;
+        let control = Pool::new(&target, CONTROL_CONNECTIONS, answer)?;
+        let same = settings.write_url == settings.database_url;
         Ok(Self {
-            control: connect::pool(&config, CONTROL_CONNECTIONS, answer)?,
-            reads: connect::pool(&config, settings.read_connections.max(1), answer)?,
-            writes: connect::pool(&plain, settings.write_connections.max(1), answer)?,
+            writer: if same { control.clone() } else { Pool::new(&write, 1, answer)? },
+            control,
+            reads: Pool::new(&target, settings.read_connections.max(1), answer)?,
+            writes: Pool::new(&write, settings.write_connections.max(1), answer)?,
             answer,
         })
     }

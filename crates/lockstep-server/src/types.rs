@@ -1,9 +1,11 @@
 //! `lockstep types`: the tracked tables as a TypeScript module for `@lockstep/client`.
 
+use anyhow::{Context, Result, bail};
 use lockstep_core::catalog::Wire;
 use lockstep_pg::schema::{Column, Reference, Table};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
+use std::path::Path;
 
 const HEAD: &str = "\
 // Written by `lockstep types`; write it anew after a change of the database's schema.
@@ -82,6 +84,24 @@ pub fn module(tables: &[Table]) -> String {
     }
     out.push_str("  },\n}\n");
     out
+}
+
+/// Prints the module, or writes it to a file; with `check` it fails instead where the file is another.
+pub fn give(module: &str, out: Option<&Path>, check: bool) -> Result<()> {
+    let Some(path) = out else {
+        print!("{module}");
+        return Ok(());
+    };
+    let name = path.display();
+    if std::fs::read_to_string(path).is_ok_and(|held| held == module) {
+        println!("{name}: up to date");
+    } else if check {
+        bail!("{name} is not what the tracked tables are now; run `lockstep types --out {name}`");
+    } else {
+        std::fs::write(path, module).with_context(|| format!("cannot write {name}"))?;
+        println!("{name}: written");
+    }
+    Ok(())
 }
 
 /// A column's type in a row, and where it is written.

@@ -50,6 +50,7 @@ fn variants(path: &str, type_name: &str) -> Names {
 
 const SESSIONS: &str = "crates/lockstep-core/src/fanout/hub/sessions.rs";
 const SHAPES: &str = "crates/lockstep-core/src/shape/definition.rs";
+const PREDICATES: &str = "crates/lockstep-core/src/shape/predicate/resolve.rs";
 const MUTATION: &str = "crates/lockstep-core/src/mutation.rs";
 const MUTATE: &str = "crates/lockstep-pg/src/mutate.rs";
 const DOWN: &str = "crates/lockstep-core/src/protocol/down.rs";
@@ -64,7 +65,7 @@ fn error_codes() {
     let join = first_column(part(&page, "\nERROR:", "A client that holds several shapes"));
     let reply = first_column(part(&page, "Errors of the reply:", "The node goes by"));
     let refusals = first_column(part(&page, "or these words:", "A failure that says nothing"));
-    let in_code = literals(&[SESSIONS, SHAPES], &["Reply::error(", "ShapeError::new(", "code: "]);
+    let in_code = literals(&[SESSIONS, SHAPES, PREDICATES], &["Reply::error(", "ShapeError::new(", "code: "]);
     assert_eq!(&join | &reply, in_code, "errors of replies and shapes");
     assert_eq!(refusals, literals(&[MUTATION, MUTATE], &["Refusal::new("]), "refusals");
 }

@@ -40,10 +40,14 @@ pub struct Client {
     pub shown: BTreeSet<usize>,
     /// Shapes that wait for their rows.
     pub fresh: BTreeSet<usize>,
+    /// Shapes that were given up in this session: a ref that came back would name rows of the subscription before.
+    pub left: BTreeSet<usize>,
     /// Mutations made.
     pub made: BTreeMap<String, Meant>,
     /// How often each outcome was told, and whether it was "applied".
     pub told: BTreeMap<String, (u32, bool)>,
+    /// Mutations of unknown outcome that its application gave up.
+    pub given_up: BTreeSet<String>,
     /// The node that its cursor comes from.
     pub node: Option<usize>,
     /// Not online before.
@@ -67,8 +71,10 @@ impl Client {
             position: Position::default(),
             shown: BTreeSet::new(),
             fresh: BTreeSet::new(),
+            left: BTreeSet::new(),
             made: BTreeMap::new(),
             told: BTreeMap::new(),
+            given_up: BTreeSet::new(),
             node: None,
             offline_until: 0,
             newest: String::new(),
@@ -79,6 +85,31 @@ impl Client {
             client.want(schema, shape);
         }
         client
+    }
+
+    /// What its store holds, and what the judge knows of it: a copy of its profile.
+    pub fn profile(&self) -> Self {
+        let mut replica = self.replica.clone();
+        replica.disconnected();
+        Self {
+            replica,
+            session: None,
+            joined: false,
+            established: false,
+            next_ref: self.next_ref,
+            mutating: false,
+            position: self.position,
+            shown: self.shown.clone(),
+            fresh: BTreeSet::new(),
+            left: BTreeSet::new(),
+            made: self.made.clone(),
+            told: self.told.clone(),
+            given_up: self.given_up.clone(),
+            node: self.node,
+            offline_until: 0,
+            newest: self.newest.clone(),
+            recorder: None,
+        }
     }
 
     /// Adds a shape, unless it is there.
@@ -103,6 +134,7 @@ impl Client {
         self.established = false;
         self.mutating = false;
         self.fresh.clear();
+        self.left.clear();
     }
 
     /// Takes a frame.

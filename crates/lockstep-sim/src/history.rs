@@ -16,6 +16,8 @@ struct Branch {
     ends: Vec<u64>,
     /// By shape: (commits so far, digest), only where it changes.
     digests: Vec<Vec<(usize, u64)>>,
+    /// Shapes whose table got another schema with so many commits, and the digest before.
+    old_forms: Vec<(usize, usize, u64)>,
 }
 
 impl Branch {
@@ -23,6 +25,15 @@ impl Branch {
         let changes = &self.digests[shape];
         let after = changes.partition_point(|(n, _)| *n <= commits);
         after.checked_sub(1).map_or(0, |at| changes[at].1)
+    }
+
+    /// Whether the digest is that of the shape as it looked before the last change of its schema, and nothing was
+    /// written to it since: whoever only follows the stream hears of the change with the next row, or from a look at
+    /// the catalog.
+    fn is_old_form(&self, shape: usize, commits: usize, digest: u64) -> bool {
+        let changes = &self.digests[shape];
+        let last = changes.partition_point(|(n, _)| *n <= commits).checked_sub(1).map(|at| changes[at].0);
+        self.old_forms.iter().any(|(s, at, before)| *s == shape && Some(*at) == last && *before == digest)
     }
 
     fn commits_at(&self, lsn: u64) -> usize {
@@ -61,8 +72,9 @@ pub struct History {
     seen: Vec<Vec<(usize, u64)>>,
     /// By visibility number: every commit below this count may be visible.
     reach: Vec<usize>,
-    /// Snapshots that catch-ups were answered from: F and S as in a cursor, to the visibility number.
-    snapshots: HashMap<String, usize>,
+    /// Snapshots that catch-ups were answered from: F and S as in a cursor, to the visibility number. Another line of
+    /// history may have the same F and S.
+    snapshots: HashMap<String, Vec<usize>>,
 }
 
 /// A state that never was, and why one may say so.
@@ -72,7 +84,7 @@ impl History {
     /// For so many shapes.
     pub fn new(shapes: usize) -> Self {
         Self {
-            now: Branch { ends: Vec::new(), digests: vec![Vec::new(); shapes] },
+            now: Branch { ends: Vec::new(), digests: vec![Vec::new(); shapes], old_forms: Vec::new() },
             forks: Vec::new(),
             seen: vec![Vec::new(); shapes],
             reach: vec![0],
@@ -106,6 +118,15 @@ impl History {
             let changes = &mut self.now.digests[*shape];
             let before = changes.last().map_or(0, |c| c.1);
             changes.push((count, before.wrapping_add(*delta)));
+        }
+    }
+
+    /// The newest commit changed a table's schema.
+    pub fn migrated(&mut self, deltas: &[(usize, u64)]) {
+        let count = self.now.ends.len();
+        for (shape, delta) in deltas {
+            let before = self.now.at(*shape, count).wrapping_sub(*delta);
+            self.now.old_forms.push((*shape, count, before));
         }
     }
 
@@ -147,14 +168,19 @@ impl History {
 
     /// A catch-up took a snapshot; `key` is its F and S.
     pub fn took_snapshot(&mut self, key: String) {
-        self.snapshots.insert(key, self.reach.len() - 1);
+        self.snapshots.insert(key, vec![self.reach.len() - 1]);
     }
 
     /// F of a snapshot has been read.
     pub fn rename_snapshot(&mut self, from: &str, to: String) {
         if let Some(seen) = self.snapshots.remove(from) {
-            self.snapshots.insert(to, seen);
+            self.snapshots.entry(to).or_default().extend(seen);
         }
+    }
+
+    /// Whether the last fork can have lost nothing that was shown.
+    pub fn last_was_silent(&self) -> bool {
+        self.forks.last().is_none_or(|f| f.silent)
     }
 
     /// What the last fork lost.
@@ -199,7 +225,7 @@ impl History {
     ) -> Result<Position, Wrong> {
         let current = self.branch();
         let mut why = String::new();
-        if let Some(seen) = self.snapshots.get(key) {
+        for seen in self.snapshots.get(key).into_iter().flatten().rev() {
             match self.polled(from, *seen, shown, commits) {
                 Ok(position) => return Ok(position),
                 Err(wrong) => why = wrong,
@@ -209,7 +235,10 @@ impl History {
         for branch in from.branch..=current {
             let line = self.branch_at(branch);
             let count = line.commits_at(lsn);
-            match shown.iter().find(|(shape, digest)| line.at(*shape, count) != *digest) {
+            let differs = |(shape, digest): &&(usize, u64)| {
+                line.at(*shape, count) != *digest && !line.is_old_form(*shape, count, *digest)
+            };
+            match shown.iter().find(differs) {
                 None => match self.moved(from, Position { commits: count, seen: 0, branch }) {
                     Ok(position) => return Ok(position),
                     Err(wrong) => why = format!("{why} {wrong};"),

@@ -28,10 +28,14 @@ struct Options {
     /// Build in a known fault; it must be found.
     #[arg(long, value_name = "NAME", value_parser = plant)]
     plant: Option<Plant>,
+    /// Every known fault in turn; each must be found within the time.
+    #[arg(long)]
+    plants: bool,
     /// Worlds at a time.
     #[arg(long, default_value_t = 2)]
     threads: usize,
-    /// Write traces for `vectors/` to this directory instead: those of one seed, or a choice that covers everything.
+    /// Write traces for `vectors/` to this directory instead: those of one seed, or a choice that covers everything in
+    /// the place of those that are there.
     #[arg(long, value_name = "DIR")]
     trace: Option<PathBuf>,
 }
@@ -41,11 +45,30 @@ fn plant(name: &str) -> Result<Plant, String> {
     Plant::named(name).ok_or_else(|| format!("there are: {}", names()))
 }
 
+/// Worlds that traces are chosen from.
+const TRACED_SEEDS: u64 = 24;
+
+fn forget_worlds(directory: &Path) -> std::io::Result<()> {
+    for file in std::fs::read_dir(directory)? {
+        let path = file?.path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("world-")) {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
+}
+
 fn write_traces(directory: &Path, options: &Options) -> ExitCode {
     let mut traces = match options.seed {
         Some(seed) => World::new(seed, options.plant).record(seed),
-        None => trace::search(Duration::from_secs(options.seconds)),
+        None => trace::search(TRACED_SEEDS),
     };
+    if options.seed.is_none()
+        && let Err(error) = forget_worlds(directory)
+    {
+        eprintln!("{}: {error}", directory.display());
+        return ExitCode::FAILURE;
+    }
     match trace::scripts() {
         Ok(scripts) if options.seed.is_none() => traces.extend(scripts),
         Ok(_) => {}
@@ -71,6 +94,46 @@ fn main() -> ExitCode {
     if let Some(directory) = &options.trace {
         return write_traces(directory, &options);
     }
+    if options.plants {
+        return find_plants(&options);
+    }
+    let (report, violations, began) = run(&options, options.plant);
+    if options.json {
+        println!("{}", report.json());
+    } else {
+        println!("{report:#?}");
+    }
+    for (seed, what) in &violations {
+        let plant = options.plant.map(|p| format!(" --plant {}", p.name())).unwrap_or_default();
+        eprintln!("violation: {what}");
+        eprintln!("replay: cargo x sim --seed {seed}{plant}");
+    }
+    eprintln!("{:.1} s", began.elapsed().as_secs_f64());
+    if violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// One line each: where it was found, or that it was not.
+fn find_plants(options: &Options) -> ExitCode {
+    let mut missed = 0;
+    for plant in Plant::ALL {
+        let (report, violations, began) = run(options, Some(*plant));
+        let (name, seconds) = (plant.name(), began.elapsed().as_secs_f64());
+        match violations.first() {
+            Some((seed, what)) => {
+                let what: String = what.chars().take(100).collect();
+                println!("found   {seconds:>5.1} s  cargo x sim --seed {seed} --plant {name}  {what}");
+            }
+            None => {
+                missed += 1;
+                println!("MISSED  {seconds:>5.1} s  {name}, in {} worlds", report.seeds);
+            }
+        }
+    }
+    if missed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs worlds until the time is up or one shows a violation: seed and what it is.
+fn run(options: &Options, plant: Option<Plant>) -> (Report, Vec<(u64, String)>, Instant) {
     let began = Instant::now();
     let until = began + Duration::from_secs(options.seconds);
     let first = options.seed.unwrap_or(1);
@@ -87,7 +150,7 @@ fn main() -> ExitCode {
             if stop {
                 break;
             }
-            let (mut report, violation) = World::new(seed, options.plant).run();
+            let (mut report, violation) = World::new(seed, plant).run();
             report.violations = u64::from(violation.is_some());
             let mut total = total.lock().unwrap_or_else(PoisonError::into_inner);
             total.0.add(&report);
@@ -100,16 +163,5 @@ fn main() -> ExitCode {
         }
     });
     let (report, violations) = total.into_inner().unwrap_or_else(PoisonError::into_inner);
-    if options.json {
-        println!("{}", report.json());
-    } else {
-        println!("{report:#?}");
-    }
-    for (seed, what) in &violations {
-        let plant = options.plant.map(|p| format!(" --plant {}", p.name())).unwrap_or_default();
-        eprintln!("violation: {what}");
-        eprintln!("replay: cargo x sim --seed {seed}{plant}");
-    }
-    eprintln!("{:.1} s", began.elapsed().as_secs_f64());
-    if violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    (report, violations, began)
 }

@@ -38,8 +38,8 @@ pub struct Feed {
     pub confirmed: u64,
     /// The next commit to be sent.
     pub next: usize,
-    /// Relations that were described in this stream.
-    pub described: BTreeSet<Oid>,
+    /// Relations that were described in this stream, as of a version of the schema.
+    pub described: BTreeSet<(Oid, usize)>,
     /// The stream is in order: nothing arrives before.
     pub ready_at: Micros,
     /// A pump is scheduled.
@@ -63,8 +63,8 @@ pub struct Node {
     pub alive: bool,
     /// Its stream.
     pub feed: Feed,
-    /// Its mark, once committed.
-    pub mark: Option<i64>,
+    /// The schema that it knows.
+    pub version: usize,
     /// Timelines of the stream's server.
     pub history: Vec<(u32, Lsn)>,
     /// Mutations of a session run one after another.
@@ -79,6 +79,8 @@ pub struct Node {
 
 /// Bounds small enough to be met.
 pub const RING_BYTES: usize = 64 << 10;
+/// See [`RING_BYTES`].
+pub const HELD_BYTES: usize = 64 << 10;
 
 impl Node {
     /// A new process.
@@ -88,6 +90,7 @@ impl Node {
             ring_bytes: if small || plant == Some(Plant::RingEvicts) { 3 << 10 } else { RING_BYTES },
             transaction_bytes: if rng.one_in(4) { 2_500 } else { 20_000 },
             cursor_xip: if short_cursors { 8 } else { 256 },
+            held_bytes: if rng.one_in(2) { 2 << 10 } else { HELD_BYTES },
         };
         let hub = Hub::with_bounds(bounds);
         #[cfg(feature = "plants")]
@@ -106,7 +109,7 @@ impl Node {
             generation: 0,
             alive: true,
             feed: Feed::new(0),
-            mark: None,
+            version: 0,
             history: Vec::new(),
             mutating: BTreeMap::new(),
             stalled_until: 0,

@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 
 /// Every kind of fault; each must have struck in a run that is long enough.
-pub const FAULTS: [&str; 29] = [
+pub const FAULTS: [&str; 36] = [
     "abort",
     "async_commit",
     "async_lost",
@@ -13,6 +13,9 @@ pub const FAULTS: [&str; 29] = [
     "client_killed",
     "client_offline",
     "client_stall",
+    "column_added",
+    "column_dropped",
+    "column_renamed",
     "commit_passing_failure",
     "compaction",
     "crash",
@@ -25,6 +28,8 @@ pub const FAULTS: [&str; 29] = [
     "node_pg_stall",
     "pg_restart",
     "prepared",
+    "profile_copied",
+    "profile_restored",
     "promotion_clean",
     "promotion_lost_commits",
     "savepoint_rollback",
@@ -33,7 +38,9 @@ pub const FAULTS: [&str; 29] = [
     "slot_created",
     "slow_reader_closed",
     "standby_silent",
+    "table_rewritten",
     "truncate",
+    "volume_rollback",
 ];
 
 /// Sums over seeds.

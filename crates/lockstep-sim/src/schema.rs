@@ -1,5 +1,6 @@
 //! The world's tables, and the shapes that clients may want.
 
+use crate::pg::Change;
 use lockstep_core::catalog::{Catalog, Column, Oid, Table};
 use lockstep_core::change::Text;
 use serde_json::{Value as Json, json};
@@ -16,7 +17,7 @@ pub const APP_TABLES: usize = 3;
 pub const CLIENTS: usize = 3;
 /// `lockstep.mutations`: not published.
 pub const MUTATIONS: usize = 4;
-/// `lockstep.incarnations`: not published.
+/// `lockstep.incarnations`: life of the server, mark, LSN. Not published.
 pub const MARKS: usize = 5;
 /// All of them.
 pub const TABLES: usize = 6;
@@ -26,6 +27,8 @@ pub const CLIENTS_OID: Oid = 16_900;
 pub const LARGE: usize = 40;
 /// How many values a scope column takes.
 pub const SCOPES: u64 = 4;
+/// Values of columns of numbers.
+pub const NUMBERS: i64 = 600;
 
 const INT4: Oid = 23;
 const TEXT: Oid = 25;
@@ -39,6 +42,8 @@ pub struct TableDef {
     pub text: usize,
     /// A column of numbers, free to change.
     pub number: Option<usize>,
+    /// Columns that it began with.
+    pub width: usize,
 }
 
 /// A shape: definition as sent, and what it means.
@@ -50,6 +55,8 @@ pub struct ShapeDef {
     pub columns: Vec<usize>,
     /// Scope column and value.
     pub scope: Vec<(usize, Text)>,
+    /// A predicate: this column of numbers is below so much.
+    pub below: Option<(usize, i64)>,
     /// As in docs/protocol.md.
     pub definition: Json,
 }
@@ -104,12 +111,14 @@ impl Schema {
         let members = [("org", INT4), ("id", INT4), ("team", INT4), ("name", TEXT)];
         let members = table(2, "members", &members, &[0, 1], &[&[0], &[2]]);
         let tables = vec![
-            TableDef { table: lists, text: 2, number: Some(1) },
-            TableDef { table: todos, text: 3, number: Some(2) },
-            TableDef { table: members, text: 3, number: None },
+            TableDef { table: lists, text: 2, number: Some(1), width: 3 },
+            TableDef { table: todos, text: 3, number: Some(2), width: 4 },
+            TableDef { table: members, text: 3, number: None, width: 4 },
         ];
         let mut schema = Self { tables, shapes: Vec::new() };
         schema.shape(0, None, &[]);
+        schema.filtered(0, &[], (1, NUMBERS / 2));
+        schema.filtered(1, &[(1, 1)], (2, NUMBERS / 2));
         for value in 1..=SCOPES {
             schema.shape(1, None, &[(1, value)]);
         }
@@ -133,7 +142,49 @@ impl Schema {
         let all = (0..core.columns.len()).collect();
         let columns = columns.map_or(all, <[usize]>::to_vec);
         let scope = scope.iter().map(|(c, v)| (*c, v.to_string().into())).collect();
-        self.shapes.push(ShapeDef { table, columns, scope, definition });
+        self.shapes.push(ShapeDef { table, columns, scope, below: None, definition });
+    }
+
+    /// A shape with a predicate, which rows pass and fail as they change.
+    fn filtered(&mut self, table: usize, scope: &[(usize, u64)], below: (usize, i64)) {
+        self.shape(table, None, scope);
+        let name = &self.tables[table].table.columns[below.0].name;
+        let predicate = format!("{name} < $1");
+        if let Some(shape) = self.shapes.last_mut() {
+            shape.below = Some(below);
+            shape.definition["where"] = predicate.into();
+            shape.definition["params"] = json!([below.1]);
+        }
+    }
+
+    /// The last column comes, goes, or is another one. `version` is a number that was not used before.
+    pub fn migrate(&mut self, table: usize, change: &Change, version: usize) {
+        let core = &mut self.tables[table].table;
+        let name = format!("extra_{version}");
+        let attnum = 10 + i16::try_from(version).unwrap_or(0);
+        match change {
+            Change::Add(_) => core.columns.push(column(&name, attnum, TEXT)),
+            Change::Drop => drop(core.columns.pop()),
+            Change::Rename => {
+                core.columns.iter_mut().next_back().into_iter().for_each(|c| c.name.clone_from(&name))
+            }
+            Change::Retype => {
+                let last = core.columns.pop().unwrap_or_else(|| column(&name, attnum, TEXT));
+                let type_oid = if last.type_oid == INT4 { TEXT } else { INT4 };
+                core.columns.push(column(&last.name, last.attnum, type_oid));
+            }
+        }
+        core.schema_id = format!("{}-{}", core.name, version + 1);
+        let width = core.columns.len();
+        for shape in self.shapes.iter_mut().filter(|s| s.table == table && s.definition["columns"].is_null())
+        {
+            shape.columns = (0..width).collect();
+        }
+    }
+
+    /// Columns of a table beyond those it began with.
+    pub fn extra_columns(&self, table: usize) -> usize {
+        self.tables[table].table.columns.len() - self.tables[table].width
     }
 
     /// What a node reads from the catalog.
@@ -155,6 +206,10 @@ impl Schema {
     /// The JSON of a row in a shape, or None if it is not in it. Written apart from the core's encoder.
     pub fn row_text(&self, shape: &ShapeDef, row: &Row) -> Option<String> {
         if !shape.scope.iter().all(|(c, v)| row[*c].as_ref() == Some(v)) {
+            return None;
+        }
+        let number = |c: usize| row[c].as_ref().and_then(|n| n.parse::<i64>().ok());
+        if shape.below.is_some_and(|(c, most)| number(c).is_none_or(|n| n >= most)) {
             return None;
         }
         let columns = &self.tables[shape.table].table.columns;

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test")]
 
 use lockstep_sim::trace::{Trace, play, scripts};
+use lockstep_sim::world::World;
 use std::collections::BTreeSet;
 use std::path::Path;
 
@@ -38,6 +39,29 @@ fn scripts_are_as_committed() {
     for script in scripts().unwrap() {
         let same = traces.iter().find(|t| t.name == script.name);
         assert_eq!(same, Some(&script), "cargo x sim --trace vectors/traces writes it anew");
+    }
+}
+
+/// A change of the core or of the simulation leads to other worlds: then they are written anew, and both clients replay
+/// what is new in them.
+#[test]
+fn worlds_are_as_committed() {
+    let traces = committed();
+    let seed = |name: &str| name.strip_prefix("world-")?.split('-').next()?.parse::<u64>().ok();
+    let seeds: BTreeSet<u64> = traces.iter().filter_map(|t| seed(&t.name)).collect();
+    assert!(seeds.len() >= 3, "{seeds:?}");
+    let again: Vec<Trace> = std::thread::scope(|scope| {
+        let worlds = seeds.iter().map(|seed| scope.spawn(|| World::new(*seed, None).record(*seed)));
+        let worlds: Vec<_> = worlds.collect();
+        worlds.into_iter().flat_map(|w| w.join().unwrap()).collect()
+    });
+    for trace in traces.iter().filter(|t| seed(&t.name).is_some()) {
+        let same = again.iter().find(|t| t.name == trace.name).map(Trace::text);
+        assert!(
+            same == Some(trace.text()),
+            "{}: cargo x sim --trace vectors/traces writes it anew",
+            trace.name
+        );
     }
 }
 

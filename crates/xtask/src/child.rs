@@ -111,7 +111,7 @@ pub fn run(command: Command, name: &str) -> Result<Ended> {
         if begun.elapsed() > next_sign {
             let last = workspace::tail(&log, 1);
             let last: String = last.trim().chars().take(90).collect();
-            println!("  … {}  {last}", console::seconds(begun.elapsed()));
+            eprintln!("  … {}  {last}", console::seconds(begun.elapsed()));
             next_sign += SIGN_OF_LIFE;
         }
         std::thread::sleep(POLL);

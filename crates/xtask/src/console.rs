@@ -1,4 +1,4 @@
-//! What a person sees while something takes its time.
+//! What a person sees while something takes its time. On the standard error: `--json` has the output for itself.
 
 use std::time::{Duration, Instant};
 
@@ -9,12 +9,12 @@ const WORTH_SAYING: Duration = Duration::from_secs(1);
 
 /// Says what is begun and, if it took a while, how long.
 pub fn step<T>(what: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
-    println!("→ {what}");
+    eprintln!("→ {what}");
     let begun = Instant::now();
     let result = work();
     let took = begun.elapsed();
     if result.is_ok() && took > WORTH_SAYING {
-        println!("  done in {}", seconds(took));
+        eprintln!("  done in {}", seconds(took));
     }
     result
 }

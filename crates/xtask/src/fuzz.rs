@@ -89,7 +89,7 @@ fn folder() -> PathBuf {
 }
 
 /// Each has a committed corpus.
-fn targets() -> Result<Vec<String>> {
+pub fn targets() -> Result<Vec<String>> {
     let mut names = Vec::new();
     for entry in fs::read_dir(folder().join("corpus"))? {
         names.push(entry?.file_name().to_string_lossy().into_owned());

@@ -32,6 +32,8 @@ enum Task {
     Demo(demo::Options),
     /// Run every test; the last line is `N passed, N failed`.
     Test(test::Options),
+    /// Run every test on every version of PostgreSQL, and the long runs; the last line is `N passed, N failed`.
+    Ci(test::CiOptions),
     /// Give every reader of outside bytes inputs that nobody thought of.
     Fuzz(fuzz::Options),
     /// Measure what Lockstep costs.
@@ -53,6 +55,7 @@ fn main() -> ExitCode {
     let result = match Arguments::parse().task {
         Task::Demo(options) => demo::run(&options),
         Task::Test(options) => test::run(&options),
+        Task::Ci(options) => test::run_ci(&options),
         Task::Fuzz(options) => fuzz::run(&options),
         Task::Bench(options) => bench::run(&options),
         Task::Tidy => tidy::run(),

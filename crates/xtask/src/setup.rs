@@ -127,17 +127,28 @@ pub fn chromium() -> Result<PathBuf> {
     if let Some(found) = installed_chromium() {
         return Ok(found);
     }
-    let command = "apt-get install -y chromium";
+    apt("Chromium", "chromium").context("or set CHROMIUM to its path")?;
+    installed_chromium().context("apt-get installed chromium, but /usr/bin/chromium is not there")
+}
+
+/// PgBouncer, for the tests that go through a pooler.
+pub fn pgbouncer() -> Result<()> {
+    if Path::new("/usr/sbin/pgbouncer").exists() { Ok(()) } else { apt("PgBouncer", "pgbouncer") }
+}
+
+/// Installs a package of Debian's, which only root may.
+fn apt(what: &str, package: &str) -> Result<()> {
+    let command = format!("apt-get install -y {package}");
     if !nix::unistd::geteuid().is_root() || !Path::new("/usr/bin/apt-get").exists() {
-        bail!("Chromium is not here: `sudo {command}` brings it, or set CHROMIUM to its path");
+        bail!("{what} is not here: `sudo {command}` brings it");
     }
-    console::step(&format!("Installing Chromium (`{command}`)"), || {
-        for arguments in [&["update"][..], &["install", "-y", "--no-install-recommends", "chromium"]] {
+    console::step(&format!("Installing {what} (`{command}`)"), || {
+        for arguments in [&["update"][..], &["install", "-y", "--no-install-recommends", package]] {
             let mut apt = Command::new("apt-get");
             apt.args(arguments).env("DEBIAN_FRONTEND", "noninteractive");
             child::must(apt, "apt-get")?;
         }
-        installed_chromium().context("apt-get installed chromium, but /usr/bin/chromium is not there")
+        Ok(())
     })
 }
 

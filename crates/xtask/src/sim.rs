@@ -19,6 +19,9 @@ pub struct Options {
     /// A known fault, built in: it must be found, and the run ends with 1.
     #[arg(long, value_name = "NAME")]
     plant: Option<String>,
+    /// Every known fault in turn, each for so many seconds at most; the run ends with 1 if one is not found.
+    #[arg(long, conflicts_with_all = ["plant", "seed", "trace"])]
+    plants: bool,
     /// Print one JSON object and nothing else on the standard output.
     #[arg(long)]
     json: bool,
@@ -38,6 +41,9 @@ pub fn run(options: &Options) -> Result<ExitCode> {
         if let Some(value) = value {
             sim.args([name, value]);
         }
+    }
+    if options.plants {
+        sim.arg("--plants");
     }
     if options.json {
         sim.arg("--json");

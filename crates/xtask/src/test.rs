@@ -1,6 +1,7 @@
-//! `cargo x test`: every test of this repository, in parts, with one count at the end.
+//! `cargo x test`: every test of this repository, in parts, with one count at the end; and `cargo x ci`, which adds
+//! every version of PostgreSQL and the long runs.
 //!
-//! Something that is missing is a failure, never a reason to skip.
+//! Something that is missing is a failure; only tests through PgBouncer are skipped, and named, where it cannot be had.
 
 use std::process::{Command, ExitCode};
 
@@ -10,6 +11,7 @@ use lockstep_pg::cluster;
 use crate::{child, setup, stop, tidy, workspace};
 
 mod browser;
+mod long;
 mod report;
 mod rust;
 mod typescript;
@@ -27,18 +29,82 @@ pub struct Options {
     quick: bool,
 }
 
+/// Options of `cargo x ci`.
+#[derive(clap::Args)]
+pub struct CiOptions {
+    /// The major versions of PostgreSQL whose turn it is.
+    #[arg(long, value_delimiter = ',', default_value = "14,15,16,17,18")]
+    pg: Vec<u32>,
+    /// Only these parts.
+    #[arg(long, value_delimiter = ',', value_name = "PART")]
+    only: Vec<CiPart>,
+    /// How long the simulation and the fuzzing run, and the oracle on each of its versions. Each planted fault has a
+    /// quarter of it to be found.
+    #[arg(long, default_value_t = 120)]
+    seconds: u64,
+}
+
+/// What `cargo x ci` consists of.
+#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+enum CiPart {
+    /// All of `cargo x test`.
+    Test,
+    /// What talks to PostgreSQL, on every version of it.
+    Postgres,
+    /// The simulation, and every fault that can be planted in it.
+    Sim,
+    /// The oracle, on 15 and 18.
+    Oracle,
+    /// Every fuzz target.
+    Fuzz,
+}
+
 /// `cargo x test`.
 pub fn run(options: &Options) -> Result<ExitCode> {
     let mut report = Report::default();
-    report.part("set-up", |part| set_up(part, options.quick))?;
-    report.part("rust", |part| rust::tests(part, options.quick))?;
+    report.part("set-up", |part| set_up(part, &cluster::majors()?, options.quick))?;
+    ordinary(&mut report, options.quick)?;
+    Ok(report.finish())
+}
+
+/// `cargo x ci`: what [`run`] does, and everything that takes too long for it.
+pub fn run_ci(options: &CiOptions) -> Result<ExitCode> {
+    let wanted = |part: CiPart| options.only.is_empty() || options.only.contains(&part);
+    let mut report = Report::default();
+    report.part("set-up", |part| set_up(part, &options.pg, !wanted(CiPart::Test)))?;
+    if wanted(CiPart::Test) {
+        ordinary(&mut report, false)?;
+    }
+    if wanted(CiPart::Postgres) {
+        for major in &options.pg {
+            report.part(&format!("PostgreSQL {major}"), |part| rust::on_postgres(part, *major))?;
+        }
+    }
+    if wanted(CiPart::Sim) {
+        report.part("simulation", |part| long::simulation(part, options.seconds))?;
+    }
+    if wanted(CiPart::Oracle) {
+        for major in long::ORACLE_MAJORS.iter().filter(|major| options.pg.contains(major)) {
+            report.part(&format!("oracle, PostgreSQL {major}"), |part| {
+                long::oracle(part, *major, options.seconds)
+            })?;
+        }
+    }
+    if wanted(CiPart::Fuzz) {
+        report.part("fuzzing", |part| long::fuzzing(part, options.seconds))?;
+    }
+    Ok(report.finish())
+}
+
+fn ordinary(report: &mut Report, quick: bool) -> Result<()> {
+    report.part("rust", |part| rust::tests(part, quick))?;
     report.part("format and lints", rust::format_and_lints)?;
     report.part("tidy", tidy_part)?;
     report.part("typescript", typescript::run)?;
-    if !options.quick {
+    if !quick {
         report.part("browser", browser::run)?;
     }
-    Ok(report.finish())
+    Ok(())
 }
 
 /// `cargo x e2e`.
@@ -49,11 +115,14 @@ pub fn run_browser_alone() -> Result<ExitCode> {
 }
 
 /// Tries everything, so that one run names all that is missing.
-fn set_up(part: &mut Part, quick: bool) -> Result<()> {
-    for major in cluster::majors()? {
-        part.need(&format!("PostgreSQL {major}"), setup::postgres(major));
+fn set_up(part: &mut Part, majors: &[u32], quick: bool) -> Result<()> {
+    for major in majors {
+        part.need(&format!("PostgreSQL {major}"), setup::postgres(*major));
     }
     part.need("the client library and the app", setup::web_app());
+    if let Err(error) = setup::pgbouncer() {
+        part.skip(&format!("the tests through PgBouncer: {error:#}"));
+    }
     if !quick {
         part.need("Chromium", setup::chromium());
     }

@@ -3,6 +3,7 @@
  * drafts becoming durable, commits, cursors. Memory changes right after its write, in one step.
  */
 import { type Batch, planBatch, planCursor, type Plan } from './apply'
+import type { Conflict } from './conflicts'
 import { Keeper } from './keeper'
 import type { CountDefinition, LiveQuery, LiveValue, QueryDefinition, SumDefinition } from './live_query'
 import { type Mutation, type MutationOptions, newMutation, type OpInput } from './mutation'
@@ -15,7 +16,7 @@ import type { SchemaModule } from './schema'
 import { type CommitNotice, Screen } from './screen'
 import type { Session } from './session'
 import type { ClientStatus } from './status'
-import { DeposedError, type DraftMutation, MovedError, type Store, type StoreEvent } from './store'
+import { DeposedError, type DraftMutation, MovedError, type RefusedMutation, type Store, type StoreEvent } from './store'
 import { keysOf, type Subscription } from './subscriptions'
 import type { Command } from './tab_messages'
 import { browserTabs, type TabPlatform } from './tab_platform'
@@ -50,7 +51,10 @@ export interface ClientSeams {
 export interface Client {
   /** Asks for a shape; may be called at any time. */
   subscribe(definition: ShapeDefinition): Subscription
-  /** Writes: shown at once, durable when `saved` resolves, decided when `outcome` does. Throws a TypeError for what is no operation. */
+  /**
+   * Writes: shown at once, durable when `saved` resolves, decided when `outcome` does. Throws a TypeError for what is no
+   * operation, a RangeError for what is too large to be sent.
+   */
   mutate(ops: readonly OpInput[], options?: MutationOptions): Mutation
   /** A live list of a table's rows, with the rows that its relationships lead to. */
   query<T extends object = Row>(definition: QueryDefinition<T>): LiveQuery<T>
@@ -63,6 +67,14 @@ export interface Client {
   readonly status: { getSnapshot(): ClientStatus; subscribe(callback: () => void): () => void }
   /** Calls back once per commit, after every query shows it. */
   onCommit(callback: (commit: CommitNotice) => void): () => void
+  /**
+   * Calls back in the commit that refuses a mutation because a row that it had an `if` for has changed. `conflictOf`
+   * tells the same of a refusal in the list, such as one that is found after a reload.
+   */
+  onConflict(callback: (conflict: Conflict) => void): () => void
+  conflictOf(refused: RefusedMutation): Conflict | null
+  /** Writes a refused mutation anew, with other operations if there are any, and takes it out of the list once that is durable. */
+  resend(mutationId: string, ops?: readonly OpInput[]): Mutation
   /** Takes a refused mutation out of the list, or the `malformed` one that blocks the outbox out of the outbox. */
   dismiss(mutationId: string): void
   /**
@@ -88,8 +100,11 @@ export function createClient(options: ClientOptions): Client | TypedClient<Schem
   return new LockstepClient(options)
 }
 
+/** So long, in milliseconds, a page that takes over waits for the others to say what they want. */
+const HELLO_MS = 50
 /** A page that was frozen for so long, in milliseconds, may have been deposed meanwhile. */
 const FROZEN_MS = 1000
+const ATTEMPTS = 5
 
 /** The one implementation of Client. */
 export class LockstepClient implements Client {
@@ -155,7 +170,7 @@ export class LockstepClient implements Client {
   }
 
   mutate(ops: readonly OpInput[], options: MutationOptions = {}): Mutation {
-    const draft = newMutation(ops, options)
+    const draft = newMutation(ops, options, (table, key) => this.screen.seen(table, key))
     const { saved, outcome } = this.screen.waits.add(draft.id)
     this.screen.outbox.add(draft)
     this.screen.refresh(new Map())
@@ -177,6 +192,27 @@ export class LockstepClient implements Client {
 
   onCommit(callback: (commit: CommitNotice) => void): () => void {
     return this.screen.commits.add(callback)
+  }
+
+  onConflict(callback: (conflict: Conflict) => void): () => void {
+    return this.screen.conflicts.add(callback)
+  }
+
+  conflictOf(refused: RefusedMutation): Conflict | null {
+    return this.screen.conflictOf(refused)
+  }
+
+  resend(mutationId: string, ops?: readonly OpInput[]): Mutation {
+    const refused = this.screen.outbox.refused.find(({ id }) => id === mutationId)
+    if (refused === undefined) throw new TypeError('there is no refused mutation of this id')
+    const { name, args } = refused
+    const mutation = this.mutate(ops ?? refused.ops, { ...(name === null ? {} : { name }), args })
+    // the refusal stays where the new one could not be kept
+    mutation.saved.then(
+      () => this.dismiss(mutationId),
+      () => undefined,
+    )
+    return mutation
   }
 
   dismiss(mutationId: string): void {
@@ -231,6 +267,7 @@ export class LockstepClient implements Client {
       flush: () => this.link.flushSoon(),
       reopen: () => this.run(() => this.open()),
       command: (command: Command, isLeader: boolean) => this.obey(command, isLeader),
+      isOnline: () => this.online,
       signedOut: () => this.signedOut(),
     }
   }
@@ -276,8 +313,12 @@ export class LockstepClient implements Client {
       role.revision = contents.revision
     }
     this.link.sender.forget()
-    role.leads(keeper.epoch)
-    if (this.online) this.link.dispatch('go_online')
+    const isHeir = role.leads(keeper.epoch)
+    this.screen.showStatus()
+    const connect = () => this.online && this.role.isLeading && this.link.dispatch('go_online')
+    // a join names all that is wanted, also by pages that have yet to say so: what it leaves out is dropped
+    if (isHeir) this.timers.after(HELLO_MS, connect)
+    else connect()
   }
 
   private storeEvent(event: StoreEvent): void {
@@ -305,7 +346,7 @@ export class LockstepClient implements Client {
   private async restore(): Promise<void> {
     if (this.isClosed) return
     if (!this.role.isLeading) return this.keeper.giveUp({ code: 'store_lost', message: 'the browser deleted the local data of this site' })
-    await this.writer.restore(async () => void (await this.keeper.open(this.url, this.subject)))
+    await this.writer.restore(this.url, this.subject)
   }
 
   private command(command: Command): void {
@@ -329,6 +370,7 @@ export class LockstepClient implements Client {
 
   private goOnline(online: boolean): void {
     this.online = online
+    this.screen.showStatus()
     if (this.role.isLeading || this.platform === null) this.link.dispatch(online ? 'go_online' : 'go_offline')
   }
 
@@ -369,12 +411,14 @@ export class LockstepClient implements Client {
   private ifLeader(act: () => void): void {
     if (!this.role.hasOthers) return act()
     this.run(async () => {
-      for (;;) {
-        const asked = performance.now()
+      let asked: number
+      // frozen between question and answer: ask again. A store that is slow is not asked for ever
+      let attempts = 0
+      do {
+        asked = performance.now()
         if (!(await this.keeper.isLeader())) throw new DeposedError('another page leads')
-        // frozen between question and answer: ask again
-        if (performance.now() - asked < FROZEN_MS) break
-      }
+        attempts += 1
+      } while (performance.now() - asked > FROZEN_MS && attempts < ATTEMPTS)
       act()
     })
   }

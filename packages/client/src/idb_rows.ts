@@ -1,5 +1,5 @@
 /**
- * How rows lie in IndexedDB (docs/decisions/0020-rows-in-indexeddb.md has the figures): chunks of many rows as one JSON
+ * How rows lie in IndexedDB (docs/decisions/0030-rows-in-indexeddb.md has the figures): chunks of many rows as one JSON
  * text each, and behind them a log, one JSON text for what one commit changed in one shape. A log that has grown is
  * folded into new chunks when nothing else is to do.
  */

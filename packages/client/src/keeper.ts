@@ -87,6 +87,20 @@ export class Keeper {
     return this.store.isLeader().catch(() => false)
   }
 
+  /** Opens a store that the browser threw away, and leads it. Null when that does not work (yet). */
+  async reopen(url: string, subject: string, database: string | null): Promise<StoreContents | null> {
+    this.mode = 'nothing'
+    try {
+      await this.store.open(url, subject)
+      let contents = await this.store.lead(null)
+      if (database !== null && (await this.store.adopt(database)) !== null) contents = await this.store.lead(null)
+      this.mode = 'all'
+      return contents
+    } catch {
+      return null
+    }
+  }
+
   /** Nothing of the store can be used from here on. */
   giveUp(report: StoreReport): void {
     this.mode = 'nothing'

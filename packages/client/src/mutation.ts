@@ -1,15 +1,30 @@
 /** Mutations as an application writes them, and the promises it gets for them. */
 import type { DraftMutation } from './store'
 import type { Op } from './protocol'
-import { encodeRecord, encodeValue } from './values'
+import { encodeRecord, encodeValue, type Json } from './values'
 
 type Values = Readonly<Record<string, unknown>>
 
-/** One operation as the application gives it; values may be bigint or Date besides JSON. */
+/**
+ * One operation as the application gives it; values may be bigint or Date besides JSON. With `if` the mutation is
+ * carried out only when the row is there and has these values still: `unchanged` means those that are shown now, of the
+ * columns that an update sets, of all columns for a delete.
+ */
 export type OpInput =
   | { readonly op: 'insert'; readonly table: string; readonly values: Values }
-  | { readonly op: 'update'; readonly table: string; readonly key: Values; readonly set: Values }
-  | { readonly op: 'delete'; readonly table: string; readonly key: Values }
+  | { readonly op: 'update'; readonly table: string; readonly key: Values; readonly set: Values; readonly if?: 'unchanged' | Values }
+  | { readonly op: 'delete'; readonly table: string; readonly key: Values; readonly if?: 'unchanged' | Values }
+
+/** The bytes of one message to a node, and of what is around a mutation in it. */
+export const MESSAGE_BYTES = 1_048_576
+const ENVELOPE_BYTES = 1024
+
+const encoder = new TextEncoder()
+
+/** The bytes that a mutation takes in a message. */
+export function bytesOf(mutation: unknown): number {
+  return encoder.encode(JSON.stringify(mutation)).length
+}
 
 /** A name and arguments that tell the application later what a mutation was; stored and sent along. */
 export interface MutationOptions {
@@ -42,24 +57,49 @@ export function randomId(): string {
   return hex.replace(/^(.{8})(.{4})(.{4})(.{4})/, '$1-$2-$3-$4-')
 }
 
-function toOp(input: OpInput): Op {
+/** What is shown of a row, as it travels; undefined when nothing is. */
+export type Seen = (table: string, key: Record<string, Json>) => Record<string, Json> | undefined
+
+function conditionOf(input: OpInput & { op: 'update' | 'delete' }, key: Record<string, Json>, seen: Seen): { if?: Record<string, Json> } {
+  if (input.if === undefined) return {}
+  if (input.if !== 'unchanged') return { if: encodeRecord(input.if) }
+  const row = seen(input.table, key)
+  if (row === undefined) throw new TypeError('a row that is not shown cannot be unchanged since it was')
+  const names = input.op === 'update' ? Object.keys(input.set) : Object.keys(row)
+  return { if: Object.fromEntries(names.map((name) => [name, row[name] ?? null])) }
+}
+
+function toOp(input: OpInput, seen: Seen): Op {
   if (typeof input.table !== 'string') throw new TypeError('an operation names no table')
+  const { table } = input
   switch (input.op) {
     case 'insert':
-      return { op: 'insert', table: input.table, values: encodeRecord(input.values) }
-    case 'update':
-      return { op: 'update', table: input.table, key: encodeRecord(input.key), set: encodeRecord(input.set) }
-    case 'delete':
-      return { op: 'delete', table: input.table, key: encodeRecord(input.key) }
+      return { op: 'insert', table, values: encodeRecord(input.values) }
+    case 'update': {
+      const key = encodeRecord(input.key)
+      return { op: 'update', table, key, set: encodeRecord(input.set), ...conditionOf(input, key, seen) }
+    }
+    case 'delete': {
+      const key = encodeRecord(input.key)
+      return { op: 'delete', table, key, ...conditionOf(input, key, seen) }
+    }
     default:
       throw new TypeError(`an operation is insert, update or delete, not ${String((input as { op: unknown }).op)}`)
   }
 }
 
-/** A mutation with an id of its own. Throws a TypeError for what is no operation or no value. */
-export function newMutation(ops: readonly OpInput[], options: MutationOptions): DraftMutation {
+/**
+ * A mutation with an id of its own. Throws a TypeError for what is no operation or no value, a RangeError for what no
+ * message could hold.
+ */
+export function newMutation(ops: readonly OpInput[], options: MutationOptions, seen: Seen): DraftMutation {
   if (ops.length === 0) throw new TypeError('a mutation has at least one operation')
-  return { id: randomId(), name: options.name ?? null, args: encodeValue(options.args) ?? null, ops: ops.map(toOp) }
+  const draft = { id: randomId(), name: options.name ?? null, args: encodeValue(options.args) ?? null, ops: ops.map((op) => toOp(op, seen)) }
+  const bytes = bytesOf(draft)
+  if (bytes > MESSAGE_BYTES - ENVELOPE_BYTES) {
+    throw new RangeError(`this mutation has ${bytes.toLocaleString('en')} bytes and a message at most 1 MiB: write less at once, in several mutations`)
+  }
+  return draft
 }
 
 interface Wait {

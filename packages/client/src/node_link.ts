@@ -6,10 +6,11 @@ import type { Batch } from './apply'
 import { Channel, type Reply } from './channel'
 import { CONNECTION_TABLE, type ConnectionEffect, type ConnectionEvent, type ConnectionState, pauseBeforeJoin } from './connection'
 import type { OutboxWrite } from './outbox'
-import { FrameError, type Joined, readAnswers, readError, readFrame, readJoined, type ShapeAnswer } from './protocol'
+import { type CommitFrame, FrameError, type Joined, readAnswers, readError, readFrame, readJoined, type RowsFrame, type ShapeAnswer } from './protocol'
 import type { Screen } from './screen'
 import { Sender } from './sender'
 import { joinRequest, Session } from './session'
+import { Silence } from './silence'
 import type { LinkStatus } from './status'
 import { keysOf } from './subscriptions'
 import type { Timers } from './timers'
@@ -39,6 +40,8 @@ export class NodeLink {
   session: Session | null = null
   private readonly transport: Transport
   private readonly channel: Channel
+  private readonly silence: Silence
+  private loadedRows = 0
   private state: ConnectionState = 'offline'
   private events: ConnectionEvent[] = []
   private preparation = 0
@@ -53,10 +56,14 @@ export class NodeLink {
     private readonly ports: LinkPorts,
     transport: TransportFactory,
   ) {
+    this.silence = new Silence(timers, () => screen().showStatus())
     this.transport = transport({
       opened: () => this.dispatch('opened'),
       closed: (comeBack) => this.dispatch(comeBack ? 'lost' : 'sent_away'),
-      message: (message) => this.channel.receive(message),
+      message: (message) => {
+        this.channel.receive(message)
+        if (this.state === 'joined') this.silence.heard()
+      },
     })
     this.channel = new Channel(this.transport, timers, {
       frame: (event, payload) => this.receive(event, payload),
@@ -83,7 +90,8 @@ export class NodeLink {
 
   /** For the status. */
   get status(): LinkStatus {
-    return { state: this.state, isEstablished: this.session?.isEstablished ?? false }
+    const { state, loadedRows, silence } = this
+    return { state, isEstablished: this.session?.isEstablished ?? false, loadedRows, behindSeconds: silence.seconds }
   }
 
   /** Feeds the state machine; events that effects cause are taken after the effects are done. */
@@ -189,6 +197,12 @@ export class NodeLink {
     }
     try {
       const joined = readJoined(reply.response)
+      // nothing of this store may be sent for somebody else
+      if (joined.subject !== this.subject) {
+        const message = `the node takes this client for ${JSON.stringify(joined.subject)}, its data is of ${JSON.stringify(this.subject)}: sign in anew`
+        status.setError('session', { code: 'other_subject', message })
+        return this.dispatch('join_refused')
+      }
       status.setError('session', null)
       this.dispatch('join_ok')
       this.ports.run(() => (session.discarded ? Promise.resolve() : this.ports.takeJoined(session, joined)))
@@ -212,6 +226,8 @@ export class NodeLink {
   private endSession(): void {
     this.channel.leave()
     this.sender.end()
+    this.silence.end()
+    this.loadedRows = 0
     this.session = null
   }
 
@@ -223,10 +239,18 @@ export class NodeLink {
       const frame = readFrame(event, payload)
       if (frame === null) return this.screen().status.countUnknownFrame()
       const batch = session.collector.take(frame)
+      if (frame.event === 'rows' || frame.event === 'commit') this.countRows(frame)
       if (batch !== null) this.ports.run(() => (session.discarded ? Promise.resolve() : this.ports.applyBatch(session, batch)))
     } catch (error) {
       this.distrust(session, error)
     }
+  }
+
+  /** Progress of what is being loaded, for the status. */
+  private countRows(frame: RowsFrame | CommitFrame): void {
+    if (frame.event === 'rows') this.loadedRows += frame.put.length
+    else this.loadedRows = 0
+    if (frame.event === 'rows') this.screen().showStatus()
   }
 
   private heartbeat(cursor: string): void {

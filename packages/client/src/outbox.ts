@@ -6,7 +6,7 @@ import type { Decision, MutationRequest, Op } from './protocol'
 import {
   type DraftMutation,
   EMPTY_META,
-  KIND_OPS,
+  kindOf,
   numberAfter,
   numbered,
   type RefusedMutation,
@@ -74,7 +74,7 @@ export class Outbox {
 
   /** Everything undecided, in order. */
   pending(): PendingMutation[] {
-    return [...this.entries, ...this.drafts.map(({ ops }) => ({ kind: KIND_OPS, ops }))]
+    return [...this.entries, ...this.drafts.map(({ ops }) => ({ kind: kindOf(ops), ops }))]
   }
 
   /** How many are undecided. */

@@ -2,7 +2,7 @@
  * What this page is among the pages of its profile. Alone or leading, it speaks to the node and tells the others what
  * became of it; following, it shows what the leader tells and appends its own mutations to the store they share.
  */
-import type { LinkStatus } from './status'
+import { LINK_UNKNOWN, type LinkStatus } from './status'
 import type { Screen } from './screen'
 import type { DraftMutation, StoredMutation } from './store'
 import type { Change, Command, LeaderMessage, PageMessage, SharedStatus, Welcome } from './tab_messages'
@@ -28,6 +28,8 @@ export interface RolePorts {
   reopen(): void
   /** Carries out what the application asked of another page. */
   command(command: Command, isLeader: boolean): void
+  /** Whether the application wants a connection. */
+  isOnline(): boolean
   /** Everything is wiped. */
   signedOut(): void
 }
@@ -85,9 +87,10 @@ export class PageRole implements TabPorts {
     return false
   }
 
-  /** The store says that this page leads. */
-  leads(epoch: number): void {
-    if (this.tabs === null) return
+  /** The store says that this page leads. True when others followed the page before it, and are about to say hello. */
+  leads(epoch: number): boolean {
+    if (this.tabs === null) return false
+    const isHeir = this.shared !== null
     this.role = 'leader'
     this.at = 0
     this.shared = null
@@ -98,15 +101,17 @@ export class PageRole implements TabPorts {
     const drafts = [...this.unsaved.values()]
     this.unsaved.clear()
     this.ports.takeDrafts(drafts)
+    return isHeir
   }
 
   /** Carries a change out and tells the others. */
   carryOut(change: Change, isStored: boolean): void {
     this.revision = change.revision
     this.screen().carryOut(change, isStored)
-    if (this.role !== 'leader' || !this.tabs?.hasFollowers) return
+    if (this.role !== 'leader') return
+    // counted also when nobody seems to listen: a page that was taken for gone notices by it
     this.at = (this.at ?? 0) + 1
-    this.tabs.lead({ kind: 'change', at: this.at, change })
+    if (this.tabs?.hasFollowers) this.tabs.lead({ kind: 'change', at: this.at, change })
   }
 
   /** Mutations of this page are in the store. */
@@ -144,7 +149,8 @@ export class PageRole implements TabPorts {
   /** How it is with the node, wherever the connection is. */
   get linkStatus(): LinkStatus {
     if (this.role === 'leader') this.shareSoon()
-    return this.role === 'follower' ? (this.shared?.link ?? { state: 'connecting', isEstablished: false }) : this.ownLink()
+    if (this.isLeading || this.platform === null) return this.ownLink()
+    return this.shared?.link ?? { ...LINK_UNKNOWN, state: this.ports.isOnline() ? 'connecting' : 'offline' }
   }
 
   /** The page goes away. */
@@ -229,6 +235,7 @@ export class PageRole implements TabPorts {
 
   private hello(): void {
     this.at = null
+    if (!this.tabs?.isKnown) return
     const { subscriptions, base } = this.screen()
     this.say({ kind: 'hello', revision: this.revision, held: [...base.shapes.keys()], wants: subscriptions.wants(), unsaved: [...this.unsaved.values()] })
   }

@@ -81,8 +81,14 @@ export type Op =
       readonly table: string
       readonly key: Readonly<Record<string, Json>>
       readonly set: Readonly<Record<string, Json>>
+      readonly if?: Readonly<Record<string, Json>>
     }
-  | { readonly op: 'delete'; readonly table: string; readonly key: Readonly<Record<string, Json>> }
+  | {
+      readonly op: 'delete'
+      readonly table: string
+      readonly key: Readonly<Record<string, Json>>
+      readonly if?: Readonly<Record<string, Json>>
+    }
 
 /** MUTATION of the protocol. */
 export interface MutationRequest {

@@ -3,16 +3,19 @@
  * nowhere else, in one step each, and only then is anybody told.
  */
 import { type Base, carryOut, type TouchedKeys } from './apply'
+import { CONFLICT, type Conflict, conflictOf } from './conflicts'
 import { Listeners } from './listeners'
 import { LiveQueryState, type LiveValue, type QueryDefinition, specOf } from './live_query'
 import { MutationWaits } from './mutation'
 import { Outbox } from './outbox'
+import { tableName } from './protocol'
 import type { Shows } from './query_level'
 import { type Knowledge, knowledgeOf, type SchemaModule } from './schema'
 import { type LinkStatus, StatusBoard } from './status'
-import type { StoreContents } from './store'
+import type { RefusedMutation, StoreContents } from './store'
 import { keysOf, Subscriptions } from './subscriptions'
 import type { Change, Welcome } from './tab_messages'
+import { encodeValue, type Json, type Row } from './values'
 import { View } from './view'
 
 /** What one commit was: position, transaction (null when it stands for several), rows changed and their tables. */
@@ -30,6 +33,7 @@ export class Screen {
   readonly waits = new MutationWaits()
   readonly subscriptions = new Subscriptions()
   readonly commits = new Listeners<CommitNotice>()
+  readonly conflicts = new Listeners<Conflict>()
   base: Base = { cursor: null, shapes: new Map() }
   private readonly view = new View()
   private readonly queries = new Set<LiveQueryState<any>>()
@@ -49,6 +53,22 @@ export class Screen {
       this.queries.add(attached)
       return () => this.queries.delete(attached)
     })
+  }
+
+  /** A row as it is shown; the key in any order. */
+  row(table: string, key: Readonly<Record<string, Json>>): Row | undefined {
+    const name = tableName(table)
+    const text = this.view.keyOf(name, key)
+    return text === null ? undefined : this.view.rows(name).get(text)
+  }
+
+  /** The same as it travels. */
+  seen(table: string, key: Readonly<Record<string, Json>>): Record<string, Json> | undefined {
+    const row = this.row(table, key)
+    if (row === undefined) return undefined
+    const wire = (name: string, value: unknown) =>
+      this.view.column(tableName(table), name)?.wire === 'json' && value !== null ? JSON.stringify(value) : (encodeValue(value) ?? null)
+    return Object.fromEntries(Object.entries(row).map(([name, value]) => [name, wire(name, value)]))
   }
 
   /** Other rows and another outbox take the place of all there was; drafts stay. */
@@ -81,8 +101,20 @@ export class Screen {
     if (outbox !== null) this.outbox.carryOut(outbox, isStored)
     this.refresh(touched, () => {
       for (const { n: _, id, ...outcome } of decisions) this.waits.decide(id, outcome)
+      for (const { id, code } of decisions) if (code === CONFLICT) this.tellConflict(id)
       if (notice !== null) this.commits.call(notice)
     })
+  }
+
+  private tellConflict(id: string): void {
+    const refused = this.outbox.refused.find((one) => one.id === id)
+    const conflict = refused && this.conflictOf(refused)
+    if (conflict) this.conflicts.call(conflict)
+  }
+
+  /** What a refusal is a conflict of; null for another refusal. */
+  conflictOf(refused: RefusedMutation): Conflict | null {
+    return conflictOf(refused, (table, key) => this.row(table, key as Record<string, Json>))
   }
 
   private replaceRows(base: Base): void {
@@ -117,6 +149,6 @@ export class Screen {
   private updateStatus(): boolean {
     const link = this.link()
     const isLoading = link.state === 'joined' && this.subscriptions.isLoading(link.isEstablished)
-    return this.status.update(link.state, isLoading, this.outbox.size, this.outbox.refused)
+    return this.status.update(link, isLoading, this.outbox.size, this.outbox.refused)
   }
 }

@@ -3,12 +3,17 @@
  * A message is answered when it was taken; what became of it arrives as an `ack` (see `apply`).
  */
 import type { Reply } from './channel'
+import { bytesOf, MESSAGE_BYTES } from './mutation'
 import { type Outbox, type OutboxWrite, toRequest } from './outbox'
 import { type ProtocolErrorBody, readError } from './protocol'
+import type { StoredMutation } from './store'
 import type { Timers } from './timers'
 
 /** Mutations in one message: keeps a message of a long offline time from becoming a wall. */
 export const MUTATIONS_PER_MESSAGE = 50
+
+/** Bytes of mutations in one message: half of what it may hold. */
+export const BATCH_BYTES = MESSAGE_BYTES / 2
 
 /** The pause after `busy` and after an answer that never came, in milliseconds. */
 export const BUSY_PAUSE_MS = 1000
@@ -34,7 +39,7 @@ export class Sender {
   private perMessage = MUTATIONS_PER_MESSAGE
   private gaps = 0
   /** a client id to number the outbox anew under, once it is known what the old one carried out */
-  private renumberTo: string | null = null
+  private renumberTo: { readonly client: string; readonly last: string } | null = null
   private cancelPause: (() => void) | null = null
 
   constructor(
@@ -65,11 +70,23 @@ export class Sender {
 
   /**
    * The session's first commit was applied, and with it every outcome that the node knows. A `renumber` waits for this:
-   * earlier mutations of the same message may have been carried out, and would be again under the new id.
+   * earlier mutations of the same message may have been carried out, and would be again under the new id. Those that
+   * were, and of which nothing is told, were confirmed and forgotten by another copy of this profile.
    */
   established(): void {
-    const client = this.renumberTo
-    if (client === null) return
+    if (this.renumberTo === null) return
+    const { client, last } = this.renumberTo
+    if (this.outbox.entries.some(({ n }) => BigInt(n) <= BigInt(last))) {
+      this.change(
+        () => this.outbox.holdUnknown(client),
+        () => {
+          this.renumberTo = null
+        },
+      )
+      const message = 'another copy of this profile is in use; whether the server carried these mutations out is unknown'
+      this.ports.report({ code: 'unknown_client', message, client })
+      return
+    }
     this.change(
       () => this.outbox.renumber(client),
       () => {
@@ -100,7 +117,7 @@ export class Sender {
     const isHeld = this.renumberTo !== null || outbox.meta.unknown !== null
     const blocked = isHeld || this.inFlight || this.halted !== null || this.cancelPause !== null
     if (!this.active || blocked) return
-    const batch = outbox.entries.filter(({ seq }) => seq > this.sentSeq).slice(0, this.perMessage)
+    const batch = this.next(outbox.entries)
     const last = batch[batch.length - 1]
     if (last === undefined) return
     this.inFlight = true
@@ -115,6 +132,19 @@ export class Sender {
     })
   }
 
+  /** What goes into the next message: so many, and not more than it may hold. */
+  private next(entries: readonly StoredMutation[]): StoredMutation[] {
+    const batch: StoredMutation[] = []
+    let bytes = 0
+    for (const entry of entries) {
+      if (entry.seq <= this.sentSeq) continue
+      bytes += bytesOf(toRequest(entry)) + 1
+      if (batch.length > 0 && (batch.length === this.perMessage || bytes > BATCH_BYTES)) break
+      batch.push(entry)
+    }
+    return batch
+  }
+
   private taken(seq: number): void {
     this.sentSeq = seq
     this.gaps = 0
@@ -124,7 +154,7 @@ export class Sender {
   private failed(error: ProtocolErrorBody, sent: readonly string[]): void {
     const { code, client, last } = error
     if (code === 'renumber' && client !== undefined) {
-      this.renumberTo = client
+      this.renumberTo = { client, last: last ?? '0' }
       this.ports.rejoin()
     } else if (code === 'gap' && last !== undefined && this.gaps === 0) {
       this.closeGap(last)

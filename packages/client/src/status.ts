@@ -12,15 +12,19 @@ export interface StatusError {
 }
 
 /**
- * - `connection`: `connecting` until a session is joined; `loading` until the
- *   first commit of the session and while rows of a subscription are to come; `live`;
- *   `offline` by the application's wish or because the node refused the client.
+ * - `connection`: `connecting` until a session is joined; `loading` until the first commit of the session and while rows
+ *   of a subscription are to come; `live`; `behind` when the session is there and nothing is heard of it, or what was
+ *   heard waits to be stored; `offline` by the application's wish; `refused` when the node does not want this client.
+ * - `loadedRows`: with `loading`, the rows that have come so far.
+ * - `behindSeconds`: with `behind`, for how long.
  * - `unsent`: mutations that are not decided yet.
  * - `refused`: refused mutations that were not dismissed, oldest first.
  * - `unknownFrames`: events of the node that this version does not know.
  */
 export interface ClientStatus {
-  readonly connection: 'connecting' | 'loading' | 'live' | 'offline'
+  readonly connection: 'connecting' | 'loading' | 'live' | 'behind' | 'offline' | 'refused'
+  readonly loadedRows: number
+  readonly behindSeconds: number
   readonly unsent: number
   readonly refused: readonly RefusedMutation[]
   readonly unknownFrames: number
@@ -29,7 +33,7 @@ export interface ClientStatus {
 
 const CONNECTION: Record<ConnectionState, ClientStatus['connection']> = {
   offline: 'offline',
-  refused: 'offline',
+  refused: 'refused',
   closed: 'offline',
   connecting: 'connecting',
   preparing: 'connecting',
@@ -42,6 +46,27 @@ const CONNECTION: Record<ConnectionState, ClientStatus['connection']> = {
 export interface LinkStatus {
   readonly state: ConnectionState
   readonly isEstablished: boolean
+  readonly loadedRows: number
+  readonly behindSeconds: number
+}
+
+/** The link of a page that does not know yet. */
+export const LINK_UNKNOWN: LinkStatus = { state: 'connecting', isEstablished: false, loadedRows: 0, behindSeconds: 0 }
+
+const count = (number: number, what: string) => `${number.toLocaleString('en')} ${what}${number === 1 ? '' : 's'}`
+
+/** The status in a few English words, for people. */
+export function describeStatus({ connection, loadedRows, behindSeconds, unsent, refused, error }: ClientStatus): string {
+  const words = {
+    connecting: 'Connecting',
+    loading: loadedRows === 0 ? 'Loading' : `Loading, ${count(loadedRows, 'row')} so far`,
+    live: 'Live',
+    behind: `Behind by ${count(behindSeconds, 'second')}`,
+    offline: 'Offline',
+    refused: error === undefined ? 'Refused by the server' : `Refused by the server: ${error.message}`,
+  }[connection]
+  const edits = unsent === 0 ? '' : `, ${count(unsent, 'unsent edit')}`
+  return `${words}${edits}${refused.length === 0 ? '' : `, ${count(refused.length, 'refused edit')}`}`
 }
 
 /** Where an error comes from, the gravest first: only the first is shown. */
@@ -51,7 +76,7 @@ type Source = (typeof SOURCES)[number]
 
 /** Holds the snapshot and tells when it changed. */
 export class StatusBoard {
-  private snapshot: ClientStatus = { connection: 'connecting', unsent: 0, refused: [], unknownFrames: 0 }
+  private snapshot: ClientStatus = { connection: 'connecting', loadedRows: 0, behindSeconds: 0, unsent: 0, refused: [], unknownFrames: 0 }
   private readonly listeners = new Listeners()
   private readonly errors = new Map<Source, StatusError>()
 
@@ -66,11 +91,15 @@ export class StatusBoard {
   }
 
   /** Takes what the client knows; true when the snapshot is another one now. The caller then calls `notify`. */
-  update(state: ConnectionState, isLoading: boolean, unsent: number, refused: readonly RefusedMutation[]): boolean {
-    const connection = isLoading ? 'loading' : CONNECTION[state]
+  update(link: LinkStatus, isLoading: boolean, unsent: number, refused: readonly RefusedMutation[]): boolean {
+    const isBehind = link.state === 'joined' && !isLoading && link.behindSeconds > 0
+    const connection = isLoading ? 'loading' : isBehind ? 'behind' : CONNECTION[link.state]
+    const loadedRows = isLoading ? link.loadedRows : 0
+    const behindSeconds = isBehind ? link.behindSeconds : 0
+    const next = { connection, loadedRows, behindSeconds, unsent, refused }
     const now = this.snapshot
-    if (now.connection === connection && now.unsent === unsent && now.refused === refused) return false
-    this.snapshot = { ...now, connection, unsent, refused }
+    if ((Object.keys(next) as (keyof typeof next)[]).every((name) => now[name] === next[name])) return false
+    this.snapshot = { ...now, ...next }
     return true
   }
 

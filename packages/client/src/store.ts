@@ -136,8 +136,14 @@ export interface DraftMutation {
   readonly ops: readonly Op[]
 }
 
-/** The kind this version writes and shows. Other kinds are kept and sent, not shown. */
+/** The kinds this version writes and shows; others are kept and sent, not shown. The second: operations with `if`. */
 export const KIND_OPS = 'ops'
+export const KIND_CONDITIONAL = 'ops_if'
+
+/** The kind of a mutation with these operations. A node that knows no conditions refuses the kind by name. */
+export function kindOf(ops: readonly Op[]): string {
+  return ops.some((op) => op.op !== 'insert' && op.if !== undefined) ? KIND_CONDITIONAL : KIND_OPS
+}
 
 /** Drafts with the numbers and the order that follow from what is there. `lastSeq`: the highest ever given here. */
 export function numbered(meta: StoredMeta, outbox: readonly StoredMutation[], lastSeq: number, drafts: readonly DraftMutation[]): StoredMutation[] {
@@ -146,7 +152,7 @@ export function numbered(meta: StoredMeta, outbox: readonly StoredMutation[], la
   return drafts.map(({ id, name, args, ops }) => {
     n = numberAfter(n)
     seq += 1
-    return { seq, n, id, kind: KIND_OPS, name, args, ops }
+    return { seq, n, id, kind: kindOf(ops), name, args, ops }
   })
 }
 

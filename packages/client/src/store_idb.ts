@@ -78,7 +78,12 @@ async function readAll(tx: IDBPTransaction<Schema, Name[], 'readonly' | 'readwri
 }
 
 /** The one transaction of a page that leads, or none at all. */
-async function inLead(opened: Opened, epoch: number, durability: 'strict' | 'relaxed', work: (tx: Writing, lead: LeadRecord, requests: Promise<unknown>[]) => void): Promise<void> {
+async function inLead(
+  opened: Opened,
+  epoch: number,
+  durability: StoreWrite['durability'],
+  work: (tx: Writing, lead: LeadRecord, requests: Promise<unknown>[]) => void,
+): Promise<void> {
   const tx: Writing = opened.idb.transaction([...STORES], 'readwrite', { durability })
   const requests: Promise<unknown>[] = []
   try {
@@ -119,7 +124,11 @@ function writeAll(tx: Writing, write: StoreWrite, lead: LeadRecord, logs: Logs, 
 }
 
 /** Appends in a transaction of its own, whoever leads. */
-async function appendTo(place: Place, make: (meta: StoreContents['meta'], outbox: readonly StoredMutation[], lastSeq: number) => StoredMutation[], refused: readonly RefusedMutation[] = []) {
+async function appendTo(
+  place: Place,
+  make: (meta: StoreContents['meta'], outbox: readonly StoredMutation[], lastSeq: number) => StoredMutation[],
+  refused: readonly RefusedMutation[] = [],
+): Promise<StoredMutation[]> {
   const tx = place.transaction(['meta', 'lead', 'outbox', 'refused'], 'readwrite', { durability: 'strict' })
   const [meta, lead = NOBODY, outbox] = await Promise.all([
     tx.objectStore('meta').get('meta'),
@@ -148,6 +157,8 @@ class IdbStore implements Store {
   private subject = ''
   private opened: Opened | null = null
   epoch = 0
+  /** never led under an epoch twice, not even when the record of it is gone */
+  private highest = 0
   private readonly logs = new Logs()
 
   get place(): string | null {
@@ -173,7 +184,7 @@ class IdbStore implements Store {
     if ((named ?? null) !== database) throw new MovedError('the store has moved')
     const tx: Writing = idb.transaction([...STORES], 'readwrite', { durability: 'relaxed' })
     const { lead, contents, damaged, unreadable } = await readAll(tx, database, this.logs, revision)
-    const epoch = lead.epoch + 1
+    const epoch = Math.max(lead.epoch, this.highest) + 1
     const repairs: Promise<unknown>[] = []
     const repair = {
       durability: 'relaxed' as const,
@@ -184,7 +195,7 @@ class IdbStore implements Store {
     writeAll(tx, repair, lead, this.logs, repairs)
     const last = Math.max(lead.lastSeq, contents.outbox.at(-1)?.seq ?? 0, ...unreadable)
     await Promise.all([...repairs, tx.objectStore('lead').put({ ...lead, epoch, lastSeq: last, moved: false }, 'lead'), tx.done])
-    this.epoch = epoch
+    this.epoch = this.highest = epoch
     return contents
   }
 

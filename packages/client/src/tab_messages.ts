@@ -50,7 +50,13 @@ export interface Welcome {
 
 /** From any page. `hello`: `unsaved` are drafts that could not be stored by their page. */
 export type PageMessage =
-  | { readonly kind: 'hello'; readonly revision: number; readonly held: readonly string[]; readonly wants: readonly ShapeDefinition[]; readonly unsaved: readonly DraftMutation[] }
+  | {
+      readonly kind: 'hello'
+      readonly revision: number
+      readonly held: readonly string[]
+      readonly wants: readonly ShapeDefinition[]
+      readonly unsaved: readonly DraftMutation[]
+    }
   | { readonly kind: 'wants'; readonly wants: readonly ShapeDefinition[] }
   | { readonly kind: 'appended' }
   | { readonly kind: 'unsaved'; readonly drafts: readonly DraftMutation[] }

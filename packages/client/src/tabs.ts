@@ -24,7 +24,7 @@ export interface TabPorts {
   lead(): void
   /** Another page leads. */
   stepDown(): void
-  /** A leader is there, under a new epoch. */
+  /** A leader is there, under a new epoch, or this page may say hello now. */
   meet(): void
   fromPage(from: string, message: PageMessage): void
   fromLeader(message: LeaderMessage): void
@@ -41,6 +41,8 @@ export class Tabs {
   private readonly channel: TabChannel
   private readonly watched = new Map<string, () => void>()
   private readonly stops: (() => void)[] = []
+  /** Whether this page may say hello. */
+  isKnown = false
   /** the highest epoch that was heard of, or is this page's own */
   private epoch = 0
   private isLeader = false
@@ -58,8 +60,13 @@ export class Tabs {
     private readonly ports: TabPorts,
   ) {
     this.channel = platform.channel(`${place} tabs`, (message) => this.receive(message as Envelope))
-    // held for life: who leads learns by it that this page is gone
-    if (platform.lock) this.stops.push(platform.lock(this.lockOf(platform.id), false, () => undefined, () => undefined))
+    // held for life: who leads learns by it that this page is gone, and must not ask for it before it is held
+    const known = () => {
+      this.isKnown = true
+      ports.meet()
+    }
+    if (platform.lock) this.stops.push(platform.lock(this.lockOf(platform.id), false, known, () => undefined))
+    else this.isKnown = true
     this.stops.push(platform.onVisibility(() => this.look()))
     this.wait(false)
   }
@@ -152,6 +159,11 @@ export class Tabs {
     this.cancelPing = this.timers.after(PING_MS, () => this.ping())
   }
 
+  private answer(): void {
+    const body = { kind: 'pong', at: this.ports.said() } as const
+    this.channel.post({ from: this.platform.id, epoch: this.epoch, body } satisfies Envelope)
+  }
+
   private quiet(): void {
     this.cancelPing?.()
     this.cancelSilence?.()
@@ -166,7 +178,7 @@ export class Tabs {
   private receive({ from, epoch, body }: Envelope): void {
     if (epoch === null) {
       if (body.kind !== 'ping') this.ports.fromPage(from, body)
-      else if (this.isLeader || this.isTaking) this.channel.post({ from: this.platform.id, epoch: this.epoch, body: { kind: 'pong', at: this.ports.said() } } satisfies Envelope)
+      else if (this.isLeader || this.isTaking) this.answer()
       return
     }
     // a leader of an older epoch has been frozen and does not know yet

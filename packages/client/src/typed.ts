@@ -136,12 +136,15 @@ export type InsertValues<S, T extends TableName<S>> = Readonly<
 /** The key of a row. */
 export type KeyValues<S, T extends TableName<S>> = Readonly<Pick<InputOf<S, T>, KeyOf<S, T> & keyof InputOf<S, T>>>
 
+/** What must still be so for an operation to be carried out. */
+type Unchanged<S, T extends TableName<S>> = 'unchanged' | Readonly<Partial<InputOf<S, T>>>
+
 /** One operation. */
 export type TypedOp<S> = {
   [T in TableName<S>]:
     | { readonly op: 'insert'; readonly table: T; readonly values: InsertValues<S, T> }
-    | { readonly op: 'update'; readonly table: T; readonly key: KeyValues<S, T>; readonly set: Readonly<Partial<Omit<InputOf<S, T>, FixedOf<S, T>>>> }
-    | { readonly op: 'delete'; readonly table: T; readonly key: KeyValues<S, T> }
+    | { readonly op: 'update'; readonly table: T; readonly key: KeyValues<S, T>; readonly set: Readonly<Partial<Omit<InputOf<S, T>, FixedOf<S, T>>>>; readonly if?: Unchanged<S, T> }
+    | { readonly op: 'delete'; readonly table: T; readonly key: KeyValues<S, T>; readonly if?: Unchanged<S, T> }
 }[TableName<S>]
 
 /** A shape of a known table. */
@@ -152,13 +155,15 @@ export interface TypedShape<S, T extends TableName<S>> extends Omit<ShapeDefinit
 }
 
 /** A client with the types of a schema. */
-export interface TypedClient<S extends SchemaTypes> extends Omit<Client, 'subscribe' | 'mutate' | 'query' | 'count' | 'sum' | 'schema'> {
+export interface TypedClient<S extends SchemaTypes> extends Omit<Client, 'subscribe' | 'mutate' | 'resend' | 'query' | 'count' | 'sum' | 'schema'> {
   /** Types alone: at run time there is nothing. */
   readonly schema: SchemaModule<S> | undefined
   /** Asks for a shape; may be called at any time. */
   subscribe<T extends TableName<S>>(definition: TypedShape<S, T>): Subscription
   /** Writes: shown at once, durable when `saved` resolves, decided when `outcome` does. */
   mutate(ops: readonly TypedOp<S>[], options?: MutationOptions): Mutation
+  /** Writes a refused mutation anew, with other operations if there are any. */
+  resend(mutationId: string, ops?: readonly TypedOp<S>[]): Mutation
   /** A live list of a table's rows, with the rows that its relationships lead to. */
   query<T extends TableName<S>, const I extends TypedInclude<S, T> = {}, const A extends TypedAggregates<S, T> = {}>(
     definition: TypedQuery<S, T, I, A>,

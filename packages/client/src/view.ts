@@ -4,7 +4,7 @@
  */
 import type { HeldShape, TouchedKeys } from './apply'
 import type { PendingMutation } from './outbox'
-import { KIND_OPS } from './store'
+import { KIND_CONDITIONAL, KIND_OPS } from './store'
 import { type ShapeDefinition, tableName } from './protocol'
 import { TableIndexes } from './table_index'
 import { type Column, decodeValue, guessValue, type Json, keyText, type Row, sameRow } from './values'
@@ -106,7 +106,7 @@ function overlayOf(tables: Tables, outbox: readonly PendingMutation[]): Overlay 
   const overlay: Overlay = new Map()
   for (const mutation of outbox) {
     // what another kind does is not known here; it is sent all the same
-    if (mutation.kind !== KIND_OPS) continue
+    if (mutation.kind !== KIND_OPS && mutation.kind !== KIND_CONDITIONAL) continue
     for (const op of mutation.ops) {
       const name = tableName(op.table)
       const table = tables.get(name)
@@ -174,6 +174,12 @@ export class View {
   /** The visible rows of a table; the map changes with the next update. */
   rows(table: string): TableRows {
     return this.visible.get(table) ?? NO_ROWS
+  }
+
+  /** The key text of a row of this table; null when these values are not its key. */
+  keyOf(table: string, values: Readonly<Record<string, Json>>): string | null {
+    const known = this.tables.get(table)
+    return known === undefined ? null : keyOf(known, values)
   }
 
   /** What is known of a column: null until a shape with it was described. */

@@ -17,6 +17,10 @@ import type { Timers } from './timers'
 /** After so long without a write, in milliseconds, the store is put in order. */
 const IDLE_MS = 2000
 
+/** How often, and how many milliseconds apart, a store that was thrown away is opened anew. */
+const ATTEMPTS = 20
+const RETRY_MS = 250
+
 /** What writes for one client. */
 export class Writer {
   /** the shapes whose rows are in the store */
@@ -116,19 +120,25 @@ export class Writer {
   }
 
   /** The browser threw the store away while this page was open: what memory holds is written anew, the outbox first. */
-  async restore(open: () => Promise<void>): Promise<void> {
-    const { base, outbox } = this.screen
-    const { meta, entries, refused } = outbox.contents()
-    const { database } = this.keeper
+  async restore(url: string, subject: string, attempt = 1): Promise<void> {
+    const { screen, keeper } = this
+    const { meta, entries, refused } = screen.outbox.contents()
     const message = 'the browser deleted the local data of this site; what this page holds is stored anew'
-    this.screen.status.setError('store', { code: 'store_lost', message })
-    await open()
-    await this.keeper.lead(null)
-    if (database !== null && (await this.keeper.adopt(database)) !== null) await this.keeper.lead(null)
-    await this.keeper.write({ durability: 'strict', meta: { ...meta, cursor: null }, outboxPut: entries, refusedPut: refused })
+    screen.status.setError('store', { code: 'store_lost', message })
+    const contents = await keeper.reopen(url, subject, keeper.database)
+    if (contents === null) {
+      // it may still be busy deleting
+      if (attempt < ATTEMPTS) this.timers.after(RETRY_MS, () => this.run(() => this.restore(url, subject, attempt + 1)))
+      else keeper.giveUp({ code: 'store_lost', message: 'the browser deleted the local data of this site, and nothing is kept when this page is left' })
+      return
+    }
+    await keeper.write({ durability: 'strict', meta: { ...meta, cursor: null }, outboxPut: entries, refusedPut: refused })
     this.stored = new Set()
-    const shapes = shapeWrites(base, { cursor: '', changes: new Map(), drops: [], acks: [] }, this.screen.subscriptions.syncIds(), this.stored)
-    await this.keeper.write({ durability: 'relaxed', meta, shapes })
+    const nothing = { cursor: '', changes: new Map(), drops: [], acks: [] }
+    const shapes = shapeWrites(screen.base, nothing, screen.subscriptions.syncIds(), this.stored)
+    await keeper.write({ durability: 'relaxed', meta, shapes })
+    this.role().revision = contents.revision + 1
+    this.role().leads(keeper.epoch)
   }
 
   /** Nothing is put in order any more. */

@@ -1,5 +1,6 @@
 /** Connecting, staying away, going offline, and frames that are not what they should be. */
 import { describe, expect, it, vi } from 'vitest'
+import { SILENT_MS } from '../src/silence'
 import { memoryStore } from '../src/store_memory'
 import { answerJoin, commit, join, load, openWorld, type Todo, todo, todosShape, turn, untilStatus } from './support/world'
 
@@ -71,7 +72,7 @@ describe('the connection', () => {
     const { client, server } = openWorld()
     await join(server)
     server.sendAway()
-    expect([server.wanted, client.status.getSnapshot().connection]).toEqual([false, 'offline'])
+    expect([server.wanted, client.status.getSnapshot().connection]).toEqual([false, 'refused'])
     client.setOnline(true)
     await server.untilWanted(true)
     await join(server)
@@ -82,7 +83,7 @@ describe('the connection', () => {
     const { client, server } = openWorld()
     server.open()
     server.refuse(await server.next('phx_join'), 'protocol_unsupported')
-    expect(client.status.getSnapshot()).toMatchObject({ connection: 'offline', error: { code: 'protocol_unsupported' } })
+    expect(client.status.getSnapshot()).toMatchObject({ connection: 'refused', error: { code: 'protocol_unsupported' } })
     expect(server.wanted).toBe(false)
   })
 
@@ -115,7 +116,7 @@ describe('the connection', () => {
     const request = await server.next('phx_join')
     server.message(null, null, 'phx_close', {})
     server.reply(request, { database: 'db1', client: 'c1', subject: '', shapes: [] })
-    expect([client.status.getSnapshot().connection, timers.delays()]).toEqual(['live', []])
+    expect([client.status.getSnapshot().connection, timers.delays()]).toEqual(['live', [SILENT_MS]])
   })
 
   it('ignores and counts frames it does not know', async () => {

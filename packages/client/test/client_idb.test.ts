@@ -39,3 +39,35 @@ it('writes a batch, its cursor and its acknowledgements in one transaction, and 
   await commit(later, 'k3')
   await later.client.close()
 })
+
+it('folds what has changed into chunks once nothing else is to do, and shows the same afterwards', async () => {
+  const world = openWorld(idbStore())
+  const { client, server, timers } = world
+  const { ref } = client.subscribe({ table: 'todos' })
+  await load(world, ref, Array.from({ length: 1500 }, (_, at) => todo(`${at}`, 'old')))
+  server.send('rows', { shape: 'S', put: Array.from({ length: 1200 }, (_, at) => todo(`${at}`, 'new')), remove: [['1499']] })
+  await commit(world, 'k2')
+  expect(await kinds()).toEqual([0, 1])
+  timers.pass(2000)
+  await client.mutate([{ op: 'delete', table: 'todos', key: { id: '0' } }]).saved
+  expect(await kinds()).toEqual([0])
+  server.send('rows', { shape: 'S', put: [todo('7', 'newest')] })
+  await commit(world, 'k3')
+  await client.close()
+  const later = openWorld(idbStore())
+  const todos = later.client.query<Todo>({ table: 'todos' })
+  await later.client.subscribe({ table: 'todos' }).ready
+  const counts = new Map<string, number>()
+  for (const { title } of todos.getSnapshot()) counts.set(title, (counts.get(title) ?? 0) + 1)
+  expect(Object.fromEntries(counts)).toEqual({ new: 1198, newest: 1, old: 299 })
+  await later.client.close()
+})
+
+/** Of each record of rows, whether it is a chunk (0) or of the log (1). */
+async function kinds(): Promise<number[]> {
+  const request = <T>(of: IDBRequest<T>) => new Promise<T>((resolve) => (of.onsuccess = () => resolve(of.result)))
+  const db = await request(indexedDB.open('lockstep ["database","db1",""]'))
+  const keys = await request(db.transaction('rows').objectStore('rows').getAllKeys())
+  db.close()
+  return keys.map((key) => (key as [string, number, number])[1])
+}

@@ -321,6 +321,23 @@ describe('errors of a reply', () => {
     expect((await taken(world)).payload.mutations).toMatchObject([{ n: '1', id: second.id }])
   })
 
+  it('renumber: what another copy of the profile had forgotten is for the application to decide', async () => {
+    const world = await loaded()
+    const first = world.client.mutate([add('2', 'done; the other copy was told')])
+    const second = world.client.mutate([add('3', 'number taken')])
+    await second.saved
+    world.server.drop()
+    await join(world.server)
+    world.server.refuse(await world.server.next('mutate'), 'renumber', { client: 'c2', last: '1' })
+    await answerJoin(world.server)
+    world.server.send('commit', { lsn: '0/1', xid: null, cursor: 'k2' })
+    await untilStatus(world.client, ({ error }) => error?.code === 'unknown_client')
+    expect([world.server.unread(), world.client.status.getSnapshot().unsent]).toEqual([[], 2])
+    world.client.resolveUnknown(false)
+    expect([(await first.outcome).code, (await second.outcome).code]).toEqual(['unknown_client', 'unknown_client'])
+    expect((await answerJoin(world.server, { client: 'c2' })).payload.client).toBe('c2')
+  })
+
   it('gap: goes on from last + 1', async () => {
     const world = await loaded()
     for (const title of ['a', 'b', 'c']) await world.client.mutate([add(title, title)]).saved

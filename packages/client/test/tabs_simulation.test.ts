@@ -179,7 +179,7 @@ class Life {
 }
 
 describe('the pages of one profile', () => {
-  it.each(Array.from({ length: 60 }, (_, seed) => seed))('are in step and lose nothing, seed %i', async (seed) => {
+  it.each(Array.from({ length: 24 }, (_, seed) => seed))('are in step and lose nothing, seed %i', async (seed) => {
     const life = new Life(dice(seed))
     for (let step = 0; step < 250; step += 1) await life.step()
     await life.settle()
@@ -196,6 +196,6 @@ describe('the pages of one profile', () => {
 
   afterAll(() => {
     console.log(`tabs: ${JSON.stringify(happened)}`)
-    expect(Math.min(...Object.values(happened))).toBeGreaterThan(20)
+    expect(Math.min(...Object.values(happened))).toBeGreaterThan(8)
   })
 })

@@ -43,7 +43,7 @@ export function typed() {
   client.subscribe({ table: 'todos', scope: { list_id: 'x' }, where: 'done is not true and due < $1', params: ['2026-12-24'] })
   client.mutate([
     { op: 'insert', table: 'todos', values: { list_id: 'x', title: 'Milk', position: 7n, due: new Date(), extra: { a: [1] } } },
-    { op: 'update', table: 'app.Bills of 2026', key: { id: 7 }, set: { level: 'high' } },
+    { op: 'update', table: 'app.Bills of 2026', key: { id: 7 }, set: { level: 'high' }, if: 'unchanged' },
     { op: 'delete', table: 'members', key: { id: 3 } },
   ])
   expectTypeOf(client.sum({ table: 'todos', column: 'position' }).getSnapshot()).toEqualTypeOf<string | null>()
@@ -103,6 +103,10 @@ export function mistyped() {
   client.mutate([{ op: 'insert', table: 'members', values: { id: 7, list_id: 'x', name: 'Ann' } }])
   // @ts-expect-error a NULL where there is none
   client.mutate([{ op: 'update', table: 'todos', key: { id: 'x' }, set: { title: null } }])
+  // @ts-expect-error a condition on a column that is not there
+  client.mutate([{ op: 'update', table: 'todos', key: { id: 'x' }, set: { title: 'y' }, if: { titel: 'x' } }])
+  // @ts-expect-error in what is written anew as well
+  client.resend('m', [{ op: 'delete', table: 'todo', key: { id: 'x' } }])
   // @ts-expect-error a column that is no key
   client.mutate([{ op: 'delete', table: 'todos', key: { title: 'x' } }])
   // @ts-expect-error a scope by a column that is not there

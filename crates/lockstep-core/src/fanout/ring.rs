@@ -38,8 +38,12 @@ impl RingEntry {
 #[derive(Debug)]
 pub struct Ring {
     entries: VecDeque<RingEntry>,
+    /// So many of the oldest hold no rows any more: a full ring must not look at them again with every push.
+    bare: usize,
     bytes: usize,
     most: usize,
+    #[cfg(test)]
+    looked_at: usize,
     /// A fault built in on purpose.
     #[cfg(feature = "plants")]
     pub plant: Option<crate::plant::Plant>,
@@ -56,8 +60,11 @@ impl Ring {
     pub fn new(most: usize) -> Self {
         Self {
             entries: VecDeque::new(),
+            bare: 0,
             bytes: 0,
             most,
+            #[cfg(test)]
+            looked_at: 0,
             #[cfg(feature = "plants")]
             plant: None,
         }
@@ -74,12 +81,17 @@ impl Ring {
                 && let Some(entry) = self.entries.pop_front()
             {
                 self.bytes -= entry.delivered.transaction.bytes;
+                self.bare = self.bare.saturating_sub(1);
             }
         }
-        let mut oldest = self.entries.iter_mut();
         while self.bytes > self.most
-            && let Some(entry) = oldest.next()
+            && let Some(entry) = self.entries.get_mut(self.bare)
         {
+            self.bare += 1;
+            #[cfg(test)]
+            {
+                self.looked_at += 1;
+            }
             self.bytes -= entry.delivered.transaction.bytes;
             entry.dropped = true;
             let transaction =
@@ -104,7 +116,8 @@ impl Ring {
         if self.plant == Some(crate::plant::Plant::RingEarly) {
             self.clear();
         }
-        let bytes = &mut self.bytes;
+        let (bytes, bare) = (&mut self.bytes, self.bare);
+        let mut at = 0;
         self.entries.retain(|entry| {
             let needed = match (entry.seen_by_poll, oldest) {
                 (None, _) => true,
@@ -113,7 +126,9 @@ impl Ring {
             };
             if !needed {
                 *bytes -= entry.delivered.transaction.bytes;
+                self.bare -= usize::from(at < bare);
             }
+            at += 1;
             needed
         });
     }
@@ -137,6 +152,11 @@ impl Ring {
         self.entries.iter()
     }
 
+    /// The ids, the newest commit first.
+    pub fn xids_newest_first(&self) -> impl Iterator<Item = Xid> {
+        self.entries.iter().rev().map(RingEntry::xid)
+    }
+
     /// In commit order, for the frames' cache.
     pub fn entries_mut(&mut self) -> impl Iterator<Item = &mut RingEntry> {
         self.entries.iter_mut()
@@ -150,6 +170,7 @@ impl Ring {
     /// Forgets all: the stream ended.
     pub fn clear(&mut self) {
         self.entries.clear();
+        self.bare = 0;
         self.bytes = 0;
     }
 
@@ -166,5 +187,39 @@ impl Ring {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::change::{NetChanges, Transaction};
+
+    fn delivered(xid: Xid) -> Arc<Delivered> {
+        let transaction = Transaction {
+            xid,
+            commit_lsn: Lsn(xid * 100),
+            end_lsn: Lsn(xid * 100 + 48),
+            changes: Some(vec![]),
+            touched: [7].into(),
+            bytes: 10,
+        };
+        Arc::new(Delivered { transaction, net: Some(NetChanges::default()) })
+    }
+
+    /// While a standby is silent nothing leaves, and every push drops the rows of one entry.
+    #[test]
+    fn a_full_ring_looks_at_each_entry_once() {
+        let mut ring = Ring::new(100);
+        (1..=2000).for_each(|xid| ring.push(delivered(xid)));
+        assert_eq!((ring.len(), ring.bytes(), ring.looked_at), (2000, 100, 1990));
+        // Some of those without rows leave, and some with: the count goes on.
+        let seen = Snapshot::new(1996, (1000..1500).collect());
+        ring.polled(1, &seen);
+        ring.retire(None);
+        assert_eq!((ring.len(), ring.bytes(), ring.bare), (505, 50, 500));
+        (3000..=3005).for_each(|xid| ring.push(delivered(xid)));
+        assert_eq!((ring.bytes(), ring.looked_at, ring.bare), (100, 1991, 501));
+        assert_eq!(ring.entries().filter(|e| e.dropped).count(), 501);
     }
 }

@@ -17,12 +17,16 @@ pub struct CursorHead {
     pub timeline: u32,
     /// Oid of the database.
     pub database: u32,
-    /// The newest mark that a node had written when the state was seen; unknown after a rollback of the volume.
+    /// The mark of the server's life in which the state was seen. A node leaves one before anything else in every life
+    /// of the server; a rollback of the volume takes it away, or puts another one before the state.
     pub incarnation: i64,
     /// F: everything in the state ends at or before this LSN, and was flushed.
     pub fence: Lsn,
     /// The transactions that the state includes.
     pub snapshot: Snapshot,
+    /// Transactions that the client was shown although `snapshot` does not see them: it stands for a state whose list
+    /// of ids was too long. They were not visible when the cursor was written, and must not be taken back.
+    pub shown: Vec<Xid>,
 }
 
 /// A head and the shapes whose rows the client holds in that state.
@@ -95,8 +99,8 @@ pub struct Facts {
     pub snapshot: Snapshot,
     /// The insert LSN, read after the snapshot.
     pub insert_lsn: Lsn,
-    /// Of the marks asked about, those the database knows.
-    pub incarnations: Vec<i64>,
+    /// Marks that the database knows, and where in WAL each was written.
+    pub incarnations: Vec<(i64, Lsn)>,
 }
 
 impl Facts {
@@ -107,14 +111,14 @@ impl Facts {
         if head.system != self.system || head.database != self.database {
             return Err(ResetReason::OtherDatabase);
         }
-        if !self.incarnations.contains(&head.incarnation) {
-            return Err(ResetReason::RolledBack);
-        }
         if head.timeline != self.timeline {
             let shared = self.history.iter().any(|(tli, end)| *tli == head.timeline && *end >= head.fence);
             if !shared {
                 return Err(ResetReason::OtherTimeline);
             }
+        }
+        if self.newest_mark(head.fence) != Some(head.incarnation) {
+            return Err(ResetReason::RolledBack);
         }
         if head.fence > self.insert_lsn || head.snapshot.xmax() > self.snapshot.xmax() {
             return Err(ResetReason::Future);
@@ -126,7 +130,25 @@ impl Facts {
     }
 }
 
+impl Facts {
+    /// The mark of the server's life that an LSN lies in.
+    ///
+    /// ```text
+    ///  mark 1 ── copy ── state, cursor with mark 1 ── rolled back to the copy ── mark 2 ── past the state's LSN
+    /// ```
+    /// Mark 1 is still known, and the cursor is not ahead of the server; but in this history mark 2 lies before it.
+    fn newest_mark(&self, lsn: Lsn) -> Option<i64> {
+        let before = self.incarnations.iter().filter(|(_, at)| *at <= lsn);
+        before.max_by_key(|(_, at)| *at).map(|(mark, _)| *mark)
+    }
+}
+
 impl CursorHead {
+    /// A transaction that the client was shown and that `snapshot` does not see.
+    pub fn ahead_of(&self, snapshot: &Snapshot) -> Option<Xid> {
+        snapshot.lacks(&self.snapshot).or_else(|| self.shown.iter().copied().find(|x| !snapshot.sees(*x)))
+    }
+
     /// The shapes' part of a cursor's text; the same for a session until its shapes change.
     pub fn shapes_part(shapes: impl IntoIterator<Item = (ShapeId, Fingerprint)>) -> String {
         let mut text = String::new();
@@ -138,8 +160,14 @@ impl CursorHead {
 
     /// The cursor's text: this head with a part written by [`Self::shapes_part`].
     pub fn with_shapes(&self, shapes_part: &str) -> String {
-        let Self { system, timeline, database, incarnation, fence, snapshot } = self;
-        format!("{FORMAT}~{system}~{timeline}~{database}~{incarnation}~{fence}~{snapshot}~{shapes_part}")
+        let Self { system, timeline, database, incarnation, fence, snapshot, shown } = self;
+        let mut more = String::new();
+        for xid in shown {
+            let _ = write!(more, "{}{xid}", if more.is_empty() { "+" } else { "," });
+        }
+        format!(
+            "{FORMAT}~{system}~{timeline}~{database}~{incarnation}~{fence}~{snapshot}{more}~{shapes_part}"
+        )
     }
 }
 
@@ -166,6 +194,13 @@ impl FromStr for Cursor {
             let (id, fingerprint) = pair.split_once('.').ok_or_else(error)?;
             covered.push((id.parse()?, fingerprint.parse()?));
         }
+        let (snapshot, shown) = match snapshot.split_once('+') {
+            Some((snapshot, shown)) => {
+                let number = |x: &str| x.parse().ok().filter(|_| x.bytes().all(|b| b.is_ascii_digit()));
+                (snapshot, shown.split(',').map(number).collect::<Option<_>>().ok_or_else(error)?)
+            }
+            None => (snapshot, Vec::new()),
+        };
         let head = CursorHead {
             system: system.parse().map_err(|_| error())?,
             timeline: timeline.parse().map_err(|_| error())?,
@@ -173,6 +208,7 @@ impl FromStr for Cursor {
             incarnation: incarnation.parse().map_err(|_| error())?,
             fence: fence.parse()?,
             snapshot: snapshot.parse()?,
+            shown,
         };
         Ok(Self { head, shapes: covered })
     }
@@ -190,6 +226,7 @@ mod tests {
             incarnation: -9,
             fence: Lsn(0x100),
             snapshot: "10:20:10,12".parse().unwrap(),
+            shown: vec![],
         }
     }
 
@@ -201,7 +238,7 @@ mod tests {
             database: 5,
             snapshot: "30:30:".parse().unwrap(),
             insert_lsn: Lsn(0x200),
-            incarnations: vec![-9],
+            incarnations: vec![(-9, Lsn(0x50))],
         }
     }
 
@@ -213,9 +250,25 @@ mod tests {
             let cursor = Cursor { head: head(), shapes };
             assert_eq!(cursor.to_string().parse::<Cursor>().unwrap(), cursor);
         }
+        let shown = Cursor { head: CursorHead { shown: vec![12, 25], ..head() }, shapes: vec![] };
+        assert!(shown.to_string().contains("~10:20:10,12+12,25~"));
+        assert_eq!(shown.to_string().parse::<Cursor>().unwrap(), shown);
+        for bad in ["1~1~1~1~1~0/0~1:1:+~", "1~1~1~1~1~0/0~1:1:+1,~", "1~1~1~1~1~0/0~1:1:++1~"] {
+            assert!(bad.parse::<Cursor>().is_err(), "{bad:?}");
+        }
         for bad in ["", "1", "2~1~1~1~1~0/0~1:1:~", "1~1~1~1~1~0/0~1:1:~x", "1~-1~1~1~1~0/0~1:1:~"] {
             assert!(bad.parse::<Cursor>().is_err(), "{bad:?}");
         }
+    }
+
+    #[test]
+    fn what_was_shown_ahead_of_the_snapshot_is_named() {
+        let head = CursorHead { shown: vec![25], ..head() };
+        let sees = |text: &str| head.ahead_of(&text.parse().unwrap());
+        assert_eq!(sees("12:24:12"), Some(25));
+        assert_eq!(sees("25:30:25"), Some(25));
+        assert_eq!(sees("11:30:11,12"), Some(11), "the snapshot of the state comes first");
+        assert_eq!(sees("10:30:10,12"), None);
     }
 
     #[test]
@@ -230,6 +283,11 @@ mod tests {
         assert_eq!(refused(&|f| f.system = 7), ResetReason::OtherDatabase);
         assert_eq!(refused(&|f| f.database = 7), ResetReason::OtherDatabase);
         assert_eq!(refused(&|f| f.incarnations.clear()), ResetReason::RolledBack);
+        // Rolled back, and past the state since.
+        assert_eq!(refused(&|f| f.incarnations.push((4, Lsn(0x100)))), ResetReason::RolledBack);
+        let mut restarted = facts();
+        restarted.incarnations.extend([(3, Lsn(0x20)), (4, Lsn(0x101))]);
+        assert_eq!(restarted.accept(&head(), 0), Ok(()));
         assert_eq!(refused(&|f| f.timeline = 2), ResetReason::OtherTimeline);
         // The old timeline ended before what the client has seen.
         assert_eq!(

@@ -52,17 +52,19 @@ impl Snapshot {
     }
 
     /// Makes `xid` seen. Ids skipped on the way up become members of `xip`: nothing is known about them. If there
-    /// are too many of them nothing changes, which is right too: a state that sees less is only sent more.
-    pub fn fold(&mut self, xid: Xid) {
+    /// are too many of them nothing changes, which is right too: a state that sees less is only sent more. Returns
+    /// whether it is seen now.
+    pub fn fold(&mut self, xid: Xid) -> bool {
         if xid >= self.xmax {
             if xid - self.xmax > limits::FOLD_GAP {
-                return;
+                return false;
             }
             self.xip.extend(self.xmax..xid);
             self.xmax = xid + 1;
         } else if let Ok(at) = self.xip.binary_search(&xid) {
             self.xip.remove(at);
         }
+        true
     }
 
     /// Makes `xid` not seen, if it was assigned.
@@ -151,7 +153,7 @@ mod tests {
         s.fold(13);
         s.fold(10);
         assert_eq!(s.to_string(), "12:16:12,14");
-        s.fold(16 + limits::FOLD_GAP + 1);
+        assert!(!s.fold(16 + limits::FOLD_GAP + 1));
         s.hide(11);
         s.hide(99);
         assert_eq!(s.to_string(), "11:16:11,12,14");

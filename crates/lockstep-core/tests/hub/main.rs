@@ -1,9 +1,11 @@
 //! Decisions of the hub that a test on PostgreSQL could only hope to meet.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bounds;
 mod world;
 
 use lockstep_core::fanout::Output;
+use lockstep_core::fanout::hub::Identity;
 use world::{CLIENTS, ITEMS, World, insert, update};
 
 /// A snapshot's xmax is the last ended xid + 1: without the push, the newest transaction of all, waiting for a
@@ -232,6 +234,25 @@ fn a_poll_of_an_earlier_history_releases_nothing() {
     let request = world.catch_up();
     world.answer_on(2, &request, "700:700:", 10);
     assert_eq!(world.events(1), [] as [&str; 0], "nothing says that the new server has flushed that far");
+}
+
+/// A copy of the volume was restored: mutations that were taken may be gone, and nobody would send them again.
+#[test]
+fn a_server_that_is_behind_what_it_had_flushed_was_rolled_back() {
+    let restarted = |flushed| {
+        let mut world = World::streaming("700:700:");
+        world.join(1, "x");
+        let request = world.catch_up();
+        world.answer(&request, "700:700:", 1);
+        world.transaction(700, 10, &[insert(ITEMS, &["k", "x", "-"])]);
+        world.hub.handle_stream_lost();
+        let identity = Identity { system: 1, timeline: 1, database: 5, incarnation: 8 };
+        world.hub.handle_database(identity, world::catalog());
+        world.poll("701:701:", flushed);
+        world.has(|o| matches!(o, Output::Close(1, 1012, _)))
+    };
+    assert!(restarted(9), "everybody comes back");
+    assert!(!restarted(10), "an ordinary restart");
 }
 
 /// The slot is acknowledged short of what no snapshot has seen.

@@ -3,6 +3,8 @@
 use lockstep_core::catalog::{Catalog, Column, Table};
 use lockstep_core::fanout::hub::{CatchUpAnswer, CatchUpRequest, Identity, PollAnswer, ReadAnswer};
 use lockstep_core::fanout::{Hub, Output};
+use lockstep_core::limits::Bounds;
+use lockstep_core::mutation::Outcome;
 use lockstep_core::position::{Facts, Lsn};
 use lockstep_core::protocol::{Delta, rows_frames};
 use serde_json::{Value as Json, json};
@@ -98,14 +100,22 @@ pub struct World {
 impl World {
     /// A hub that knows its database and polls.
     pub fn polling() -> Self {
-        let mut hub = Hub::default();
+        Self::polling_within(Bounds::default())
+    }
+
+    pub fn polling_within(bounds: Bounds) -> Self {
+        let mut hub = Hub::with_bounds(bounds);
         hub.handle_database(identity(1), catalog());
         Self { hub, now: 0, outputs: vec![] }
     }
 
     /// A hub that streams; Z was `snapshot`, and the watermark has reached it.
     pub fn streaming(snapshot: &str) -> Self {
-        let mut world = Self::polling();
+        Self::streaming_within(Bounds::default(), snapshot)
+    }
+
+    pub fn streaming_within(bounds: Bounds, snapshot: &str) -> Self {
+        let mut world = Self::polling_within(bounds);
         world.begin_stream(snapshot, 1);
         world
     }
@@ -203,8 +213,13 @@ impl World {
     }
 
     pub fn join(&mut self, session: u64, scope: &str) {
+        self.join_from(session, scope, None);
+    }
+
+    pub fn join_from(&mut self, session: u64, scope: &str, cursor: Option<&str>) {
         self.hub.handle_open(session);
-        let join = json!(["1", "1", "sync", "phx_join", {"protocol": 1, "client": format!("c{session}"),
+        let client = format!("c{session}");
+        let join = json!(["1", "1", "sync", "phx_join", {"protocol": 1, "client": client, "cursor": cursor,
             "shapes": [{"ref": "0", "table": "items", "scope": {"a": scope}}]}]);
         self.hub.handle_text(session, &join.to_string(), "fresh");
     }
@@ -218,11 +233,27 @@ impl World {
 
     /// Answers with a full load of no rows for every read.
     pub fn answer(&mut self, request: &CatchUpRequest, snapshot: &str, fence: u64) {
-        self.answer_on(1, request, snapshot, fence);
+        self.answer_from(1, request, snapshot, fence, &[]);
     }
 
     /// The same, by the server on this timeline.
     pub fn answer_on(&mut self, timeline: u32, request: &CatchUpRequest, snapshot: &str, fence: u64) {
+        self.answer_from(timeline, request, snapshot, fence, &[]);
+    }
+
+    /// The same, with what is stored of each client's mutations.
+    pub fn answer_telling(&mut self, request: &CatchUpRequest, snapshot: &str, fence: u64, told: &[Outcome]) {
+        self.answer_from(1, request, snapshot, fence, told);
+    }
+
+    fn answer_from(
+        &mut self,
+        timeline: u32,
+        request: &CatchUpRequest,
+        snapshot: &str,
+        fence: u64,
+        told: &[Outcome],
+    ) {
         let facts = Facts {
             system: 1,
             timeline,
@@ -230,13 +261,13 @@ impl World {
             database: 5,
             snapshot: snapshot.parse().unwrap(),
             insert_lsn: Lsn(fence),
-            incarnations: vec![7],
+            incarnations: vec![(7, Lsn(0))],
         };
         let reset = Some(lockstep_core::position::ResetReason::First);
         let read =
             |shape| ReadAnswer { frames: rows_frames(shape, &Delta { reset, ..Delta::default() }, 1000) };
         let reads = request.reads.iter().map(|r| read(&r.shape)).collect();
-        let clients = request.clients.iter().map(|_| vec![]).collect();
+        let clients = request.clients.iter().map(|_| told.to_vec()).collect();
         self.hub.handle_catch_up(request.id, Ok(CatchUpAnswer { facts, reads, clients }));
     }
 

@@ -1,6 +1,5 @@
 //! One file per target; each says what it promises.
 
-pub mod copy;
 pub mod decoder;
 pub mod frames;
 pub mod position;

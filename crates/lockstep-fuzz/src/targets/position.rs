@@ -48,7 +48,7 @@ fn cursor(text: &str) {
         database: head.database,
         snapshot: head.snapshot.clone(),
         insert_lsn: head.fence,
-        incarnations: vec![head.incarnation],
+        incarnations: vec![(head.incarnation, head.fence)],
     };
     let accepted = facts.accept(&head, head.snapshot.xmin());
     assert_eq!(accepted.is_ok(), matches!(head.timeline, 1 | 2), "{accepted:?}");

@@ -3,7 +3,7 @@
 use crate::split;
 use futures_util::FutureExt;
 use lockstep_pg::PgError;
-use lockstep_pg::wire::{Startup, TextRow, Wire};
+use lockstep_pg::wire::{Binding, Startup, TextRow, Wire};
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -68,6 +68,7 @@ fn session(said: &[u8], piece: usize, what: u8) -> Vec<String> {
         user: "u".into(),
         password: Some(b"p".to_vec()),
         parameters: vec![("database".into(), "d".into())],
+        binding: Binding { end_point: Some(b"certificate".to_vec()), required: false },
     };
     let talk = async {
         let mut heard = Vec::new();

@@ -18,6 +18,7 @@ pub struct Builder {
     port: Option<u16>,
     durable: Option<bool>,
     own_initdb: bool,
+    sockets: Option<PathBuf>,
     settings: Vec<(String, String)>,
 }
 
@@ -59,6 +60,13 @@ impl Builder {
         self
     }
 
+    /// Listens on a Unix socket in this folder too, which the server's user must be able to write to.
+    #[must_use]
+    pub fn sockets_in(mut self, folder: impl Into<PathBuf>) -> Builder {
+        self.sockets = Some(folder.into());
+        self
+    }
+
     /// A setting of the server. A later one wins, also over the defaults here; [`Cluster::set`] wins over all.
     #[must_use]
     pub fn setting(mut self, key: impl Into<String>, value: impl Into<String>) -> Builder {
@@ -86,6 +94,7 @@ impl Builder {
             password: String::new(),
             port,
             port_is_fixed: self.port.is_some(),
+            sockets: self.sockets.clone().unwrap_or_default(),
             child: None,
         };
         self.prepare(&cluster)?;

@@ -3,7 +3,7 @@
 //! "Last written" is by `id`, not by transaction id: a transaction that began early may write a row after a younger
 //! one has committed. The proof is in `docs/decisions/0011-compaction.md`.
 
-use super::{Gone, Stop, begin, commit, numbers};
+use super::{Gone, Stop, begin, by_id, commit, numbers};
 use crate::catalog::texts;
 use tokio_postgres::Client;
 
@@ -27,6 +27,7 @@ pub(super) async fn run(client: &Client, log: i32, batch: u32) -> Result<Gone, S
             let ids: Vec<&str> = found.iter().filter_map(|id| id.strip_prefix(prefix)).collect();
             for some in ids.chunks(batch.max(1) as usize) {
                 begin(client).await?;
+                by_id(client).await?;
                 let sql = format!(
                     "with gone as (
                        delete from lockstep.{table}_{log} e where id = any('{{{}}}'::bigint[])

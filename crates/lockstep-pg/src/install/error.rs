@@ -179,7 +179,7 @@ pub enum Refusal {
 }
 
 /// One transaction that holds a lock we need.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Blocker {
     /// The backend, none for a prepared transaction.
     pub pid: Option<i32>,

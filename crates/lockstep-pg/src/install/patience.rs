@@ -16,11 +16,17 @@ pub struct Patience {
     pub lock_timeout: Duration,
     /// In all.
     pub give_up_after: Duration,
+    /// Hears who is waited for, as often as that changes.
+    pub on_wait: fn(&[Blocker]),
 }
 
 impl Default for Patience {
     fn default() -> Self {
-        Self { lock_timeout: Duration::from_millis(500), give_up_after: Duration::from_secs(30) }
+        Self {
+            lock_timeout: Duration::from_millis(500),
+            give_up_after: Duration::from_secs(30),
+            on_wait: |_| {},
+        }
     }
 }
 
@@ -54,7 +60,8 @@ impl Attempts {
     /// After an attempt that did not get its lock: notes who holds it and waits a little, or gives up.
     pub async fn pause(&mut self, client: &Client, wanted: &Wanted) -> Result<(), InstallError> {
         let blockers = blockers(client, wanted).await?;
-        if !blockers.is_empty() {
+        if !blockers.is_empty() && blockers != self.seen {
+            (self.patience.on_wait)(&blockers);
             self.seen = blockers;
         }
         let spent = self.began.elapsed();

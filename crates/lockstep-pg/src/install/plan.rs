@@ -93,7 +93,24 @@ async fn plan_track(
     if outcome == Outcome::Unchanged {
         return Ok(Plan::nothing());
     }
-    Ok(Plan { body: script::track(&table, &Design { number, scopes }), outcome })
+    let mut body = script::track(&table, &Design { number, scopes });
+    let nodes = nodes(tx).await?;
+    body.push_str(&script::grants(&[number], &nodes));
+    Ok(Plan { body, outcome })
+}
+
+/// The roles that `install` made nodes of, quoted: only nodes may collect samples of the clock.
+async fn nodes(tx: &Transaction<'_>) -> Result<Vec<String>, InstallError> {
+    let sql = "select distinct quote_ident(pg_get_userbyid(a.grantee)) from pg_class c \
+               cross join lateral aclexplode(c.relacl) a where c.oid = 'lockstep.clock'::regclass \
+               and a.privilege_type = 'DELETE' and a.grantee not in (0, c.relowner)";
+    Ok(tx.query(sql, &[]).await?.iter().map(|row| row.get(0)).collect())
+}
+
+/// GRANTs on the logs of tables that are tracked already.
+pub(super) async fn grants_of_logs(tx: &Transaction<'_>, roles: &[String]) -> Result<String, InstallError> {
+    let roles: Vec<String> = roles.iter().map(|role| crate::catalog::quote(role)).collect();
+    Ok(script::grants(&logs(tx, "").await?, &roles))
 }
 
 /// Whether UPDATE and DELETE fail, or will as soon as somebody writes, because of a publication's row filter or column

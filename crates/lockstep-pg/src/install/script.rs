@@ -192,6 +192,20 @@ fn array(attnums: &[i16]) -> String {
     format!("'{{{}}}'", list.join(","))
 }
 
+/// The statements that let nodes read and collect logs; their roles quoted.
+pub(super) fn grants(logs: &[i32], nodes: &[String]) -> String {
+    let mut out = String::new();
+    for role in nodes {
+        for n in logs {
+            _ = writeln!(
+                out,
+                "grant select, delete on lockstep.changes_{n}, lockstep.tombstones_{n} to {role};"
+            );
+        }
+    }
+    out
+}
+
 /// The statements that take our triggers off a table and the table out of the publication, and drop its log.
 pub(super) fn untrack(table: &Table) -> String {
     let drop_triggers = table.our_triggers.iter().fold(String::new(), |mut out, trigger| {

@@ -185,7 +185,7 @@ async fn uninstall_does_not_drop_what_others_built_on_it() {
 async fn what_is_printed_is_what_runs() {
     let mut by_command = installed("commands_by_command", ITEMS).await;
     let mut by_hand = empty("commands_by_hand").await;
-    by_hand.batch_execute(&install::install_sql()).await.expect("install_sql runs");
+    by_hand.batch_execute(&install::install_sql(&InstallOptions::default())).await.expect("install_sql runs");
     by_hand.batch_execute(ITEMS).await.expect("tables");
     let empty_listing = catalog(&by_hand).await;
     assert_eq!(catalog(&by_command).await, empty_listing);

@@ -12,7 +12,7 @@ use rand::{Rng, SeedableRng};
 use serde_json::json;
 use tokio_postgres::Client;
 
-use crate::harness::{connect, entries, one, tracked_and_settled};
+use crate::harness::{connect, entries, one, settled, tracked_and_settled};
 use crate::mirror::Mirror;
 use crate::retention::collect;
 
@@ -37,6 +37,40 @@ async fn one_key_updated_often_leaves_one_entry() {
     // Nothing new: nothing is done, and nothing is lost.
     assert_eq!(collect(&client, MONTH).await.logs[0].superseded, 0);
     assert_eq!(one(&client, "select compacted > horizon from lockstep.tracked").await, "true");
+}
+
+/// Statistics are of the moment after a collection, when the log was nearly empty; the next collection must not believe
+/// them. It did: each entry was looked for in all of the log.
+#[tokio::test]
+async fn a_log_that_grew_since_its_statistics_were_taken_is_collected_in_one_go() {
+    const MANY: u64 = 3000;
+    let client = tracked_and_settled("compact_statistics", ITEMS, &["list"]).await;
+    client
+        .batch_execute("insert into items select i, 1 from generate_series(1, 3000) i")
+        .await
+        .expect("rows");
+    client.batch_execute("alter table lockstep.changes_1 set (autovacuum_enabled = off)").await.expect("set");
+    // The last entry keeps the file as long as it is: one row on many pages.
+    let nearly = "delete from lockstep.changes_1 where id < (select max(id) from lockstep.changes_1)";
+    client.batch_execute(nearly).await.expect("nearly empty");
+    client.batch_execute("vacuum analyze lockstep.changes_1").await.expect("statistics");
+    client.batch_execute("update items set title = 'x'; update items set title = 'y'").await.expect("writes");
+    settled(&client).await;
+    let read = "select sum(seq_tup_read + coalesce(idx_tup_fetch, 0) + (
+          select sum(idx_tup_read) from pg_stat_user_indexes i where i.relid = t.relid))
+        from pg_stat_user_tables t where t.relid = 'lockstep.changes_1'::regclass";
+    let deleted = "select n_tup_del from pg_stat_user_tables where relid = 'lockstep.changes_1'::regclass";
+    // A session tells its counts when it ends.
+    let counted = async |wanted: &str| {
+        while one(&client, deleted).await != wanted {}
+        one(&client, read).await.parse::<u64>().expect("a number")
+    };
+    let before: u64 = one(&client, read).await.parse().expect("a number");
+    let collector = connect("compact_statistics").await;
+    collect(&collector, MONTH).await;
+    drop(collector);
+    let after = counted(&(2 * MANY).to_string()).await;
+    assert!(after - before < 100 * MANY, "{} entries were read to collect {MANY}", after - before);
 }
 
 /// By scope and key, over both logs; NULL is a scope like others, and a truncation supersedes only truncations.

@@ -1,5 +1,6 @@
 //! Open transactions: waited for, named, and never waited for endlessly.
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use lockstep_pg::install::{self, InstallError, Outcome, Patience};
@@ -10,8 +11,11 @@ use crate::harness::{connect, entries, installed, one, request, track, tracked};
 const ITEMS: &str = "create table items (id int primary key, list int)";
 
 /// Gives up soon: one attempt, and what it reports.
-const IMPATIENT: Patience =
-    Patience { lock_timeout: Duration::from_millis(20), give_up_after: Duration::from_millis(50) };
+const IMPATIENT: Patience = Patience {
+    lock_timeout: Duration::from_millis(20),
+    give_up_after: Duration::from_millis(50),
+    on_wait: |_| {},
+};
 
 /// Returns when somebody waits for a lock on `relation`.
 async fn somebody_waits(client: &Client, relation: &str) {
@@ -114,4 +118,43 @@ async fn untrack_waits_for_readers_and_names_them() {
     reader.batch_execute("commit").await.expect("done");
     let removed = install::untrack(&mut client, "items", &Patience::default()).await.expect("untracked");
     assert_eq!(removed, Outcome::Removed);
+}
+
+/// What an operator sees while waiting, told as it changes.
+static TOLD: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// Every writer gets through within a second while `track` waits for another one, and whoever waits is told for whom.
+#[tokio::test]
+async fn the_application_never_queues_behind_track_for_long() {
+    let mut client = installed("locks_queue", ITEMS).await;
+    let (open, writer, observer) =
+        (connect("locks_queue").await, connect("locks_queue").await, connect("locks_queue").await);
+    open.batch_execute("begin; insert into items values (0, 7)").await.expect("a writer");
+    let patience = Patience {
+        on_wait: |blockers| {
+            TOLD.lock().expect("no panic").extend(blockers.iter().map(ToString::to_string));
+        },
+        ..Patience::default()
+    };
+    let asked = request("items", &["list"]);
+    let tracking = install::track(&mut client, &asked, &patience);
+    let writing = async {
+        // PostgreSQL itself keeps the time: a writer that had to wait longer would fail.
+        writer.batch_execute("set lock_timeout = '1s'").await.expect("a limit");
+        for n in 1..=4 {
+            // Each comes when `track` already waits, and so queues behind it.
+            somebody_waits(&observer, "items").await;
+            writer
+                .batch_execute(&format!("insert into items values ({n}, 7)"))
+                .await
+                .expect("within a second");
+        }
+        open.batch_execute("commit").await.expect("committed");
+    };
+    let (outcome, ()) = tokio::join!(tracking, writing);
+    assert_eq!(outcome.expect("tracked"), Outcome::Created);
+    let told = TOLD.lock().expect("no panic").join("\n");
+    let pid = one(&open, "select pg_backend_pid()").await;
+    assert!(told.contains(&format!("pid {pid} (idle in transaction, since 2")), "{told}");
+    assert!(told.contains("insert into items values (0, 7)"), "{told}");
 }

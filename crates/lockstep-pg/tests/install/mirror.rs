@@ -34,6 +34,7 @@ impl Mirror {
             incarnation,
             fence: "0/0".parse().expect("an LSN"),
             snapshot: "1:1:".parse().expect("a snapshot"),
+            shown: Vec::new(),
         };
         let mut mirror = Self { shape, head, rows: BTreeMap::new() };
         mirror.read(client, ReadFrom::Scratch(ResetReason::First)).await.expect("loaded");
@@ -88,6 +89,7 @@ impl Mirror {
             incarnation: self.head.incarnation,
             fence: facts.insert_lsn,
             snapshot: facts.snapshot,
+            shown: Vec::new(),
         };
         Ok((reset, rows))
     }

@@ -137,10 +137,10 @@ async fn clients_and_marks_that_are_gone_for_long_are_forgotten() {
           union all select 's', 'young', 2, now() - interval '59 days';
         insert into lockstep.mutations (subject, client, n, id, outcome)
           select subject, client, 2, 'x', 'applied' from lockstep.clients;
-        insert into lockstep.incarnations (mark, started_at, seen_at) values
-          (1, now() - interval '90 days', now() - interval '32 days'),
-          (2, now() - interval '90 days', now() - interval '30 days'),
-          (3, now() - interval '40 days', now() - interval '40 days')";
+        insert into lockstep.incarnations (mark, server_started_at, at_lsn, seen_at) values
+          (1, now() - interval '93 days', '0/1', now() - interval '32 days'),
+          (2, now() - interval '92 days', '0/2', now() - interval '30 days'),
+          (3, now() - interval '91 days', '0/3', now() - interval '40 days')";
     client.batch_execute(rows).await.expect("rows");
     let report = collect(&client, 30 * 24 * 3600).await;
     // The third mark is the newest: without it the database would look rolled back.

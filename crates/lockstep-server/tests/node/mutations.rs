@@ -192,6 +192,32 @@ async fn a_copied_profile_is_told_apart_by_the_id() {
     assert_eq!(copied.replica.column("0", "title"), ["copy", "original"]);
 }
 
+/// ```text
+///  m1 in the outbox ─ the profile is copied ─ the original: m1 applied, told, confirmed, forgotten ─ the copy sends m1
+/// ```
+#[tokio::test(flavor = "multi_thread")]
+async fn what_another_copy_confirmed_is_of_unknown_outcome_and_not_run_again() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let mut original = node.join([todos(1)]).await;
+    original.commit().await.unwrap();
+    original.replica.push("m1", vec![insert(1, "once")]);
+    let copy = original.replica.clone();
+    for (id, title) in [("m2", "two"), ("m3", "three")] {
+        original.mutate(id, vec![insert(if id == "m2" { 2 } else { 3 }, title)]).await.unwrap();
+        original.until(|r| r.outbox.is_empty()).await.unwrap();
+    }
+    assert_eq!(world.sql.one("select min(n) from lockstep.mutations").await, "3", "the others are forgotten");
+
+    let mut copied = node.resume(copy).await;
+    copied.commit().await.unwrap();
+    let payload = copied.replica.mutate().unwrap();
+    let (code, response) = code(copied.call("mutate", payload).await.unwrap_err());
+    assert_eq!((code.as_str(), response["client"].as_str().is_some()), ("unknown_client", true));
+    world.settled(&mut copied).await;
+    assert_eq!(copied.replica.column("0", "title"), ["once", "three", "two"]);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn gaps_and_unknown_clients_are_never_run_blindly() {
     let world = World::new().await;

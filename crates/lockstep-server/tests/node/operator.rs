@@ -114,10 +114,45 @@ fn a_command_line_that_cannot_work_ends_at_once_with_what_to_do() {
         (vec!["serve", "--config", file.to_str().unwrap()], &[], "line 1"),
         (vec!["serve", "--listen", "0.0.0.0:0"], &url, "loopback"),
         (vec!["install"], &url, "Connection refused"),
-        (vec!["serve"], &[("LOCKSTEP_DATABASE_URL", "postgres://u:hunter2@h/x?sslmode=require")], "TLS"),
+        (vec!["serve"], &[("LOCKSTEP_DATABASE_URL", "postgres://u:hunter2@h/x?sslmode=on")], "verify-full"),
+        (
+            vec!["serve"],
+            &[url[0], ("LOCKSTEP_REPLICATION_URL", "postgres://u:hunter2@h/x?x=1")],
+            "--replication-url",
+        ),
+        (
+            vec!["serve"],
+            &[url[0], ("LOCKSTEP_WRITE_URL", "postgres://u:hunter2@h/x?schema=a")],
+            "--write-url",
+        ),
         (vec!["serve"], &[url[0], ("LOCKSTEP_LOG", "lots=of=noise")], "LOCKSTEP_LOG"),
     ] {
         let error = refused(&arguments, environment);
         assert!(error.contains(says) && !error.contains("hunter2"), "{arguments:?}: {error}");
     }
+}
+
+/// Text for people and one object for programs; the exit code says whether something has to be mended.
+#[tokio::test(flavor = "multi_thread")]
+async fn doctor_says_what_is_wrong() {
+    let world = World::new().await;
+    let url = [("LOCKSTEP_DATABASE_URL", world.cluster.url())];
+    let run = |arguments: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_lockstep"));
+        let output = command.arg("doctor").args(arguments).envs(url.iter().cloned()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, text) = run(&[]);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("public.todos: about") && text.ends_with("0 to mend, 0 to know\n"), "{text}");
+    world.sql.run("drop trigger lockstep_update on todos").await;
+    let (code, text) = run(&[]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("MEND [triggers]") && text.contains("→ lockstep track public.todos"), "{text}");
+    let (code, text) = run(&["--json", "--nodes", "11"]);
+    let json: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!((code, &json["ok"], &json["nodes_allowed"]), (Some(1), &json!(false), &json!(20)));
+    let codes: Vec<_> = json["findings"].as_array().unwrap().iter().map(|f| f["code"].clone()).collect();
+    assert_eq!(codes, [json!("triggers"), json!("room")]);
+    assert!(!text.contains(&world.cluster.password().to_owned()), "no password");
 }

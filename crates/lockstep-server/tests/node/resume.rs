@@ -105,6 +105,10 @@ async fn a_cursor_that_cannot_be_resumed_is_told_why() {
     let generation =
         "update lockstep.tracked set generation = generation + 1 where relation = 'notes'::regclass";
     assert_eq!(refused(&world, &good, generation).await, ["schema_changed"], "the table was tracked anew");
+    // What a database looks like that was rolled back to before the cursor and has moved past it since.
+    let life = "insert into lockstep.incarnations (mark, server_started_at, at_lsn) \
+        select 5, 'epoch', max(at_lsn) + 1 from lockstep.incarnations";
+    assert_eq!(refused(&world, &good, life).await, ["rolled_back", "schema_changed"]);
     assert_eq!(
         refused(&world, &good, "delete from lockstep.incarnations").await,
         ["rolled_back", "schema_changed"]

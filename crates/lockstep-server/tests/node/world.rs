@@ -93,6 +93,21 @@ impl World {
         Sql { client: connect(&self.cluster.url()).await }
     }
 
+    /// A URL of a role that may do everything but replicate.
+    pub async fn polling_url(&self) -> String {
+        let mut owner = connect(&self.cluster.url()).await;
+        owner.batch_execute("create role reader login password 'r'").await.expect("a role");
+        let reader = || Some("reader".to_owned());
+        let options =
+            InstallOptions { grant_node: reader(), grant_writer: reader(), ..InstallOptions::default() };
+        install::install(&mut owner, &options).await.expect("granted");
+        for table in ["lists", "todos", "notes"] {
+            let lacking = install::grants_lacking(&mut owner, table).await.expect("rights");
+            owner.batch_execute(&lacking.concat()).await.expect("granted");
+        }
+        format!("postgres://reader:r@127.0.0.1:{}/postgres", self.cluster.port())
+    }
+
     /// A node that streams.
     pub async fn node(&self) -> Node {
         let node = self.node_starting();
@@ -282,13 +297,18 @@ impl Node {
 
     /// Waits until `/health` has this status.
     pub async fn until(&self, status: &str) {
+        self.until_either([status, status]).await;
+    }
+
+    /// Waits until `/health` has one of these.
+    pub async fn until_either(&self, statuses: [&str; 2]) {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
         loop {
             let health = self.health().await;
-            if health["status"] == status {
+            if health["status"].as_str().is_some_and(|status| statuses.contains(&status)) {
                 return;
             }
-            assert!(std::time::Instant::now() < deadline, "{health}, not {status}: {:#?}", self.log());
+            assert!(std::time::Instant::now() < deadline, "{health}, not {statuses:?}: {:#?}", self.log());
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     }

@@ -24,7 +24,7 @@ struct Kept {
 }
 
 /// Both logs of a table.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Log {
     by_xid: BTreeMap<Xid, Vec<Kept>>,
     /// The oldest id that the logs reach back to.
@@ -87,6 +87,11 @@ impl Log {
         }
         self.by_xid.retain(|_, kept| !kept.is_empty());
         self.horizon = self.horizon.min(next);
+    }
+
+    /// All entries, each with its transaction.
+    pub fn entries(&self) -> impl Iterator<Item = (Xid, &Entry)> {
+        self.by_xid.iter().flat_map(|(xid, kept)| kept.iter().map(|k| (*xid, &k.entry)))
     }
 
     /// Entries held.

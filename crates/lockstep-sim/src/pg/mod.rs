@@ -8,12 +8,15 @@
 
 pub mod encode;
 mod log;
+mod migrate;
 mod read;
 mod recover;
 mod tx;
 
-pub use log::Log;
+pub use log::{Entry, Log};
+pub use migrate::{Change, Migration};
 pub use read::{DATABASE, SYSTEM};
+pub use recover::VolumeCopy;
 pub use tx::{Op, Stuck, Tx};
 
 use crate::history::History;
@@ -73,6 +76,8 @@ pub struct Commit {
     pub confirmed: bool,
     /// The mutations that it decided.
     pub decided: Vec<Decided>,
+    /// It changes the schema.
+    pub migration: Option<Box<Migration>>,
     /// Some client received it.
     pub received: bool,
     /// Its transaction in the model.
@@ -84,6 +89,8 @@ pub struct Commit {
 pub struct Db {
     /// What is tracked.
     pub schema: Schema,
+    /// What was, from which commit on.
+    pub versions: Vec<(usize, Schema)>,
     /// Timeline.
     pub timeline: u32,
     /// Where earlier timelines ended.
@@ -129,6 +136,7 @@ impl Db {
         let history = History::new(schema.shapes.len());
         let logs = schema.tables.iter().map(|_| Log::new(first_xid)).collect();
         Self {
+            versions: vec![(0, schema.clone())],
             schema,
             timeline: 1,
             ended: Vec::new(),
@@ -186,9 +194,15 @@ impl Db {
             let before = self.visible[table].get(&key).cloned();
             writes.push(Write { table, key, before, after });
         }
-        let deltas = self.history.deltas(&self.schema, &writes);
+        let mut deltas = self.history.deltas(&self.schema, &writes);
+        if let Some(migration) = &tx.migration {
+            deltas = self.migration_deltas(migration);
+        }
         let index = self.commits.len();
         self.history.committed(end_lsn, &deltas);
+        if tx.migration.is_some() {
+            self.history.migrated(&deltas);
+        }
         self.committed.insert(xid, index);
         self.commits.push(Commit {
             xid,
@@ -202,6 +216,7 @@ impl Db {
             visible: None,
             confirmed: false,
             decided: tx.decided,
+            migration: tx.migration,
             received: false,
             id,
         });
@@ -221,6 +236,10 @@ impl Db {
         for entry in &commit.logs {
             self.logs[entry.table].insert(xid, index, entry.clone());
         }
+        if let Some(migration) = self.commits[index].migration.take() {
+            self.migrated(&migration, index);
+        }
+        let commit = &self.commits[index];
         let seen = self.history.became_visible(index, &commit.deltas);
         self.commits[index].visible = Some(seen);
         self.end(id);

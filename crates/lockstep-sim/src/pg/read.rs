@@ -35,17 +35,21 @@ impl Db {
         let mut tables = Vec::with_capacity(request.reads.len());
         for read in &request.reads {
             let Some(table) = table_of(&read.shape) else { return Err(CatchUpError::SchemaChanged) };
+            if read.shape.table.schema_id != self.schema.tables[table].table.schema_id
+                && !self.is_table_locked(table)
+            {
+                return Err(CatchUpError::SchemaChanged);
+            }
             if self.is_table_locked(table) {
                 return Err(CatchUpError::Passing("canceling statement due to lock timeout".into()));
             }
             tables.push(table);
         }
         let snapshot = self.snapshot();
-        let incarnations = request.reads.iter().filter_map(|r| match &r.from {
-            ReadFrom::Since(head) => Some(head.incarnation),
-            ReadFrom::Scratch(_) => None,
-        });
-        let known = |mark: &i64| self.visible[MARKS].contains_key(&vec![Text::from(mark.to_string())]);
+        let mark = |row: &Row| {
+            let (mark, at) = (row[1].as_deref()?, row[2].as_deref()?);
+            Some((mark.parse().ok()?, Lsn(at.parse().ok()?)))
+        };
         let facts = Facts {
             system: SYSTEM,
             timeline: self.timeline,
@@ -53,7 +57,7 @@ impl Db {
             database: DATABASE,
             snapshot,
             insert_lsn: Lsn(self.insert_lsn),
-            incarnations: incarnations.filter(known).collect(),
+            incarnations: self.visible[MARKS].values().filter_map(mark).collect(),
         };
         let reads = request.reads.iter().zip(&tables).map(|(read, table)| {
             let delta = self.read_shape(&read.shape, &read.from, *table, &facts);
@@ -111,6 +115,19 @@ impl Db {
         outcomes
     }
 
+    /// The mark of this life of the server, once a node has left it.
+    pub fn mark(&self) -> Option<i64> {
+        let row = self.visible[MARKS].get(&vec![Text::from(self.epoch.to_string())])?;
+        row[1].as_deref()?.parse().ok()
+    }
+
+    /// Where a mark was written.
+    pub fn mark_at(&self, mark: i64) -> Option<u64> {
+        let text = mark.to_string();
+        let row = self.visible[MARKS].values().find(|row| row[1].as_deref() == Some(&text))?;
+        row[2].as_deref()?.parse().ok()
+    }
+
     /// The number and id that a client's row stands at.
     pub fn client_at(&self, id: super::TxId, client: &str) -> Option<(u64, Text)> {
         let row = self.row(id, CLIENTS, &vec!["".into(), client.into()])?;
@@ -119,5 +136,6 @@ impl Db {
 }
 
 fn covers(shape: &Shape, row: &Row) -> bool {
-    shape.scope().iter().all(|(c, wanted)| row[*c].as_ref() == Some(wanted))
+    let here = shape.scope().iter().all(|(c, wanted)| row[*c].as_ref() == Some(wanted));
+    here && shape.passes(&values(row)) == Ok(true)
 }

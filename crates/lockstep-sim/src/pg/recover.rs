@@ -1,8 +1,19 @@
 //! Restarts, promotions and rollbacks: what is left of the history, and what happens to what was under way.
 
-use super::{Db, TxId};
+use super::{Db, Log, TxId};
 use lockstep_core::position::Xid;
 use std::collections::BTreeSet;
+
+/// What a copy of the volume holds that the history alone does not tell.
+#[derive(Debug)]
+pub struct VolumeCopy {
+    /// WAL up to here is in it.
+    pub lsn: u64,
+    floor: usize,
+    logs: Vec<Log>,
+    /// Commits in it that no snapshot saw then; they are recovered.
+    invisible: Vec<usize>,
+}
 
 impl Db {
     /// The server ends and comes back with the WAL up to `lsn`. Ids that are in none of it are assigned again.
@@ -70,6 +81,36 @@ impl Db {
         let count = lost.len();
         self.history.forked(keep, &deltas, std::mem::take(&mut lost));
         count
+    }
+
+    /// A copy of the volume as of now; None while a prepared transaction waits, which would be prepared again.
+    pub fn copy_volume(&self) -> Option<VolumeCopy> {
+        if self.open.values().any(|t| t.prepared.is_some()) {
+            return None;
+        }
+        let logs = self.logs.clone();
+        let keep = self.commits.partition_point(|c| c.end_lsn <= self.flush_lsn);
+        let invisible = (0..keep).rev().take(2_000).filter(|i| self.commits[*i].visible.is_none()).collect();
+        Some(VolumeCopy { lsn: self.flush_lsn, floor: self.floor, logs, invisible })
+    }
+
+    /// The copy is restored, as by a crash at the time when it was made. Only where history has not forked since.
+    pub fn roll_back(&mut self, copy: VolumeCopy) -> usize {
+        let horizons: Vec<Xid> = copy.logs.iter().map(|l| l.horizon).collect();
+        let lost = self.restart_at(copy.lsn);
+        self.floor = copy.floor;
+        self.logs = copy.logs;
+        for (log, horizon) in self.logs.iter_mut().zip(horizons) {
+            log.rewind(self.commits.len(), self.next_xid);
+            log.horizon = horizon;
+        }
+        for index in copy.invisible {
+            let commit = &self.commits[index];
+            for entry in &commit.logs {
+                self.logs[entry.table].insert(commit.xid, index, entry.clone());
+            }
+        }
+        lost
     }
 
     /// A standby with the WAL up to `lsn` becomes the primary.

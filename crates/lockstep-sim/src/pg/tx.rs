@@ -49,12 +49,21 @@ pub struct Tx {
     pub(super) logs: Vec<Entry>,
     pub(super) locks: Vec<(usize, Key)>,
     savepoints: Vec<Savepoint>,
+    /// It changes the schema.
+    pub(super) migration: Option<Box<super::Migration>>,
     /// Its commit record is written.
     pub committing: bool,
     /// PREPARE TRANSACTION ended here.
     pub prepared: Option<u64>,
     /// Mutations it decides.
     pub decided: Vec<Decided>,
+}
+
+impl Tx {
+    /// Messages of published relations so far.
+    pub fn messages(&self) -> &[(Oid, Bytes)] {
+        &self.messages
+    }
 }
 
 impl Db {

@@ -66,6 +66,11 @@ impl Recorder {
         (!self.unusable).then_some(Trace { name, from, covers: self.covers, events })
     }
 
+    /// Whether it takes no more.
+    pub fn is_full(&self) -> bool {
+        self.full
+    }
+
     fn push(&mut self, event: Json) {
         self.bytes += event.to_string().len();
         self.events.push(event);

@@ -6,7 +6,7 @@ use crate::client::Meant;
 use crate::link::Link;
 use crate::plant::Plant;
 use crate::schema::{APP_TABLES, SCOPES};
-use lockstep_client::Heard;
+use lockstep_client::{Heard, Left};
 use lockstep_core::fanout::hub::SessionId;
 use lockstep_core::position::Cursor;
 use lockstep_core::shape::{Shape, ShapeRequest};
@@ -77,7 +77,11 @@ impl World {
     fn plant_in_join(&self, join: &mut Json) {
         let Some(mut cursor) = join["cursor"].as_str().and_then(|c| c.parse::<Cursor>().ok()) else { return };
         match self.plant {
-            Some(Plant::CursorOldFence) => cursor.head.fence = lockstep_core::position::Lsn(1),
+            Some(Plant::CursorOldFence) => {
+                // As old as it can be without another life of the server.
+                let at = self.db.mark_at(cursor.head.incarnation);
+                cursor.head.fence = at.map_or(cursor.head.fence, lockstep_core::position::Lsn);
+            }
             Some(Plant::CursorUnnamedScope) => {
                 let catalog = self.db.schema.catalog();
                 for shape in join["shapes"].as_array_mut().into_iter().flatten() {
@@ -169,7 +173,15 @@ impl World {
     fn heard(&mut self, at: usize, heard: Heard) {
         match heard {
             Heard::Nothing => {}
-            Heard::Commit(commit) => self.judge(at, &commit),
+            Heard::Commit(commit) => {
+                self.judge(at, &commit);
+                match commit.left {
+                    None => {}
+                    // A session speaks for one client id: the new one takes a new join.
+                    Some(Left::Renumbered) => self.go_offline(at, 1_000),
+                    Some(Left::Unknown(fresh)) => self.outcome_unknown(at, &fresh),
+                }
+            }
             Heard::Reply(to, ok, response) => match to.get(..1) {
                 Some("j") if ok => {
                     let client = &mut self.clients[at];
@@ -207,15 +219,49 @@ impl World {
                 let last = response["last"].as_str().and_then(|n| n.parse().ok()).unwrap_or(0);
                 client.replica.renumber_after(last);
             }
-            "renumber" | "unknown_client" => {
-                // A session speaks for one client id: the new one takes a new join.
-                let fresh = response["client"].as_str().unwrap_or_default().to_owned();
-                client.replica.renumber(&fresh);
+            "renumber" => {
+                let last = response["last"].as_str().and_then(|n| n.parse().ok()).unwrap_or(0);
+                client.replica.renumber_when_told(response["client"].as_str().unwrap_or_default(), last);
                 self.go_offline(at, 1_000);
+            }
+            "unknown_client" => {
+                let fresh = response["client"].as_str().unwrap_or_default().to_owned();
+                self.outcome_unknown(at, &fresh);
             }
             "busy" => {}
             other => self.violate(format!("client {at}: a mutate message was answered with {other}")),
         }
+    }
+
+    /// The application decides: all is sent again, come what may, or given up.
+    fn outcome_unknown(&mut self, at: usize, fresh: &str) {
+        let sends = self.recorded || self.rng.one_in(2);
+        let client = &mut self.clients[at];
+        let ids = client.replica.outbox.iter().map(|p| p.id.clone());
+        if sends {
+            self.sent_again.extend(ids);
+        } else {
+            client.given_up.extend(ids);
+            client.replica.outbox.clear();
+        }
+        client.replica.renumber(fresh);
+        self.go_offline(at, 1_000);
+    }
+
+    /// One device gets what another one's store holds, as of now or as of some time ago. Both are used from then on.
+    pub(super) fn copy_profile(&mut self, from: usize, to: usize, kept: bool) {
+        if self.recorded || from == to {
+            return;
+        }
+        let profile = if kept { self.kept_profile.take() } else { Some(self.clients[from].profile()) };
+        let Some(mut profile) = profile else { return };
+        self.fault(if kept { "profile_restored" } else { "profile_copied" });
+        let client = profile.replica.client.clone().unwrap_or_default();
+        *self.copies.entry(client.clone()).or_default() += 1;
+        self.shared.extend(profile.replica.outbox.iter().map(|p| (p.id.clone(), client.clone())));
+        self.go_offline(to, 0);
+        profile.offline_until = self.now + self.rng.below(100_000);
+        self.clients[to] = profile;
     }
 
     fn heartbeat(&mut self, at: usize) {
@@ -300,11 +346,17 @@ impl World {
                 client.replica.wanted.retain(|w| w.reference != reference);
                 client.shown.remove(&shape);
                 client.fresh.remove(&shape);
+                if client.session.is_some() {
+                    client.left.insert(shape);
+                }
                 if client.joined {
                     self.client_sends(at, "u", "unsubscribe", &json!({"refs": [reference]}));
                 }
             }
-        } else if client.replica.wanted.len() < 5 && (client.session.is_none() || client.joined) {
+        } else if !client.left.contains(&shape)
+            && client.replica.wanted.len() < 5
+            && (client.session.is_none() || client.joined)
+        {
             client.want(&self.db.schema, shape);
             if client.joined {
                 client.fresh.insert(shape);

@@ -80,24 +80,31 @@ impl World {
     }
 
     fn connect(&mut self, at: usize, generation: u64) {
-        if self.nodes[at].mark.is_none() {
+        let Some(mark) = self.db.mark() else {
             let mark = (self.rng.number() >> 1) as i64;
-            self.nodes[at].mark = Some(mark);
-            self.nodes[at].feed.step = Step::Marking;
+            let texts = [self.db.epoch.to_string(), mark.to_string(), self.db.insert_lsn.to_string()];
             let tx = self.db.begin();
-            // Random marks do not collide.
-            let _ = self.db.statement(tx, MARKS, &[Op::Insert(vec![Some(mark.to_string().into())])]);
-            self.commit(tx, Sync::On, Waiter::Mark(at, generation));
+            let row = texts.into_iter().map(|t| Some(t.into())).collect();
+            if self.db.statement(tx, MARKS, &[Op::Insert(row)]).is_ok() {
+                self.nodes[at].feed.step = Step::Marking;
+                self.commit(tx, Sync::Local, Waiter::Mark(at, generation));
+            } else {
+                // Another node leaves it just now.
+                self.db.end(tx);
+                self.after(500, Event::Feed(at, generation));
+            }
             return;
-        }
+        };
+        self.unmarked = false;
         let identity = Identity {
             system: crate::pg::SYSTEM,
             timeline: self.db.timeline,
             database: crate::pg::DATABASE,
-            incarnation: self.nodes[at].mark.unwrap_or(0),
+            incarnation: mark,
         };
         self.trace(|| format!("node {at} knows the database, timeline {}", identity.timeline));
         let catalog = self.db.schema.catalog();
+        self.nodes[at].version = self.db.versions.len();
         self.nodes[at].hub.handle_database(identity, catalog);
         self.nodes[at].feed.step = Step::Slot;
         let wait = self.pg_delay(at);
@@ -138,9 +145,6 @@ impl World {
         let old = std::mem::replace(&mut node.feed, Feed::new(0));
         node.feed.generation = old.generation + 1;
         node.feed.back_off = old.back_off;
-        if old.step == Step::Marking {
-            node.mark = None;
-        }
         let generation = node.feed.generation;
         node.hub.handle_stream_lost();
         let jitter = self.rng.below(3_000);
@@ -175,15 +179,16 @@ impl World {
         let more = commits.len() > CHUNK;
         let feed = &mut self.nodes[at].feed;
         for commit in commits.iter().take(CHUNK) {
+            let (version, schema) = self.db.version_at(feed.next);
             feed.next += 1;
             skipped = commit.messages.is_empty() && !self.sends_empty;
             if skipped {
                 continue;
             }
             frames.push(encode::begin(commit.commit_lsn, commit.xid));
-            for (oid, message) in planted(self.plant, &self.db.schema, &commit.messages) {
-                if feed.described.insert(oid) {
-                    frames.push(encode::relation(&self.db.schema, oid));
+            for (oid, message) in planted(self.plant, schema, &commit.messages) {
+                if feed.described.insert((oid, version)) {
+                    frames.push(encode::relation(schema, oid));
                 }
                 frames.push(message);
             }

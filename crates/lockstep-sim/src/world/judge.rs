@@ -79,7 +79,8 @@ impl World {
             (Meant::MaybeTaken, Some(code)) => code == "23505",
             _ => false,
         };
-        if !allowed {
+        let sent_again = self.may_repeat(id);
+        if !allowed && !sent_again {
             self.violate(format!("mutation {id}, meant as {meant:?}, ended in {refusal:?}"));
         }
         match refusal {
@@ -95,7 +96,7 @@ impl World {
             self.db.commits.iter().enumerate().rev().find(|(_, c)| c.decided.iter().any(|d| d.id == id));
         if let Some((index, commit)) = decided {
             let said = commit.decided.iter().find(|d| d.id == id).is_some_and(|d| d.applied);
-            if said != applied {
+            if said != applied && !self.may_repeat(id) {
                 self.violate(format!("mutation {id} was told as applied: {applied}, and is: {said}"));
                 return;
             }
@@ -152,6 +153,8 @@ impl World {
                 let (count, _) = self.decisions.get(id).copied().unwrap_or_default();
                 let lost = self.db.history.lost_commit(id).is_some();
                 match client.told.get(id) {
+                    None if client.given_up.contains(id) => {}
+                    Some(_) if self.may_repeat(id) => {}
                     None => wrong.push(format!("client {at} was never told what became of mutation {id}")),
                     Some((_, applied)) if !lost && count != u32::from(*applied) => {
                         wrong.push(format!(

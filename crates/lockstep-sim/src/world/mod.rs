@@ -15,14 +15,14 @@ mod writers;
 use crate::client::Client;
 use crate::link::Link;
 use crate::node::Node;
-use crate::pg::{Db, TxId};
+use crate::pg::{Db, TxId, VolumeCopy};
 use crate::plant::Plant;
 use crate::report::Report;
 use crate::rng::Rng;
 use crate::trace::{Recorder, Trace};
 use bytes::Bytes;
 use lockstep_core::fanout::hub::{CatchUpAnswer, PollAnswer, SessionId};
-use std::collections::{BTreeMap, BinaryHeap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap};
 use writers::Writer;
 
 /// Microseconds on the virtual clock.
@@ -108,6 +108,7 @@ pub(crate) enum Ready {
     Nothing,
     Poll(PollAnswer),
     CatchUp(Box<CatchUpAnswer>),
+    SchemaChanged,
 }
 
 /// Everything.
@@ -129,8 +130,9 @@ pub struct World {
     pub(crate) sends_empty: bool,
     /// The primary changes often.
     pub(crate) promotes: bool,
-    /// Cursors are shortened often. A shortened one does not tell what was shown ahead of its visibility (a known
-    /// limit), so commits of these worlds become visible as they are flushed.
+    /// The schema changes. The model cannot take such a change back, so nothing is lost in these worlds.
+    pub(crate) migrates: bool,
+    /// Cursors are shortened often.
     pub(crate) short_cursors: bool,
     pub(crate) nodes: Vec<Node>,
     pub(crate) clients: Vec<Client>,
@@ -141,6 +143,21 @@ pub struct World {
     writers: Vec<Writer>,
     /// How often each mutation was applied in this line of history, and where.
     pub(crate) decisions: HashMap<String, (u32, usize)>,
+    /// Mutations of unknown outcome that an application sent again: they may be applied twice.
+    pub(crate) sent_again: BTreeSet<String>,
+    /// Mutations that two copies of a profile held, and its client id. Where a third copy is in use, or commits were lost,
+    /// both may number one anew and have it applied (docs/known-gaps.md).
+    pub(crate) shared: BTreeMap<String, String>,
+    /// How often the profile of each client id was copied.
+    pub(crate) copies: BTreeMap<String, u32>,
+    /// Commits that clients may have seen were lost.
+    pub(crate) lost_history: bool,
+    /// A copy of a profile, for later.
+    pub(crate) kept_profile: Option<Client>,
+    /// A copy of PostgreSQL's volume.
+    pub(crate) volume: Option<VolumeCopy>,
+    /// PostgreSQL was rolled back, and no node has looked at it yet.
+    pub(crate) unmarked: bool,
     next_mutation: u64,
     next_key: u64,
     /// Writers and faults rest.
@@ -160,7 +177,7 @@ impl World {
         let first = if rng.one_in(2) { 0xffff_ffff - rng.below(4000) } else { 700 + rng.below(100_000) };
         let standby = rng.one_in(2);
         let sends_empty = rng.one_in(3);
-        let short_cursors = !standby && rng.one_in(3);
+        let short_cursors = rng.one_in(3);
         Self {
             plant,
             now: 0,
@@ -174,6 +191,7 @@ impl World {
             waiters: HashMap::new(),
             sends_empty,
             promotes: rng.one_in(3),
+            migrates: rng.one_in(4),
             short_cursors,
             nodes: Vec::new(),
             clients: Vec::new(),
@@ -183,6 +201,13 @@ impl World {
             next_ask: 1,
             writers: Vec::new(),
             decisions: HashMap::new(),
+            sent_again: BTreeSet::new(),
+            shared: BTreeMap::new(),
+            copies: BTreeMap::new(),
+            lost_history: false,
+            kept_profile: None,
+            volume: None,
+            unmarked: false,
             next_mutation: 0,
             next_key: 1,
             quiet: false,
@@ -241,6 +266,9 @@ impl World {
             let chaos = 3_000_000 + self.rng.below(5_000_000);
             self.after(200_000, Event::Fault);
             self.run_until(self.now + chaos);
+            if self.recorded && self.is_recorded() {
+                return;
+            }
             self.settle();
             if self.violation.is_some() {
                 break;
@@ -253,6 +281,7 @@ impl World {
 
     fn run_until(&mut self, end: Micros) {
         while self.violation.is_none()
+            && !(self.recorded && self.is_recorded())
             && self.queue.peek().is_some_and(|e| e.0 <= end)
             && let Some(Entry(at, _, event)) = self.queue.pop()
         {
@@ -260,6 +289,12 @@ impl World {
             self.handle(event);
         }
         self.now = self.now.max(end);
+    }
+
+    /// Every trace is written.
+    fn is_recorded(&self) -> bool {
+        let full = |client: &Client| client.recorder.as_ref().is_none_or(|r| r.is_full());
+        !self.clients.is_empty() && self.clients.iter().all(full)
     }
 
     pub(crate) fn after(&mut self, wait: Micros, event: Event) {
@@ -316,6 +351,12 @@ impl World {
             Event::NodeBorn(node) => self.node_born(node),
             Event::Unstall(node) => self.unstall(node),
         }
+    }
+
+    /// Whether a mutation may be applied twice by the rules.
+    pub(crate) fn may_repeat(&self, id: &str) -> bool {
+        let copies = self.shared.get(id).and_then(|client| self.copies.get(client)).copied().unwrap_or(0);
+        self.sent_again.contains(id) || copies > 1 || copies > 0 && self.lost_history
     }
 
     pub(crate) fn fresh_client(&mut self) -> String {

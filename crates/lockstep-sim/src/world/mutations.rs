@@ -202,10 +202,10 @@ impl World {
         let key: Key = vec!["".into(), client.into(), mutation.n.to_string().into()];
         let id = self.db.row(tx, MUTATIONS, &key).and_then(|r| r[3].clone());
         let id = id.or(Some(newest).filter(|_| last == mutation.n));
-        if id.as_deref() == Some(mutation.id.as_str()) {
-            Attempt::Already
-        } else {
-            Attempt::Stop(MutateResult::Renumber)
+        match id.as_deref() {
+            Some(id) if id == mutation.id => Attempt::Already,
+            Some(_) => Attempt::Stop(MutateResult::Renumber { last: mutation.n - 1 }),
+            None => Attempt::Stop(MutateResult::UnknownClient),
         }
     }
 

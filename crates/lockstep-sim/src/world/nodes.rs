@@ -2,11 +2,19 @@
 
 use super::asks::Question;
 use super::{Event, World};
-use crate::node::{Node, RING_BYTES};
+use crate::node::{HELD_BYTES, Node, RING_BYTES};
 use crate::plant::Plant;
 use lockstep_core::fanout::Output;
-use lockstep_core::fanout::hub::{Mode, SessionId};
+use lockstep_core::fanout::hub::{Mode, ReadFrom, SessionId};
 use lockstep_core::protocol::Frame;
+
+/// For people: where a read begins.
+fn from(from: &ReadFrom) -> String {
+    match from {
+        ReadFrom::Scratch(reason) => reason.as_str().into(),
+        ReadFrom::Since(head) => format!("{} {}", head.fence, head.snapshot),
+    }
+}
 
 impl World {
     /// After every event: time, then all outputs, then the next wake-up.
@@ -20,6 +28,11 @@ impl World {
         if node.hub.ring_bytes() > RING_BYTES {
             let bytes = node.hub.ring_bytes();
             self.violate(format!("the ring of node {at} holds {bytes} bytes"));
+            return;
+        }
+        if node.hub.held_bytes() > HELD_BYTES {
+            let bytes = node.hub.held_bytes();
+            self.violate(format!("node {at} holds {bytes} bytes for a session that waits for a standby"));
             return;
         }
         if let Some(wanted) = node.hub.next_timeout() {
@@ -68,7 +81,15 @@ impl World {
                 }
             }
             Output::CatchUp(request) => {
-                self.trace(|| format!("node {at} catch-up {} of {} shapes", request.id, request.reads.len()));
+                self.trace(|| {
+                    let from: std::collections::BTreeSet<String> =
+                        request.reads.iter().map(|r| from(&r.from)).collect();
+                    format!(
+                        "node {at} catch-up {} of {} shapes from {from:?}",
+                        request.id,
+                        request.reads.len()
+                    )
+                });
                 self.ask(at, Question::CatchUp(request));
             }
             Output::Poll(number) => self.ask(at, Question::Poll(number)),

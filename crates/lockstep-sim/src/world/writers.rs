@@ -2,7 +2,7 @@
 
 use super::{Event, Sync, Waiter, World};
 use crate::pg::{Op, Stuck, TxId};
-use crate::schema::{APP_TABLES, Key, Row, SCOPES};
+use crate::schema::{APP_TABLES, Key, NUMBERS, Row, SCOPES};
 use lockstep_core::change::Text;
 
 /// One connection of the application.
@@ -25,7 +25,7 @@ impl World {
     }
 
     fn number_value(&mut self) -> Text {
-        self.rng.below(600).to_string().into()
+        self.rng.below(NUMBERS.cast_unsigned()).to_string().into()
     }
 
     fn scope_value(&mut self) -> Option<Text> {
@@ -40,14 +40,17 @@ impl World {
     /// A row of a table under a fresh key.
     pub(super) fn new_row(&mut self, table: usize) -> Row {
         let (key, number, text) = (self.fresh_key(), self.number_value(), self.text_value());
-        match table {
+        let extra =
+            (0..self.db.schema.extra_columns(table)).map(|_| Some(self.number_value())).collect::<Row>();
+        let row = match table {
             0 => vec![Some(key), Some(number), Some(text)],
             1 => vec![Some(key), self.scope_value(), Some(number), Some(text)],
             _ => {
                 let org = self.rng.between(1, 3).to_string().into();
                 vec![Some(org), Some(key), self.scope_value(), Some(text)]
             }
-        }
+        };
+        row.into_iter().chain(extra).collect()
     }
 
     /// Rows that are there before anybody looks.
@@ -70,7 +73,10 @@ impl World {
     pub(super) fn write(&mut self, at: usize) {
         let epoch = self.db.epoch;
         let writer = &mut self.writers[at];
-        if self.now < self.up_at || writer.committing && writer.tx.is_some_and(|(_, e)| e == epoch) {
+        if self.now < self.up_at
+            || self.unmarked
+            || writer.committing && writer.tx.is_some_and(|(_, e)| e == epoch)
+        {
             let wait = self.up_at.saturating_sub(self.now) + 5_000;
             if !writer.committing {
                 self.after(wait, Event::Writer(at));
@@ -224,7 +230,9 @@ impl World {
             let Some(mut row) = self.db.row(tx, table, &key).cloned() else { continue };
             let def = &self.db.schema.tables[table];
             let (text, number) = (def.text, def.number);
+            let extra = self.db.schema.extra_columns(table) > 0 && self.rng.one_in(4);
             match number {
+                _ if extra => *row.last_mut().unwrap_or(&mut None) = Some(self.number_value()),
                 Some(number) if !self.rng.one_in(4) => row[number] = Some(self.number_value()),
                 _ => row[text] = Some(self.text_value()),
             }

@@ -8,13 +8,33 @@ use super::report::Part;
 use super::{QUICK, check_command};
 use crate::{child, setup, workspace};
 
+/// The crates whose tests talk to PostgreSQL and so have to pass on each version of it.
+const ON_POSTGRES: [&str; 2] = ["lockstep-pg", "lockstep-server"];
+
 /// `cargo test` over the workspace.
 pub fn tests(part: &mut Part, quick: bool) -> Result<()> {
     let mut cargo = cargo(&["test", "--workspace", "--no-fail-fast"]);
     if quick {
         cargo.env(QUICK, "1");
     }
-    let ended = child::run(cargo, "test-rust")?;
+    count(part, cargo, "test-rust")
+}
+
+/// The tests that talk to PostgreSQL, on one major version of it.
+pub fn on_postgres(part: &mut Part, major: u32) -> Result<()> {
+    let mut cargo = cargo(&["test", "--no-fail-fast"]);
+    for package in ON_POSTGRES {
+        cargo.args(["--package", package]);
+    }
+    // A folder with programs is of one version, and it would win over the number.
+    cargo.env_remove("LOCKSTEP_PG_BIN");
+    cargo.env("LOCKSTEP_PG_MAJOR", major.to_string()).env("LOCKSTEP_PG_MAJORS", major.to_string());
+    count(part, cargo, &format!("test-postgres-{major}"))
+}
+
+/// Runs a `cargo test` and counts what it says.
+fn count(part: &mut Part, cargo: Command, log: &str) -> Result<()> {
+    let ended = child::run(cargo, log)?;
     let text = ended.text();
     let counted = Counted::from(&text);
     part.add(counted.passed, counted.failed);

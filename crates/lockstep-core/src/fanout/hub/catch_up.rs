@@ -2,7 +2,7 @@
 
 use super::{
     Batch, CatchUpAnswer, CatchUpError, CatchUpId, CatchUpRequest, Hub, Mode, ReadRequest, Running,
-    SessionId, SubState,
+    SessionId, SubState, Undo,
 };
 use crate::fanout::match_index::ShapeIndex;
 use crate::fanout::{Hole, delta_for};
@@ -205,7 +205,7 @@ impl Hub {
             Err(_) => return None,
             Ok(()) => {}
         }
-        facts.snapshot.lacks(&head.snapshot)
+        head.ahead_of(&facts.snapshot)
     }
 
     fn members(&self, id: CatchUpId, running: &Running) -> Vec<SessionId> {
@@ -278,8 +278,15 @@ impl Hub {
         let polled = !self.follows_stream();
         let base = polled.then(|| Arc::new(self.polled_head(answer)));
         let head = base.as_deref().cloned().or_else(|| self.stream_head());
+        let may_wait = !merged.waits.is_empty() || self.holding.contains(&session_id);
         let Some(session) = self.sessions.get_mut(&session_id) else { return };
         let mut frames = std::mem::take(&mut session.preface);
+        let mut undo = Undo {
+            acknowledged: session.acknowledged,
+            preface: frames.clone(),
+            base: session.base.clone(),
+            read: Vec::new(),
+        };
         for (reference, sub) in &mut session.subs {
             let SubState::Reading(reading, from) = &sub.state else { continue };
             let (true, Some(held)) = (*reading == id, self.shapes.get(&sub.shape)) else { continue };
@@ -291,6 +298,7 @@ impl Hub {
             frames.extend(
                 read.and_then(|at| answer.reads.get(at)).into_iter().flat_map(|r| r.frames.iter().cloned()),
             );
+            undo.read.push((reference.clone(), sub.shape, from.clone()));
             sub.state = SubState::Live;
         }
         frames.extend(merged.frames);
@@ -332,7 +340,7 @@ impl Hub {
             return;
         }
         frames.push(commit_frame(head.fence, None, &head.with_shapes(&session.shapes_part)));
-        self.enqueue(session_id, Batch { frames, waits: merged.waits });
+        self.enqueue(session_id, Batch { frames, waits: merged.waits, undo: may_wait.then_some(undo) });
     }
 
     fn polled_head(&self, answer: &CatchUpAnswer) -> CursorHead {
@@ -344,6 +352,7 @@ impl Hub {
             incarnation: self.identity.as_ref().map_or(0, |i| i.incarnation),
             fence: facts.insert_lsn,
             snapshot: facts.snapshot.clone(),
+            shown: Vec::new(),
         }
     }
 }

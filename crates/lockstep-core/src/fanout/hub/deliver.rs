@@ -1,11 +1,11 @@
 //! A transaction from the stream to the sessions that it concerns.
 
-use super::{Batch, Hub, Output, SessionId, SubState};
+use super::{Batch, Hub, Output, ReadFrom, SessionId, SubState, Undo};
 use crate::change::Delivered;
 use crate::fanout::match_index::ShapeIndex;
 use crate::fanout::{Hole, Routed};
 use crate::mutation::Outcome;
-use crate::position::Xid;
+use crate::position::{CursorHead, Xid};
 use crate::protocol::{Frame, ack_frame, commit_frame, rows_frame};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -26,13 +26,18 @@ impl Hub {
         let routed = self.route(&delivered);
         self.skip_holes(xid, &routed);
         self.now_sure(xid);
-        if let Some(position) = &mut self.position {
-            position.fold(xid);
+        let folded = self.position.as_mut().is_none_or(|position| position.fold(xid));
+        if !folded {
+            self.unfolded.push(xid);
         }
         self.watermark = self.watermark.max(end);
         let parts = self.parts(&delivered, routed);
-        for (session, parts) in parts {
-            self.send_transaction(session, parts, &delivered);
+        if !parts.is_empty()
+            && let Some(head) = self.stream_head()
+        {
+            for (session, parts) in parts {
+                self.send_transaction(session, parts, xid, &head);
+            }
         }
         self.poll_soon();
     }
@@ -97,27 +102,83 @@ impl Hub {
         parts
     }
 
-    fn send_transaction(&mut self, id: SessionId, parts: Parts, delivered: &Delivered) {
-        let xid = delivered.transaction.xid;
-        let Some(head) = self.stream_head() else { return };
+    fn send_transaction(&mut self, id: SessionId, parts: Parts, xid: Xid, head: &CursorHead) {
         let mut frames = parts.rows;
         let mut waits = Vec::new();
         if !parts.acknowledged.is_empty() {
             frames.push(ack_frame(&parts.acknowledged));
             waits.extend((!self.is_released(xid)).then_some(xid));
         }
+        let undo = (!waits.is_empty() || self.holding.contains(&id)).then(|| self.state_before(id, xid));
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let told = parts.acknowledged.iter().map(|o| o.n).max().unwrap_or(0);
         session.acknowledged = session.acknowledged.max(told);
         frames.push(commit_frame(self.watermark, Some(xid), &head.with_shapes(&session.shapes_part)));
-        self.enqueue(id, Batch { frames, waits });
+        self.enqueue(id, Batch { frames, waits, undo });
+    }
+
+    /// Where a session that follows the stream stood before the transaction just delivered.
+    fn state_before(&self, id: SessionId, xid: Xid) -> Undo {
+        let before = self.exact_head().map(|mut head| {
+            head.snapshot.hide(xid);
+            head.shown.retain(|x| *x != xid);
+            Arc::new(head)
+        });
+        let acknowledged = self.sessions.get(&id).map_or(0, |s| s.acknowledged);
+        Undo { acknowledged, preface: Vec::new(), base: before, read: Vec::new() }
     }
 
     /// Queues frames for a session, behind those that still wait.
     pub(super) fn enqueue(&mut self, id: SessionId, batch: Batch) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.held += batch.bytes();
         session.batches.push_back(batch);
         self.flush_batches(id);
+        if self.sessions.get(&id).is_some_and(|s| s.held > self.bounds.held_bytes) {
+            self.take_back_held(id);
+        }
+    }
+
+    /// Too much waits for a standby: the session stands again where it stood before the first batch that waits, and is
+    /// caught up once a snapshot sees the newest transaction that one of them waited for.
+    fn take_back_held(&mut self, id: SessionId) {
+        self.holding.remove(&id);
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.held = 0;
+        let mut preface = Vec::new();
+        let mut restored = BTreeSet::new();
+        for (nth, batch) in std::mem::take(&mut session.batches).into_iter().enumerate() {
+            session.must_see = batch.waits.last().copied().or(session.must_see);
+            let Some(undo) = batch.undo else { continue };
+            if nth == 0 {
+                session.acknowledged = undo.acknowledged;
+                session.base = undo.base;
+                // Stored outcomes are to be told again.
+                session.established = false;
+            }
+            preface.extend(undo.preface);
+            for (reference, shape, from) in undo.read {
+                let Some(sub) = session.subs.get_mut(&reference).filter(|s| s.shape == shape) else {
+                    continue;
+                };
+                if !restored.insert(reference) {
+                    continue;
+                }
+                match (&session.base, &from) {
+                    // Read again behind the first batch, from a state that was never sent.
+                    (Some(base), ReadFrom::Since(_)) if nth > 0 => {
+                        sub.state = SubState::Wanted(ReadFrom::Since(base.clone()));
+                    }
+                    _ => {
+                        sub.state = SubState::Wanted(from);
+                        sub.announced = false;
+                    }
+                }
+            }
+        }
+        preface.append(&mut session.preface);
+        session.preface = preface;
+        self.want_again_one(id);
     }
 
     /// An acknowledgement is released when the mutation's COMMIT has returned, or a snapshot sees it: not before
@@ -133,7 +194,11 @@ impl Hub {
                 self.poll_soon();
                 return;
             }
-            let batch = self.sessions.get_mut(&id).and_then(|s| s.batches.pop_front());
+            let batch = self.sessions.get_mut(&id).and_then(|s| {
+                let batch = s.batches.pop_front()?;
+                s.held -= batch.bytes();
+                Some(batch)
+            });
             for frame in batch.into_iter().flat_map(|b| b.frames) {
                 self.outputs.push_back(Output::Send(id, frame));
             }
@@ -149,6 +214,12 @@ impl Hub {
         }
         let last_poll = &self.last_poll;
         self.released.retain(|xid| !last_poll.sees(*xid));
+    }
+}
+
+impl Batch {
+    fn bytes(&self) -> usize {
+        self.frames.iter().map(|f| f.len()).sum()
     }
 }
 

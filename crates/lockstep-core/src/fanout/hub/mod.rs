@@ -74,6 +74,21 @@ struct Sub {
 struct Batch {
     frames: Vec<Frame>,
     waits: Vec<Xid>,
+    /// For a batch that may have to wait: how it is taken back.
+    undo: Option<Undo>,
+}
+
+/// Where a session stood before a batch.
+#[derive(Debug)]
+struct Undo {
+    /// The last mutation acknowledged before.
+    acknowledged: u64,
+    /// Frames that the batch began with because they were due.
+    preface: Vec<Frame>,
+    /// The session's own position; of one that followed the stream, the state before the batch's transaction.
+    base: Option<Arc<CursorHead>>,
+    /// Shapes that the batch brought, and where each was read from.
+    read: Vec<(String, ShapeIndex, ReadFrom)>,
 }
 
 #[derive(Debug, Default)]
@@ -99,6 +114,8 @@ struct Session {
     /// Frames for the beginning of its next batch.
     preface: Vec<Frame>,
     batches: VecDeque<Batch>,
+    /// Bytes of the batches.
+    held: usize,
 }
 
 #[derive(Debug)]
@@ -130,6 +147,8 @@ pub struct Hub {
     position: Option<Snapshot>,
     /// The newest settled poll, for cursors whose `xip` would be too long.
     settled_poll: Snapshot,
+    /// Delivered, and too far ahead to be folded into the position.
+    unfolded: Vec<Xid>,
     /// In no snapshot at the start of this stream, and not delivered by it since.
     unsure: BTreeSet<Xid>,
     gap_asked: bool,
@@ -143,6 +162,8 @@ pub struct Hub {
     unsettled: VecDeque<PollAnswer>,
     last_poll: Snapshot,
     flushed: Lsn,
+    /// How far the server was before its restart, until it is looked at for the first time.
+    flushed_before: Lsn,
     /// Polls up to this number were asked before the stream's first push, and say nothing of it.
     stream_since_poll: u64,
     /// The stream started and its first push is not yet committed: Z cannot be taken.
@@ -197,6 +218,7 @@ impl Hub {
             ring: Ring::new(bounds.ring_bytes),
             position: None,
             settled_poll: Snapshot::default(),
+            unfolded: Vec::new(),
             unsure: BTreeSet::new(),
             gap_asked: false,
             polls_asked: 0,
@@ -206,6 +228,7 @@ impl Hub {
             unsettled: VecDeque::new(),
             last_poll: Snapshot::default(),
             flushed: Lsn(0),
+            flushed_before: Lsn(0),
             stream_since_poll: 0,
             unpushed: false,
             shapes: BTreeMap::new(),
@@ -240,6 +263,11 @@ impl Hub {
     /// Bytes of rows in the ring.
     pub fn ring_bytes(&self) -> usize {
         self.ring.bytes()
+    }
+
+    /// Bytes that wait for a synchronous standby, of the session with most of them.
+    pub fn held_bytes(&self) -> usize {
+        self.holding.iter().filter_map(|id| self.sessions.get(id)).map(|s| s.held).max().unwrap_or(0)
     }
 
     /// The next thing to do; None when all is done for now.
@@ -363,8 +391,16 @@ impl Hub {
         let mut head = self.exact_head()?;
         if head.snapshot.xip().len() > self.bounds.cursor_xip {
             head.snapshot = self.settled_poll.clone();
+            head.shown = self.shown_ahead();
         }
         Some(head)
+    }
+
+    /// What was delivered, and neither the settled poll nor the newest one sees.
+    fn shown_ahead(&self) -> Vec<Xid> {
+        let unseen = |x: &Xid| !self.settled_poll.sees(*x) && !self.last_poll.sees(*x);
+        let newest = self.ring.xids_newest_first().filter(unseen).take(limits::CURSOR_SHOWN);
+        newest.collect()
     }
 
     /// Where sessions that follow the stream stand, however many numbers that takes.
@@ -377,6 +413,7 @@ impl Hub {
             incarnation: identity.incarnation,
             fence: self.watermark,
             snapshot: self.position.clone()?,
+            shown: self.unfolded.iter().copied().filter(|x| !self.last_poll.sees(*x)).collect(),
         })
     }
 

@@ -310,7 +310,7 @@ impl Hub {
         }
         let mut answer = match result {
             MutateResult::Decided => Reply::ok(json!({})),
-            MutateResult::Renumber => {
+            MutateResult::Renumber { .. } => {
                 Reply::error("renumber", "this number is taken: the profile was copied or restored")
             }
             MutateResult::Gap { .. } => Reply::error("gap", "an earlier mutation is missing"),
@@ -322,9 +322,11 @@ impl Hub {
         };
         match result {
             MutateResult::Gap { last } => answer.response["last"] = last.to_string().into(),
-            MutateResult::Renumber | MutateResult::UnknownClient => {
-                answer.response["client"] = fresh_client.into()
+            MutateResult::Renumber { last } => {
+                answer.response["client"] = fresh_client.into();
+                answer.response["last"] = last.to_string().into();
             }
+            MutateResult::UnknownClient => answer.response["client"] = fresh_client.into(),
             MutateResult::Decided | MutateResult::Busy => {}
         }
         if self.sessions.contains_key(&session) {

@@ -20,6 +20,10 @@ impl Hub {
         };
         if self.identity.as_ref().is_some_and(|known| !same(known)) {
             self.leave_history();
+        } else if self.identity.as_ref().is_some_and(|known| known.incarnation != identity.incarnation) {
+            // The server was restarted, perhaps from a copy of its volume: the first poll tells.
+            self.flushed_before = self.flushed_before.max(self.flushed).max(self.watermark);
+            self.flushed = Lsn(0);
         }
         // An id that a session waits to see may belong to a history that is gone, and never come.
         self.sessions.values_mut().for_each(|s| s.must_see = None);
@@ -47,6 +51,7 @@ impl Hub {
         self.drop_held();
         for (id, session) in self.sessions.iter_mut().filter(|(_, session)| session.joined) {
             session.batches.clear();
+            session.held = 0;
             self.outputs.push_back(Output::Close(*id, 1012, "the database's history changed; come back"));
         }
     }
@@ -59,6 +64,7 @@ impl Hub {
         for id in std::mem::take(&mut self.holding) {
             if let Some(session) = self.sessions.get_mut(&id) {
                 session.batches.clear();
+                session.held = 0;
             }
             self.outputs.push_back(Output::Close(
                 id,
@@ -85,6 +91,7 @@ impl Hub {
         self.watermark = Lsn(0);
         self.ring.clear();
         self.position = None;
+        self.unfolded.clear();
         self.unsure.clear();
         self.gap_asked = false;
         self.unsettled.clear();
@@ -110,6 +117,7 @@ impl Hub {
         self.unpushed = false;
         self.ring.clear();
         self.position = None;
+        self.unfolded.clear();
         self.unsure.clear();
         self.unsettled.clear();
     }
@@ -198,6 +206,10 @@ impl Hub {
         }
         self.poll_in_flight = false;
         self.polls_answered = answer.number;
+        if answer.flushed < std::mem::take(&mut self.flushed_before) {
+            // What was flushed is gone: the volume was rolled back.
+            self.leave_history();
+        }
         self.flushed = self.flushed.max(answer.flushed);
         self.last_poll = answer.snapshot.clone();
         self.ring.polled(answer.number, &answer.snapshot);
@@ -241,8 +253,11 @@ impl Hub {
                 settled.hide(*xid);
             }
             self.settled_poll = settled.clone();
+            self.unfolded.clear();
             for entry in self.ring.entries() {
-                settled.fold(entry.xid());
+                if !settled.fold(entry.xid()) {
+                    self.unfolded.push(entry.xid());
+                }
             }
             self.position = Some(settled);
             if !missed.is_empty() && !self.gap_asked {

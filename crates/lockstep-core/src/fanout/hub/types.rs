@@ -129,7 +129,10 @@ pub enum MutateResult {
     /// All were decided.
     Decided,
     /// A number was taken by a mutation with another id.
-    Renumber,
+    Renumber {
+        /// The number before it: up to here the sender's own mutations were decided.
+        last: u64,
+    },
     /// A number is missing before this one.
     Gap {
         /// The last number decided.

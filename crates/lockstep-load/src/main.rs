@@ -1,0 +1,84 @@
+//! `lockstep-load`: runs one bench. Called by `cargo x bench`.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use lockstep_load::figures::Bench;
+use lockstep_load::{retention, writes};
+use std::process::ExitCode;
+use std::time::Duration;
+
+/// Benches of Lockstep.
+#[derive(Parser)]
+#[command(name = "cargo x bench")]
+struct Options {
+    /// Print one JSON object and nothing else on the standard output.
+    #[arg(long, global = true)]
+    json: bool,
+    /// The major version of PostgreSQL, 14 to 18; without it the tests' default.
+    #[arg(long, global = true, value_parser = clap::value_parser!(u32).range(14..=18))]
+    pg: Option<u32>,
+    #[command(subcommand)]
+    bench: Which,
+}
+
+#[derive(Subcommand)]
+enum Which {
+    /// What tracking costs whoever writes
+    Writes {
+        /// Pairs of an untracked and a tracked run per figure.
+        #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u16).range(7..))]
+        pairs: u16,
+        /// Length of one run.
+        #[arg(long, default_value_t = 600, value_name = "MS")]
+        run: u64,
+        /// Only this figure; may be repeated.
+        #[arg(long, value_name = "NAME")]
+        only: Vec<String>,
+    },
+    /// What is left of a key that is written over and over
+    Retention {
+        /// Updates of the one key.
+        #[arg(long, default_value_t = 1_000_000)]
+        updates: u64,
+        /// Updates between two collections.
+        #[arg(long, default_value_t = 100_000)]
+        collect_every: u64,
+    },
+}
+
+async fn run(options: &Options) -> Result<Bench> {
+    match &options.bench {
+        Which::Writes { pairs, run, only } => {
+            let options = writes::Options {
+                major: options.pg,
+                pairs: usize::from(*pairs),
+                run: Duration::from_millis(*run),
+                only: only.clone(),
+            };
+            writes::run(&options).await
+        }
+        Which::Retention { updates, collect_every } => {
+            let options =
+                retention::Options { major: options.pg, updates: *updates, collect_every: *collect_every };
+            retention::run(&options).await
+        }
+    }
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let options = Options::parse();
+    match run(&options).await {
+        Ok(bench) => {
+            match serde_json::to_string(&bench) {
+                Ok(json) if options.json => println!("{json}"),
+                _ => print!("{bench}"),
+            }
+            if bench.holds() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
