@@ -55,6 +55,21 @@ impl Held {
         }
     }
 
+    /// The columns are others: each value goes to where its column is now, and `fill` has those of new columns.
+    fn move_to(&mut self, columns: Vec<String>, fill: &Json) {
+        let rows = std::mem::take(&mut self.rows);
+        self.digest = 0;
+        let from: Vec<_> = columns.iter().map(|c| self.columns.iter().position(|b| b == c)).collect();
+        for row in rows.into_values() {
+            let value = |(name, from): (&String, &Option<usize>)| match from {
+                Some(at) => row[*at].clone(),
+                None => fill[name.as_str()].clone(),
+            };
+            self.put(columns.iter().zip(&from).map(value).collect());
+        }
+        self.columns = columns;
+    }
+
     fn remove(&mut self, key: &str) {
         if let Some(before) = self.rows.remove(key) {
             self.digest = self.digest.wrapping_sub(digest_of(&before));
@@ -186,7 +201,7 @@ impl Replica {
     /// The payload of `phx_join`.
     pub fn join(&self) -> Json {
         let shapes: Vec<Json> = self.wanted.iter().map(|w| self.shape_request(w)).collect();
-        json!({"protocol": 1, "capabilities": [], "required": [], "token": null, "subject": "",
+        json!({"protocol": 1, "capabilities": ["widen"], "required": [], "token": null, "subject": "",
             "client": self.client, "cursor": self.cursor, "shapes": shapes})
     }
 
@@ -333,9 +348,11 @@ impl Replica {
         let held = self.shapes.entry(id).or_default();
         held.reference = reference;
         held.fingerprint = text("fingerprint")?;
-        held.columns = columns;
         held.wires = wires;
         held.key = key.ok_or_else(|| bad("a key of columns that the shape lacks"))?;
+        if held.columns != columns {
+            held.move_to(columns, &payload["fill"]);
+        }
         Ok(())
     }
 

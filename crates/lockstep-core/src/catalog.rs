@@ -1,6 +1,7 @@
 //! What is tracked: tables, their columns, keys, scopes and logs, as read from PostgreSQL's catalog.
 
 use crate::change::Text;
+use crate::position::Snapshot;
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -47,8 +48,20 @@ impl Wire {
     }
 }
 
+/// What a row from before a column was added has in it.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub enum Missing {
+    /// NULL.
+    #[default]
+    Null,
+    /// What PostgreSQL keeps for such rows (`attmissingval`), as it prints it.
+    Text(Text),
+    /// Not one value for all of them.
+    Unknown,
+}
+
 /// A column of a tracked table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Column {
     /// Its name.
     pub name: String,
@@ -60,9 +73,17 @@ pub struct Column {
     pub type_name: String,
     /// The type's quoted name without modifiers, for casts that never truncate.
     pub type_sql: String,
-    /// The type is an enum.
+    /// The type is an enum, and no domain over one.
     pub is_enum: bool,
-    /// An enum's labels in their order.
+    /// Of a domain: the oid of its base type.
+    pub base_oid: Option<Oid>,
+    /// Of a domain: the base type's quoted name. Casts to it never fail by the domain's checks.
+    pub base_sql: Option<String>,
+    /// Changes with whatever makes its values other texts: the type, an enum's labels, a composite's fields.
+    pub identity: String,
+    /// What rows from before it was added have.
+    pub missing: Missing,
+    /// The labels of an enum, or of a domain's base type, in their order.
     pub labels: Vec<String>,
     /// How texts of the column are compared.
     pub collation: Collation,
@@ -83,7 +104,12 @@ pub enum Collation {
 impl Column {
     /// How its values are written.
     pub fn wire(&self) -> Wire {
-        Wire::of(self.type_oid)
+        Wire::of(self.base())
+    }
+
+    /// The type, or the base type of a domain.
+    pub fn base(&self) -> Oid {
+        self.base_oid.unwrap_or(self.type_oid)
     }
 
     /// The text that PostgreSQL prints for a client's value of a scope type, or None if it is none.
@@ -96,7 +122,7 @@ impl Column {
             Json::Bool(b) => b.to_string(),
             _ => return None,
         };
-        let text = match self.type_oid {
+        let text = match self.base() {
             16 => match given.as_str() {
                 "true" | "t" => "t".to_owned(),
                 "false" | "f" => "f".to_owned(),
@@ -106,21 +132,33 @@ impl Column {
             23 => given.parse::<i32>().ok()?.to_string(),
             20 => given.parse::<i64>().ok()?.to_string(),
             2950 => canonical_uuid(&given)?,
-            1082 => {
-                let digits = |s: &str, n: usize| s.len() == n && s.bytes().all(|b| b.is_ascii_digit());
-                let mut parts = given.split('-');
-                let ok = parts.next().is_some_and(|y| digits(y, 4))
-                    && parts.next().is_some_and(|m| digits(m, 2))
-                    && parts.next().is_some_and(|d| digits(d, 2))
-                    && parts.next().is_none();
-                ok.then_some(given)?
-            }
+            1082 => is_date(&given).then_some(given)?,
             25 | 1043 => (!given.contains('\0')).then_some(given)?,
-            _ if self.is_enum => given,
-            _ => return None,
+            // A text that is none of them would make the catch-up fail, for everyone in it.
+            _ => self.labels.contains(&given).then_some(given)?,
         };
         Some(text.into())
     }
+}
+
+/// A day of the years 1 to 9999 as PostgreSQL prints it.
+fn is_date(text: &str) -> bool {
+    let parts: Vec<&str> = text.split('-').collect();
+    let [year, month, day] = parts[..] else { return false };
+    let number = |s: &str, n: usize| {
+        (s.len() == n && s.bytes().all(|b| b.is_ascii_digit())).then(|| s.parse::<u32>().ok()).flatten()
+    };
+    let (Some(year), Some(month), Some(day)) = (number(year, 4), number(month, 2), number(day, 2)) else {
+        return false;
+    };
+    let leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
+    let days = match month {
+        2 => 28 + u32::from(leap),
+        4 | 6 | 9 | 11 => 30,
+        1..=12 => 31,
+        _ => 0,
+    };
+    year > 0 && (1..=days).contains(&day)
 }
 
 fn canonical_uuid(text: &str) -> Option<String> {
@@ -132,7 +170,7 @@ fn canonical_uuid(text: &str) -> Option<String> {
 }
 
 /// A tracked table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Table {
     /// Oid.
     pub oid: Oid,
@@ -152,11 +190,24 @@ pub struct Table {
     pub scope_columns: Vec<usize>,
     /// Each scope's columns.
     pub scopes: Vec<Vec<usize>>,
-    /// Changes whenever rows must be sent anew.
+    /// Changes with its names and its key. Columns have an identity of their own.
     pub schema_id: String,
+    /// Changes whenever writes may have gone past the log: our triggers' rows, the log's own, publication membership.
+    pub log_id: String,
+    /// Changes whenever rows may be others without a write: partitions, and the storage of each.
+    pub storage_id: String,
 }
 
 impl Table {
+    /// Whether a shape resolved with one is read from the other as it stands.
+    pub fn same_schema(&self, other: &Self) -> bool {
+        let ids = |t: &Self| (t.oid, t.schema_id.clone(), t.log_id.clone(), t.storage_id.clone());
+        let columns = |t: &Self| {
+            t.columns.iter().map(|c| (c.attnum, c.name.clone(), c.identity.clone())).collect::<Vec<_>>()
+        };
+        ids(self) == ids(other) && columns(self) == columns(other)
+    }
+
     /// Index of a column.
     pub fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|c| c.name == name)
@@ -164,9 +215,11 @@ impl Table {
 }
 
 /// All that is tracked in one database.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default)]
 pub struct Catalog {
     tables: BTreeMap<Oid, Arc<Table>>,
+    /// The snapshot that it was read in.
+    pub as_of: Snapshot,
     /// Oid of `lockstep.clients`.
     pub clients: Oid,
     /// Id of the installation.
@@ -176,7 +229,18 @@ pub struct Catalog {
 impl Catalog {
     /// A catalog of these tables.
     pub fn new(tables: Vec<Table>, clients: Oid, installation: String) -> Self {
-        Self { tables: tables.into_iter().map(|t| (t.oid, Arc::new(t))).collect(), clients, installation }
+        let tables = tables.into_iter().map(|t| (t.oid, Arc::new(t))).collect();
+        Self { tables, as_of: Snapshot::default(), clients, installation }
+    }
+
+    /// Whether both say the same, whenever they were read.
+    pub fn same(&self, other: &Self) -> bool {
+        self.same_installation(other) && self.tables == other.tables
+    }
+
+    /// Whether both are of one installation.
+    pub fn same_installation(&self, other: &Self) -> bool {
+        (self.clients, &self.installation) == (other.clients, &other.installation)
     }
 
     /// By oid.

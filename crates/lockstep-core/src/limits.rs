@@ -71,6 +71,8 @@ pub const RETRY_MOST_MS: u64 = 5_000;
 
 /// Milliseconds between two polls of the snapshot while something waits for one.
 pub const POLL_BUSY_MS: u64 = 100;
+/// Milliseconds between two looks at the catalog that the stream or a catch-up asks for.
+pub const CATALOG_MS: u64 = 50;
 /// Milliseconds between two polls on an idle database.
 pub const POLL_IDLE_MS: u64 = 1_000;
 

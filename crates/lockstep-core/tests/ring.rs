@@ -16,7 +16,7 @@ fn delivered(xid: u64, bytes: usize) -> Arc<Delivered> {
         touched: [7].into(),
         bytes,
     };
-    Arc::new(Delivered { transaction, net: Some(NetChanges::default()) })
+    Arc::new(Delivered { transaction, net: Some(NetChanges::default()), schema_changed: false })
 }
 
 fn snapshot(text: &str) -> Snapshot {

@@ -20,9 +20,7 @@ fn catalog() -> Catalog {
         type_oid,
         type_name: "text".into(),
         type_sql: "text".into(),
-        is_enum: false,
-        labels: Vec::new(),
-        collation: Default::default(),
+        ..Column::default()
     };
     let table = |oid: u32, name: &str, scopes: Vec<Vec<usize>>| Table {
         oid,
@@ -35,6 +33,7 @@ fn catalog() -> Catalog {
         scope_columns: if scopes.is_empty() { vec![] } else { vec![1, 2] },
         scopes,
         schema_id: "1".into(),
+        ..Table::default()
     };
     Catalog::new(
         vec![table(ITEMS, "items", vec![vec![1], vec![1, 2]]), table(200, "free", vec![])],

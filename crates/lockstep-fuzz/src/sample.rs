@@ -21,9 +21,7 @@ pub fn catalog() -> Catalog {
         type_oid: *type_oid,
         type_name: "t".into(),
         type_sql: "t".into(),
-        is_enum: false,
-        labels: Vec::new(),
-        collation: Default::default(),
+        ..Column::default()
     };
     let table = Table {
         oid: TABLE,
@@ -36,6 +34,7 @@ pub fn catalog() -> Catalog {
         scope_columns: vec![2],
         scopes: vec![vec![], vec![2]],
         schema_id: "1".into(),
+        ..Table::default()
     };
     Catalog::new(vec![table], CLIENTS, "sample".into())
 }

@@ -26,8 +26,8 @@ pub struct Options {
     pub only: Vec<String>,
 }
 
-/// Rows that are updated.
-const ROWS: i64 = 200_000;
+/// Rows that are updated: few enough that the first pair writes the full images of their pages after the checkpoint.
+const ROWS: i64 = 50_000;
 /// Rows that are there to be deleted, behind them.
 const SPARE: i64 = 600_000;
 /// Sessions.
@@ -73,7 +73,7 @@ impl Work {
             Self::UpdateMany => format!("update {table} set v = v + 1 where id >= $1 and id < $1 + {MANY}"),
             Self::Insert => {
                 format!(
-                    "insert into {table} (id, org, title, body) values ($1, ($1 / 500)::int, 'new', repeat('y', 90))"
+                    "insert into {table} (id, org, title, body) values ($1::bigint, ($1::bigint / 500)::int, 'new', repeat('y', 90))"
                 )
             }
             Self::Delete => format!("delete from {table} where id = $1"),

@@ -92,7 +92,8 @@ impl World {
         }
         let last = plan.len() - 1;
         for (number, kind) in plan.into_iter().enumerate() {
-            if Instant::now() > deadline {
+            // Whatever the machine has to do besides, a world sees a fault before its time is up.
+            if number > 1 && Instant::now() > deadline {
                 break;
             }
             let round = tokio::time::timeout(ROUND, self.round(kind, number == last));

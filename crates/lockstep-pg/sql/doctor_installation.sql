@@ -11,20 +11,6 @@ select jsonb_build_object(
     where p.pubname = 'lockstep_tables' and r.prrelid = to_regclass('lockstep.clients')),
   'foreign_publications', (
     select coalesce(jsonb_agg(quote_ident(pubname) order by pubname), '[]') from pg_publication where puballtables),
-  -- What a node does with our own tables.
-  'missing_rights', (
-    select coalesce(jsonb_agg(format('grant %s on lockstep.%I to %I', lower(w.rights), w.name, current_user) order by w.name), '[]')
-    from (
-      select n.name, string_agg(n.want, ', ' order by n.want) as rights
-      from (values ('installation', 'SELECT'), ('tracked', 'SELECT'), ('tracked', 'UPDATE'), ('scopes', 'SELECT'),
-        ('clients', 'SELECT'), ('clients', 'INSERT'), ('clients', 'UPDATE'), ('clients', 'DELETE'),
-        ('mutations', 'SELECT'), ('mutations', 'INSERT'), ('mutations', 'DELETE'),
-        ('incarnations', 'SELECT'), ('incarnations', 'INSERT'), ('incarnations', 'UPDATE'), ('incarnations', 'DELETE'),
-        ('clock', 'SELECT'), ('clock', 'INSERT'), ('clock', 'DELETE')) n (name, want)
-      where to_regclass('lockstep.' || n.name) is not null
-        and not has_table_privilege(to_regclass('lockstep.' || n.name), n.want)
-      group by n.name
-    ) w),
   'xmax', pg_snapshot_xmax(pg_current_snapshot())::text::bigint,
   'collected_seconds', (
     select floor(extract(epoch from clock_timestamp() - coalesce(max(c.at), (select min(tracked_at) from lockstep.tracked))))

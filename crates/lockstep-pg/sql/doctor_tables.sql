@@ -48,18 +48,6 @@ select jsonb_build_object(
     select from pg_publication_rel r join pg_publication p on p.oid = r.prpubid
     where r.prrelid = to_regclass('lockstep.tombstones_' || t.log) and p.pubname = 'lockstep_tombstones'),
   'logs', to_regclass('lockstep.changes_' || t.log) is not null and to_regclass('lockstep.tombstones_' || t.log) is not null,
-  -- Reading is what a node cannot do without; writing is what clients' mutations need.
-  'missing_read', (
-    select coalesce(jsonb_agg(format('grant select on %s to %I', w.relation::regclass, current_user)), '[]')
-    from unnest(array[c.oid, to_regclass('lockstep.changes_' || t.log), to_regclass('lockstep.tombstones_' || t.log)]) w (relation)
-    where w.relation is not null and not has_table_privilege(w.relation, 'SELECT')),
-  'missing_collect', (
-    select coalesce(jsonb_agg(format('grant delete on %s to %I', w.relation::regclass, current_user)), '[]')
-    from unnest(array[to_regclass('lockstep.changes_' || t.log), to_regclass('lockstep.tombstones_' || t.log)]) w (relation)
-    where w.relation is not null and not has_table_privilege(w.relation, 'DELETE')),
-  'missing_write', (
-    select string_agg(lower(want), ', ') from unnest(array['INSERT', 'UPDATE', 'DELETE']) want
-    where c.oid is not null and not has_table_privilege(c.oid, want)),
   -- What pg_class estimates: counting a large log would take longer than all the rest.
   'entries', (
     select coalesce(sum(greatest(l.reltuples, 0)), 0)::bigint from pg_class l

@@ -1,3 +1,8 @@
+  -- Dropping a column of key or scope with CASCADE takes this function along. The application's writes go on; nodes see
+  -- that the log is broken.
+  if to_regproc('lockstep.key_{n}') is null then
+    return null;
+  end if;
   -- On a partition new and old have its row type; they become the partitioned table's, by the columns' names.
   if tg_op = 'UPDATE' then
     insert into lockstep.changes_{n} ({names}) select {k_names} from lockstep.key_{n}(new) k;

@@ -1,3 +1,8 @@
+  -- Dropping a column of key or scope with CASCADE takes this function along. The application's writes go on; nodes see
+  -- that the log is broken.
+  if to_regproc('lockstep.key_{n}') is null then
+    return null;
+  end if;
   -- r.* is the whole row; plain r would be the column of that name where there is one.
   -- The transaction id comes from a subquery so that a statement that touched no row does not assign one.
   if tg_op = 'UPDATE' then

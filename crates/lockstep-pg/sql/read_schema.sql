@@ -7,18 +7,31 @@ select jsonb_build_object(
     join pg_catalog.pg_attribute a on a.attrelid = c.oid and a.attnum = k.attnum),
   'columns', (select jsonb_agg(jsonb_build_object(
       'name', a.attname,
-      'type_oid', a.atttypid::int8,
-      'type', format_type(coalesce(nullif(ty.typbasetype, 0), a.atttypid), case when ty.typbasetype = 0 then a.atttypmod else ty.typtypmod end),
+      'type_oid', b.type::int8,
+      'type', format_type(b.type, b.modifier),
       'enum_name', case when ty.typtype = 'e' then ty.typname end,
       'labels', coalesce((
         select jsonb_agg(e.enumlabel order by e.enumsortorder) from pg_catalog.pg_enum e where e.enumtypid = ty.oid), '[]'),
-      'not_null', a.attnotnull or ty.typnotnull,
-      'has_default', a.atthasdef or a.attidentity <> '' or ty.typdefault is not null,
-      'fixed', a.attidentity = 'a'
+      'not_null', b.not_null,
+      'has_default', b.has_default,
+      'fixed', a.attidentity = 'a' or a.attgenerated <> ''
     ) order by a.attnum)
     from pg_catalog.pg_attribute a
-    join pg_catalog.pg_type ty on ty.oid = a.atttypid
-    where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped and a.attgenerated = ''),
+    -- A domain's values travel as those of the type at its base.
+    cross join lateral (
+      with recursive d(type, modifier, not_null, has_default, depth) as (
+        select a.atttypid, a.atttypmod, a.attnotnull, a.atthasdef or a.attidentity <> '', 0
+        union all
+        select t.typbasetype, t.typtypmod, d.not_null or t.typnotnull, d.has_default or t.typdefault is not null, d.depth + 1
+        from d join pg_catalog.pg_type t on t.oid = d.type and t.typtype = 'd')
+      select * from d order by depth desc limit 1
+    ) b
+    join pg_catalog.pg_type ty on ty.oid = b.type
+    -- What travels is decided by read_catalog.sql in the same words.
+    where a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+      and (a.attgenerated = '' or a.attgenerated = 's' and exists (
+        select from pg_catalog.pg_publication p
+        where p.pubname = 'lockstep_tables' and to_jsonb(p) ->> 'pubgencols' = 's'))),
   'references', coalesce((select jsonb_agg(jsonb_build_object(
       'name', f.conname,
       'schema', tn.nspname,

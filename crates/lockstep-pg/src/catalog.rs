@@ -1,15 +1,12 @@
 //! Reads what is tracked.
 
 use crate::error::PgError;
-use crate::session::BEGIN_READING;
-use lockstep_core::catalog::{Catalog, Collation, Column, Table};
+use crate::session::SET_LOCAL;
+use lockstep_core::catalog::{Catalog, Collation, Column, Missing, Table};
 use serde::Deserialize;
 use tokio_postgres::{GenericClient, SimpleQueryMessage};
 
-/// One JSON text per tracked table. Generated columns do not travel: the stream of 14 to 17 lacks them.
-///
-/// The schema id changes with columns, types, enum labels, the key, the scopes, and with our triggers' rows:
-/// `disable trigger all … enable trigger all` leaves no entry in the logs.
+/// One JSON text per tracked table that can be followed. Of generated columns only those travel that are in the stream.
 const TABLES: &str = include_str!("../sql/read_catalog.sql");
 
 #[derive(Deserialize)]
@@ -24,6 +21,8 @@ struct Row {
     scope_columns: Vec<i16>,
     scopes: Vec<Vec<i16>>,
     schema_id: String,
+    log_id: String,
+    storage_id: String,
 }
 
 #[derive(Deserialize)]
@@ -36,18 +35,40 @@ struct ColumnRow {
     is_enum: bool,
     labels: Vec<String>,
     collation: String,
+    base_oid: Option<u32>,
+    base_sql: Option<String>,
+    identity: String,
+    missing: Vec<Option<String>>,
+}
+
+/// The one element of a `pg_attribute.attmissingval` as PostgreSQL prints the array.
+fn only_element(array: &str) -> Option<String> {
+    let inner = array.strip_prefix('{')?.strip_suffix('}')?;
+    let Some(quoted) = inner.strip_prefix('"').and_then(|i| i.strip_suffix('"')) else {
+        return Some(inner.to_owned());
+    };
+    let mut out = String::with_capacity(quoted.len());
+    let mut chars = quoted.chars();
+    while let Some(c) = chars.next() {
+        out.push(if c == '\\' { chars.next()? } else { c });
+    }
+    Some(out)
+}
+
+/// What rows from before the column have: one value for all partitions, or it is not known.
+fn missing(of_leaves: &[Option<String>]) -> Missing {
+    match of_leaves {
+        [] | [None] => Missing::Null,
+        [Some(array)] => only_element(array).map_or(Missing::Unknown, |text| Missing::Text(text.into())),
+        _ => Missing::Unknown,
+    }
 }
 
 impl Row {
     fn into_table(self) -> Result<Table, PgError> {
-        let missing = || {
-            PgError::NotInstalled(format!(
-                "the log of {}.{} names a column that is gone",
-                self.schema, self.name
-            ))
-        };
         let at = |attnums: &[i16]| -> Result<Vec<usize>, PgError> {
-            let find = |n: &i16| self.columns.iter().position(|c| c.attnum == *n).ok_or_else(missing);
+            let gone = || PgError::Protocol("a log that names a column that is gone");
+            let find = |n: &i16| self.columns.iter().position(|c| c.attnum == *n).ok_or_else(gone);
             attnums.iter().map(find).collect()
         };
         let (key, scope_columns) = (at(&self.key)?, at(&self.scope_columns)?);
@@ -65,6 +86,10 @@ impl Row {
                 "nondeterministic" => Collation::Nondeterministic,
                 _ => Collation::Rules,
             },
+            base_oid: c.base_oid,
+            base_sql: c.base_sql,
+            identity: c.identity,
+            missing: missing(&c.missing),
         });
         Ok(Table {
             oid: self.oid,
@@ -77,6 +102,8 @@ impl Row {
             scope_columns,
             scopes,
             schema_id: self.schema_id,
+            log_id: self.log_id,
+            storage_id: self.storage_id,
         })
     }
 }
@@ -101,20 +128,30 @@ pub async fn tables<C: GenericClient>(client: &C) -> Result<Vec<Table>, PgError>
     Ok(tables)
 }
 
-/// Everything that a node must know before it serves.
+/// Everything that a node must know before it serves, in one snapshot. The connection is for this alone meanwhile.
 pub async fn load<C: GenericClient>(client: &C) -> Result<Catalog, PgError> {
-    let begin = format!("{}select to_regclass('lockstep.clients')::oid::text", *BEGIN_READING);
+    let loaded = load_in_transaction(client).await;
+    client.batch_execute(if loaded.is_ok() { "commit" } else { "rollback" }).await?;
+    loaded
+}
+
+async fn load_in_transaction<C: GenericClient>(client: &C) -> Result<Catalog, PgError> {
+    let begin = format!(
+        "begin isolation level repeatable read, read only; {}select pg_current_snapshot()::text; \
+         select to_regclass('lockstep.clients')::oid::text",
+        *SET_LOCAL
+    );
     let head = texts(client, &begin).await?;
-    let Some(clients) = head.first().and_then(|t| t.parse().ok()) else {
-        client.batch_execute("rollback").await?;
+    let as_of = head.first().ok_or(PgError::Protocol("a snapshot"))?.parse()?;
+    let Some(clients) = head.get(1).and_then(|t| t.parse().ok()) else {
         let message = "Lockstep is not installed in this database; run `lockstep install`";
         return Err(PgError::NotInstalled(message.into()));
     };
     let installation =
         texts(client, "select id::text from lockstep.installation").await?.pop().unwrap_or_default();
-    let tables = tables(client).await?;
-    client.batch_execute("commit").await?;
-    Ok(Catalog::new(tables, clients, installation))
+    let mut catalog = Catalog::new(tables(client).await?, clients, installation);
+    catalog.as_of = as_of;
+    Ok(catalog)
 }
 
 /// `"schema"."table"`.
@@ -130,4 +167,20 @@ pub fn quote(name: &str) -> String {
 /// A quoted literal; sessions have `standard_conforming_strings` on.
 pub fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_missing_value_is_read_from_its_array() {
+        for (array, text) in
+            [("{5}", "5"), (r#"{"a b"}"#, "a b"), (r#"{"{1,\"x\\\\\"}"}"#, r#"{1,"x\\"}"#), (r#"{""}"#, "")]
+        {
+            assert_eq!(missing(&[Some(array.into())]), Missing::Text(text.into()), "{array}");
+        }
+        assert_eq!(missing(&[None]), Missing::Null);
+        assert_eq!(missing(&[None, Some("{5}".into())]), Missing::Unknown);
+    }
 }

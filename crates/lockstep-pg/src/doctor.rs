@@ -12,6 +12,7 @@ mod tables;
 
 use crate::catalog::texts;
 use crate::error::PgError;
+use crate::rights::{self, Kind, Missing};
 use crate::target::Target;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -63,6 +64,11 @@ pub async fn examine(client: &Client, target: &Target, options: &DoctorOptions) 
     let asked = ask(client).await;
     client.batch_execute("rollback").await?;
     let mut facts = asked?;
+    if facts.server.installed {
+        let lacks = |missing: Missing| missing.ours.into_iter().chain(missing.theirs).collect();
+        facts.node_lacks = lacks(rights::missing(client, Kind::Node).await?);
+        facts.writer_lacks = lacks(rights::missing(client, Kind::Writer).await?);
+    }
     facts.replication = replication::ask(target, &facts.server.system, options.answer).await;
     let findings = findings::judge(&facts, options);
     let capacity = server::capacity(&facts.server);

@@ -36,6 +36,12 @@ const PUBLICATIONS: [(&str, &str); 2] = [
     ("lockstep_tombstones", include_str!("../sql/publication_tombstones.sql")),
 ];
 
+/// There is no event trigger of ours, and this role can create one.
+const MAY_HAVE_EVENT_TRIGGER: &str = "select from pg_roles where rolname = current_user and rolsuper \
+    and not exists (select from pg_event_trigger where evtname = 'lockstep_schema')";
+
+const EVENT_TRIGGER: &str = include_str!("../sql/event_trigger.sql");
+
 /// How to install.
 #[derive(Debug, Default, Clone)]
 pub struct InstallOptions {
@@ -146,6 +152,19 @@ pub async fn tracked_as(
     Ok(table.map(|table| (table.triggers(), table.leaves.len())))
 }
 
+/// The generated columns of a table that do not travel: all of them before PostgreSQL 18, later the virtual ones. Quoted.
+///
+/// # Errors
+/// See [`InstallError`].
+pub async fn left_out(client: &mut Client, table: &str) -> Result<Vec<String>, InstallError> {
+    let tx = begin(client, &Patience::default()).await?;
+    let Some(oid) = table::resolve(&tx, table).await? else { return Ok(Vec::new()) };
+    let sql = "select quote_ident(attname) from pg_attribute a where attrelid = $1 and attnum > 0 and not attisdropped \
+               and attgenerated <> '' and not (attgenerated = 's' and exists (select from pg_publication p \
+               where pubname = 'lockstep_tables' and to_jsonb(p) ->> 'pubgencols' = 's')) order by attnum";
+    Ok(tx.query(sql, &[&oid]).await?.iter().map(|row| row.get(0)).collect())
+}
+
 /// Removes everything that `track` made. A name that leads nowhere removes the logs of dropped tables.
 ///
 /// # Errors
@@ -239,7 +258,8 @@ async fn begin<'a>(client: &'a mut Client, patience: &Patience) -> Result<Transa
 }
 
 fn install_body() -> String {
-    PUBLICATIONS.iter().fold(SCHEMA.to_owned(), |body, (_, sql)| body + "\n" + sql)
+    let parts = PUBLICATIONS.iter().map(|(_, sql)| *sql).chain([EVENT_TRIGGER]);
+    parts.fold(SCHEMA.to_owned(), |body, sql| body + "\n" + sql)
 }
 
 /// Attempts a step until it has its locks or patience ends.
@@ -322,6 +342,17 @@ async fn repair_publications(tx: &Transaction<'_>) -> Result<Outcome, InstallErr
             tx.batch_execute(sql).await?;
             outcome = Outcome::Changed;
         }
+    }
+    // Since 18; of a database that came from an earlier version it is not set.
+    let generated = "select from pg_publication p where pubname = 'lockstep_tables' and to_jsonb(p) ->> 'pubgencols' = 'n'";
+    if tx.query_opt(generated, &[]).await?.is_some() {
+        tx.batch_execute("alter publication lockstep_tables set (publish_generated_columns = stored)")
+            .await?;
+        outcome = Outcome::Changed;
+    }
+    if tx.query_opt(MAY_HAVE_EVENT_TRIGGER, &[]).await?.is_some() {
+        tx.batch_execute(EVENT_TRIGGER).await?;
+        outcome = Outcome::Changed;
     }
     let by_leaf = "select from pg_publication where pubname = 'lockstep_tables' and not pubviaroot";
     if tx.query_opt(by_leaf, &[]).await?.is_some() {

@@ -1,6 +1,6 @@
 //! Clients' mutations: each in one transaction, exactly once, in order (rule 5).
 
-use crate::catalog::{qualified, quote};
+use crate::catalog::{qualified, quote, tables};
 use crate::error::PgError;
 use crate::lease::within;
 use lockstep_core::catalog::{Catalog, Table, Wire};
@@ -83,10 +83,15 @@ async fn with_patience(
     mutation: &Mutation,
     catalog: &Catalog,
 ) -> Step {
+    let mut read: Option<Catalog> = None;
     for attempt in 0..TRIES {
-        match within(TRY, once(client, request, mutation, catalog)).await {
+        let (now, fresh) = (read.as_ref().unwrap_or(catalog), read.is_some());
+        match within(TRY, once(client, request, mutation, now, fresh)).await {
             Ok(step) => return step,
             Err(error) => {
+                if is_of_schema(&error) {
+                    read = read_again(client, catalog).await;
+                }
                 tracing::info!(%error, attempt, "a mutation failed in passing and is tried again");
                 if client.is_closed() || matches!(error, PgError::Silent(_)) {
                     break;
@@ -99,14 +104,35 @@ async fn with_patience(
     Step::Stop(MutateResult::Busy)
 }
 
+/// Whether it may be that the node has not seen a change of the schema yet.
+fn is_of_schema(error: &PgError) -> bool {
+    match error {
+        PgError::SchemaChanged => true,
+        PgError::Query(query) => query.code().is_some_and(|c| c.code().starts_with("42")),
+        _ => false,
+    }
+}
+
+async fn read_again(client: &Client, catalog: &Catalog) -> Option<Catalog> {
+    let tables = tables(client).await.ok()?;
+    Some(Catalog::new(tables, catalog.clients, catalog.installation.clone()))
+}
+
+/// `fresh`: the catalog was read for this mutation. Only by such a one is a name refused as unknown: a client may have
+/// heard of a new column from another node.
 async fn once(
     client: &Client,
     request: &MutateRequest,
     mutation: &Mutation,
     catalog: &Catalog,
+    fresh: bool,
 ) -> Result<Step, PgError> {
     let refusal = match attempt(client, request, mutation, catalog, None).await {
         Ok(step) => return Ok(step),
+        Err(Failure::Refused(refusal)) if !fresh && refusal.code.starts_with("unknown_") => {
+            roll_back(client).await;
+            return Err(PgError::SchemaChanged);
+        }
         Err(Failure::Refused(refusal)) => refusal,
         Err(Failure::Passing(error)) => {
             roll_back(client).await;

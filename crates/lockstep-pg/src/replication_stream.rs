@@ -92,7 +92,7 @@ pub async fn copy_slot<S: AsyncRead + AsyncWrite + Unpin>(
 /// Starts streaming from the slot's own confirmed position.
 pub async fn start<S: AsyncRead + AsyncWrite + Unpin>(wire: &mut Wire<S>, slot: &str) -> Result<(), PgError> {
     wire.start_copy_both(&format!(
-        "START_REPLICATION SLOT \"{slot}\" LOGICAL 0/0 (proto_version '1', publication_names '{}')",
+        "START_REPLICATION SLOT \"{slot}\" LOGICAL 0/0 (proto_version '1', messages 'true', publication_names '{}')",
         PUBLICATIONS
     ))
     .await

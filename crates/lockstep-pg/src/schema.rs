@@ -27,7 +27,7 @@ pub struct Table {
 pub struct Column {
     /// Its name.
     pub name: String,
-    /// Oid of its type, a domain's own.
+    /// Oid of its type, of a domain that of its values.
     pub type_oid: u32,
     /// Its type as `format_type` prints it, that of a domain's values.
     #[serde(rename = "type")]
@@ -40,7 +40,7 @@ pub struct Column {
     pub not_null: bool,
     /// An insert may leave it out.
     pub has_default: bool,
-    /// `generated always as identity`.
+    /// The database gives its value, always.
     pub fixed: bool,
 }
 

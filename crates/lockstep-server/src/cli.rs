@@ -235,6 +235,10 @@ async fn track(url: &str, request: &TrackRequest, print: bool, patience: &Patien
         Some((TriggerKind::Statement, _)) => println!("statement triggers"),
         None => {}
     }
+    let left_out = install::left_out(&mut client, &request.table).await?;
+    if !left_out.is_empty() {
+        println!("generated columns that clients do not get: {}", left_out.join(", "));
+    }
     let lacking = install::grants_lacking(&mut client, &request.table).await?;
     if !lacking.is_empty() {
         println!("rights that nodes or writers lack, for you to give or not:\n{}", lacking.join("\n"));

@@ -72,6 +72,8 @@ pub enum Event {
     CaughtUp(CatchUpId, Result<CatchUpAnswer, CatchUpError>),
     /// An answer.
     Mutated(SessionId, ReplyTo, Vec<Xid>, MutateResult),
+    /// A look at the catalog, asked for or not.
+    Catalog(Result<Arc<Catalog>, PgError>),
     /// A task panicked: somebody would wait for its answer for ever.
     Defect,
 }
@@ -313,6 +315,16 @@ impl Node {
                 hub.handle_gap_failed();
             }
             Event::CaughtUp(id, answer) => hub.handle_catch_up(id, answer),
+            Event::Catalog(Ok(catalog)) => {
+                if !catalog.same(hub.catalog()) {
+                    tracing::info!("tracked tables changed");
+                }
+                hub.handle_catalog(catalog);
+            }
+            Event::Catalog(Err(error)) => {
+                tracing::info!(%error, "the catalog could not be read");
+                hub.handle_catalog_failed();
+            }
             Event::Mutated(session, reply, committed, result) => {
                 hub.handle_mutated(session, &reply, &committed, result, &fresh_client());
                 self.next_mutation(session);
@@ -359,6 +371,7 @@ impl Node {
             }
             Output::Poll(number) => drop(self.spawn(self.database.clone().poll(number))),
             Output::PushFence(number) => drop(self.spawn(self.database.clone().push_fence(number))),
+            Output::ReadCatalog => drop(self.spawn(self.database.clone().catalog())),
             Output::ReadGap(xids) => drop(self.spawn(self.database.clone().gap(xids))),
         }
     }

@@ -123,7 +123,7 @@ impl Source {
             tracing::info!("connected to {}", self.target.place());
         }
         let (system, mark) = (identity.system, identity.incarnation);
-        if known.told.as_ref().is_none_or(|(i, c)| *i != identity || **c != *loaded) {
+        if known.told.as_ref().is_none_or(|(i, c)| *i != identity || !c.same(&loaded)) {
             self.tell(Event::Database(identity.clone(), loaded.clone())).await?;
             known.told = Some((identity, loaded.clone()));
         } else {
@@ -131,7 +131,7 @@ impl Source {
         }
         tokio::select! {
             result = self.stream(system, &mut known.said) => result,
-            result = self.watch_catalog(&loaded) => result,
+            result = self.watch_catalog() => result,
             () = janitor::keep_mark(&self.database, mark) => {
                 Err(PgError::Protocol("the database was rolled back to an earlier state"))
             }
@@ -234,24 +234,17 @@ impl Source {
         replication_stream::run(wire, bytes_out, feedback_in, answer * SILENCE).await
     }
 
-    /// Ends when what is tracked, or how it looks, is no longer what was loaded.
-    async fn watch_catalog(&self, loaded: &Catalog) -> Result<(), PgError> {
-        let answer = self.database.answer;
+    /// Looks at what is tracked, and how it looks. Whatever else notices a change is faster; this notices all of them.
+    async fn watch_catalog(&self) -> Result<(), PgError> {
         let mut every = tokio::time::interval(CATALOG_EVERY);
         let mut misses = 0;
         loop {
             every.tick().await;
             self.look_at_rights().await;
-            let now = async {
-                let lease = Lease::of(&self.database.control).await?;
-                let now = within(answer, catalog::load(&*lease)).await;
-                lease.end(now, answer).await
-            };
-            match now.await {
-                Ok(now) if now == *loaded => misses = 0,
-                Ok(_) => {
-                    tracing::info!("tracked tables changed");
-                    return Ok(());
+            match self.database.read_catalog().await {
+                Ok(now) => {
+                    misses = 0;
+                    self.tell(Event::Catalog(Ok(now))).await?;
                 }
                 Err(error) => {
                     misses += 1;

@@ -9,7 +9,7 @@ use lockstep_core::position::{Lsn, Xid};
 use lockstep_pg::connect::Pool;
 use lockstep_pg::lease::{Lease, within};
 use lockstep_pg::target::Target;
-use lockstep_pg::{PgError, catch_up, mutate, poll};
+use lockstep_pg::{PgError, catalog, catch_up, mutate, poll};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -72,6 +72,18 @@ impl Database {
             tracing::info!(%error, "a fence could not be pushed; it is tried again");
         }
         Event::Pushed(number, pushed.is_ok())
+    }
+
+    /// Reads the catalog in one snapshot.
+    pub async fn read_catalog(&self) -> Result<Arc<Catalog>, PgError> {
+        let lease = Lease::of(&self.control).await?;
+        let loaded = within(self.answer, catalog::load(&*lease)).await;
+        lease.end(loaded, self.answer).await.map(Arc::new)
+    }
+
+    /// The same, for the hub.
+    pub async fn catalog(self: Arc<Self>) -> Event {
+        Event::Catalog(self.read_catalog().await)
     }
 
     /// Which of these transactions wrote.

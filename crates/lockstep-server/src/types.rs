@@ -15,7 +15,7 @@ const HEAD: &str = "\
 //   date, timestamp    string, as PostgreSQL prints it in UTC  (string | Date)
 //   json, jsonb        Json, parsed
 //   an enum            its labels
-//   a domain, an array, any other type    string, as PostgreSQL prints it
+//   an array, any other type    string, as PostgreSQL prints it
 import type { Json, SchemaModule } from '@lockstep/client'
 ";
 

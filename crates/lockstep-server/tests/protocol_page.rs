@@ -49,8 +49,9 @@ fn variants(path: &str, type_name: &str) -> Names {
 }
 
 const SESSIONS: &str = "crates/lockstep-core/src/fanout/hub/sessions.rs";
-const SHAPES: &str = "crates/lockstep-core/src/shape/definition.rs";
+const SCHEMA: &str = "crates/lockstep-core/src/fanout/hub/schema.rs";
 const PREDICATES: &str = "crates/lockstep-core/src/shape/predicate/resolve.rs";
+const SHAPES: &str = "crates/lockstep-core/src/shape/definition.rs";
 const MUTATION: &str = "crates/lockstep-core/src/mutation.rs";
 const MUTATE: &str = "crates/lockstep-pg/src/mutate.rs";
 const DOWN: &str = "crates/lockstep-core/src/protocol/down.rs";
@@ -84,7 +85,8 @@ fn events() {
     let page = file("docs/protocol.md");
     let sent = first_column(part(&page, "| event |", "Example, one transaction"));
     let reserved: Names = ["remove_digest", "provisional", "progress"].map(str::to_owned).into();
-    let mut in_code = literals(&[DOWN, SESSIONS], &["null, null, TOPIC, ", "topic, ", "join_ref, TOPIC, "]);
+    let mut in_code =
+        literals(&[DOWN, SESSIONS, SCHEMA], &["null, null, TOPIC, ", "topic, ", "join_ref, TOPIC, "]);
     in_code.extend(literals(&[CODEC], &["{TOPIC}\","]));
     for reply in ["phx_reply", "phx_close"] {
         assert!(in_code.remove(reply), "{reply} in the code");
@@ -102,6 +104,16 @@ fn events() {
         .filter_map(|l| Some(l.trim().strip_prefix('"')?.split('"').next()?.to_owned()))
         .collect();
     assert_eq!(from_clients, arms, "from clients");
+}
+
+#[test]
+fn capabilities() {
+    use lockstep_core::protocol::WIDEN;
+    let page = file("docs/protocol.md");
+    assert!(page.contains(&format!(r#""capabilities": ["{WIDEN}"]"#)), "in JOIN");
+    assert!(page.contains(&format!(r#""capabilities":["{WIDEN}"]"#)), "in JOINED");
+    let client = file("packages/client/src/protocol.ts");
+    assert!(client.contains(&format!("CAPABILITIES: readonly string[] = ['{WIDEN}']")));
 }
 
 #[test]

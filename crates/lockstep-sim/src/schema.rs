@@ -78,9 +78,7 @@ fn column(name: &str, attnum: i16, type_oid: Oid) -> Column {
         type_oid,
         type_sql: type_name.clone(),
         type_name,
-        is_enum: false,
-        labels: Vec::new(),
-        collation: Default::default(),
+        ..Column::default()
     }
 }
 
@@ -99,6 +97,7 @@ fn table(index: usize, name: &str, columns: &[(&str, Oid)], key: &[usize], scope
         scope_columns,
         scopes: scopes.iter().map(|s| s.to_vec()).collect(),
         schema_id: format!("{name}-1"),
+        ..Table::default()
     }
 }
 

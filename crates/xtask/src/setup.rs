@@ -136,6 +136,12 @@ pub fn pgbouncer() -> Result<()> {
     if Path::new("/usr/sbin/pgbouncer").exists() { Ok(()) } else { apt("PgBouncer", "pgbouncer") }
 }
 
+/// `pg_dump` and `psql` of 15, for the tests that leave and come back.
+pub fn pg_dump() -> Result<()> {
+    let there = Path::new("/usr/lib/postgresql/15/bin/pg_dump").exists();
+    if there { Ok(()) } else { apt("pg_dump", "postgresql-client-15") }
+}
+
 /// Installs a package of Debian's, which only root may.
 fn apt(what: &str, package: &str) -> Result<()> {
     let command = format!("apt-get install -y {package}");

@@ -3,6 +3,7 @@
 //!
 //! Something that is missing is a failure; only tests through PgBouncer are skipped, and named, where it cannot be had.
 
+use std::collections::BTreeSet;
 use std::process::{Command, ExitCode};
 
 use anyhow::{Context, Result};
@@ -71,7 +72,10 @@ pub fn run(options: &Options) -> Result<ExitCode> {
 pub fn run_ci(options: &CiOptions) -> Result<ExitCode> {
     let wanted = |part: CiPart| options.only.is_empty() || options.only.contains(&part);
     let mut report = Report::default();
-    report.part("set-up", |part| set_up(part, &options.pg, !wanted(CiPart::Test)))?;
+    // Some tests are of one version, whatever is asked for.
+    let majors: BTreeSet<u32> = options.pg.iter().copied().chain(cluster::majors()?).collect();
+    let majors = Vec::from_iter(majors);
+    report.part("set-up", |part| set_up(part, &majors, !wanted(CiPart::Test)))?;
     if wanted(CiPart::Test) {
         ordinary(&mut report, false)?;
     }
@@ -119,6 +123,7 @@ fn set_up(part: &mut Part, majors: &[u32], quick: bool) -> Result<()> {
     for major in majors {
         part.need(&format!("PostgreSQL {major}"), setup::postgres(*major));
     }
+    part.need("pg_dump", setup::pg_dump());
     part.need("the client library and the app", setup::web_app());
     if let Err(error) = setup::pgbouncer() {
         part.skip(&format!("the tests through PgBouncer: {error:#}"));

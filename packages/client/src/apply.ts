@@ -146,10 +146,14 @@ class Planner {
     const earlier = this.changes.get(id)
     const held = earlier?.shape ?? this.base.shapes.get(id)
     if (held === undefined || !this.session.covered.has(id) || sameDescription(held, shape)) return
-    // described anew without a reset: the rows stay and their values move to where the columns are now
+    // described anew without a reset: the rows stay, their values move to where the columns are now, and new columns are
+    // filled with what rows from before they were added have
     const rows = new Map<string, WireRow | null>()
     for (const row of this.currentRows(id).values()) {
-      const moved = shape.columns.map(({ name }) => row[held.columns.findIndex((column) => column.name === name)] ?? null)
+      const moved = shape.columns.map(({ name }) => {
+        const at = held.columns.findIndex((column) => column.name === name)
+        return (at < 0 ? frame.fill[name] : row[at]) ?? null
+      })
       rows.set(keyOf(shape, moved), moved)
     }
     this.changes.set(id, { shape, described: true, reset: true, rows })

@@ -7,6 +7,9 @@ import type { Column, Json, WireRow } from './values'
 /** The version this client speaks. */
 export const PROTOCOL_VERSION = 1
 
+/** The optional features of this client: `widen`, to take a shape described anew without a reset, `fill` included. */
+export const CAPABILITIES: readonly string[] = ['widen']
+
 /** The one topic. */
 export const TOPIC = 'sync'
 
@@ -109,6 +112,8 @@ export interface ShapeFrame {
   readonly table: readonly [string, string]
   readonly key: readonly string[]
   readonly columns: readonly Column[]
+  /** values of columns that the rows held so far lack; null where it names none */
+  readonly fill: Readonly<Record<string, Json>>
 }
 
 /** The event `rows`; absent lists are empty, an absent `reset` is null. */
@@ -210,6 +215,7 @@ function readShape(from: Fields): ShapeFrame {
     table: [table[0] as string, table[1] as string],
     key,
     columns,
+    fill: (from['fill'] ?? null) === null ? {} : (fields(from['fill'], 'shape: fill') as Record<string, Json>),
   }
 }
 

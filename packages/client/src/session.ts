@@ -1,6 +1,6 @@
 /** One session: from the join that is sent to whatever ends it. */
 import { BatchCollector, newSessionShapes, type Base } from './apply'
-import { PROTOCOL_VERSION, tableName, type JoinRequest, type ShapeRequest } from './protocol'
+import { CAPABILITIES, PROTOCOL_VERSION, tableName, type JoinRequest, type ShapeRequest } from './protocol'
 import type { Outbox } from './outbox'
 import type { SubscriptionEntry } from './subscriptions'
 
@@ -49,7 +49,7 @@ export function joinRequest(
 ): JoinRequest {
   return {
     protocol: PROTOCOL_VERSION,
-    capabilities: [],
+    capabilities: [...CAPABILITIES],
     required: [],
     token: null,
     subject,

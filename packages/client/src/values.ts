@@ -49,6 +49,8 @@ export function encodeValue(value: unknown): Json | undefined {
     case 'bigint':
       return value.toString()
     case 'number':
+      // JSON text of -0 is 0
+      if (Object.is(value, -0)) return '-0'
       return Number.isFinite(value) ? value : String(value)
     case 'object':
       break

@@ -112,6 +112,14 @@ describe('a batch', () => {
     expect(writes).toMatchObject([{ id: 'one', reset: true, shape: { fingerprint: 'f2', columns } }])
   })
 
+  it('fills added columns of the rows that it keeps, and leaves NULLs of earlier ones alone', () => {
+    apply(shape('s1', 'S'), ['rows', { shape: 'S', reset: 'first', put: [[1, 'a', null], [2, 'a', 'b']] }])
+    const columns = [...COLUMNS, { name: 'n', type: 'int4', wire: 'int' }, { name: 'm', type: 'text', wire: 'text' }]
+    const fill = { n: 7, [COLUMNS[2]!.name]: 'never' }
+    apply(shape('s1', 'S', { columns, fill, fingerprint: 'f2' }), ['rows', { shape: 'S', put: [[2, 'a', 'b', 8, 'x']] }])
+    expect(held('one')).toEqual([[1, 'a', null, 7, null], [2, 'a', 'b', 8, 'x']])
+  })
+
   it('writes no description and no reset for ordinary changes', () => {
     apply(shape('s1', 'S'), ['rows', { shape: 'S', reset: 'first', put: [[1, 'a', 'b']] }])
     const { writes } = apply(['rows', { shape: 'S', put: [[2, 'a', 'b']], remove: [[1]] }])

@@ -5,7 +5,7 @@ const SHAPE = { ref: 's1', shape: 'S', fingerprint: 'f', table: ['public', 't'],
 
 describe('data frames', () => {
   it('are read as docs/protocol.md writes them', () => {
-    expect(readFrame('shape', SHAPE)).toEqual({ event: 'shape', ...SHAPE })
+    expect(readFrame('shape', SHAPE)).toEqual({ event: 'shape', ...SHAPE, fill: {} })
     expect(readFrame('rows', { shape: 'S' })).toEqual({ event: 'rows', shape: 'S', reset: null, remove: [], put: [], patch: [] })
     expect(readFrame('rows', { shape: 'S', reset: 'first', remove: [['1']], put: [['2']], patch: [[['3'], [0]]] })).toEqual({
       event: 'rows',

@@ -5,7 +5,7 @@
 //   date, timestamp    string, as PostgreSQL prints it in UTC  (string | Date)
 //   json, jsonb        Json, parsed
 //   an enum            its labels
-//   a domain, an array, any other type    string, as PostgreSQL prints it
+//   an array, any other type    string, as PostgreSQL prints it
 import type { Json, SchemaModule } from '@lockstep/client'
 
 export type Level = "low" | "mid" | "high"
@@ -25,12 +25,14 @@ export interface AppBillsOf2026Input {
 export interface ListsRow {
   readonly id: string
   readonly name: string
+  readonly rated: number
   readonly parent: string | null
 }
 
 export interface ListsInput {
   readonly id: string
   readonly name: string
+  readonly rated: number
   readonly parent: string | null
 }
 
@@ -152,6 +154,7 @@ export const schema: SchemaModule<Schema> = {
       columns: {
         id: "uuid",
         name: "text",
+        rated: "integer",
         parent: "uuid",
       },
       labels: {

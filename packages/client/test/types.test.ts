@@ -35,6 +35,7 @@ export function typed() {
   expectTypeOf(todo!.extra).toEqualTypeOf<Json | null>()
   expectTypeOf<TodosRow['position']>().toEqualTypeOf<string>()
   expectTypeOf<AppBillsOf2026Row['id']>().toEqualTypeOf<string>()
+  expectTypeOf(lists[0]!.rated).toEqualTypeOf<number>()
   // @ts-expect-error a list that was not asked for
   todo!.list!.todos
 

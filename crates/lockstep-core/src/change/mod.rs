@@ -7,5 +7,5 @@ mod value;
 
 pub use net::{Final, NetChanges, OldScope, TableNet};
 pub use relation::{Relation, RelationColumn};
-pub use transaction::{Assembler, AssemblyError, Change, ChangeKind, Delivered, Transaction};
+pub use transaction::{Assembler, AssemblyError, Change, ChangeKind, Delivered, SCHEMA_MESSAGE, Transaction};
 pub use value::{Key, Text, Tuple, Value};

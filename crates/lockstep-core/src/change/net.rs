@@ -52,8 +52,16 @@ pub struct NetChanges {
 impl NetChanges {
     /// The net effect of operations in their order. Relations that are not tracked are passed over.
     pub fn of(changes: &[Change], catalog: &Catalog) -> Self {
+        Self::of_fitting(changes, catalog, &BTreeSet::new())
+    }
+
+    /// The same, of tables that are what the catalog says; of the others nothing can be said but that they changed.
+    pub fn of_fitting(changes: &[Change], catalog: &Catalog, unfit: &BTreeSet<Oid>) -> Self {
         let mut net = Self::default();
-        for change in changes {
+        for oid in unfit {
+            net.tables.entry(*oid).or_default().unreadable = true;
+        }
+        for change in changes.iter().filter(|c| !unfit.contains(&c.relation)) {
             if let Some(table) = catalog.table(change.relation) {
                 net.tables.entry(table.oid).or_default().apply(&change.kind, table);
             } else if change.relation == catalog.clients {

@@ -31,9 +31,15 @@ pub struct Relation {
 }
 
 impl Relation {
-    /// Whether its tuples are the rows of `table`, column by column.
+    /// Whether its tuples are the rows of `table`, column by column, and old tuples tell the key.
     pub fn fits(&self, table: &Table) -> bool {
-        self.oid == table.oid
+        // By another index than the key's, an update of the key comes without the old one.
+        let key = match self.identity {
+            b'd' => self.columns.iter().enumerate().all(|(i, c)| c.key == table.key.contains(&i)),
+            b'f' => true,
+            _ => false,
+        };
+        key && self.oid == table.oid
             && self.schema == table.schema
             && self.name == table.name
             && self.columns.len() == table.columns.len()

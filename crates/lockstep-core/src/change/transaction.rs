@@ -1,11 +1,14 @@
 //! Assembling a transaction from the stream's messages.
 
 use super::{NetChanges, Relation, Tuple, Value};
-use crate::catalog::{Catalog, Oid};
+use crate::catalog::{Catalog, Oid, Table};
 use crate::pgoutput::Message;
 use crate::position::{Lsn, Xid, widen};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+
+/// The prefix of the message by which a transaction says that it changes the schema.
+pub const SCHEMA_MESSAGE: &str = "lockstep.schema";
 
 /// What happened to one row, or to a whole table.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -60,6 +63,8 @@ pub struct Delivered {
     pub transaction: Transaction,
     /// Net effect by table; None if the rows are not held.
     pub net: Option<NetChanges>,
+    /// It shows that the catalog is not what was read last.
+    pub schema_changed: bool,
 }
 
 /// The stream did something that cannot be followed. The only answer is to reconnect and catch up.
@@ -74,9 +79,6 @@ pub enum AssemblyError {
     /// A tuple with another number of columns than its relation.
     #[error("a row of relation {0} with a wrong number of columns")]
     WrongWidth(Oid),
-    /// The relation is not what the catalog said: the schema changed.
-    #[error("relation {0} is not what the catalog says; the schema changed")]
-    SchemaChanged(Oid),
     /// Commit and Begin name different positions.
     #[error("commit at {0} of a transaction announced for {1}")]
     CommitMismatch(Lsn, Lsn),
@@ -92,6 +94,10 @@ struct Open {
     changes: Vec<Change>,
     next_index: u32,
     touched: BTreeSet<Oid>,
+    /// What its rows were described by; more than one if it changed the table itself.
+    described: Vec<Arc<Relation>>,
+    /// A relation that the catalog does not know so was described, or somebody said that the schema changes.
+    schema_changed: bool,
     bytes: usize,
     dropped: bool,
 }
@@ -139,13 +145,18 @@ impl Assembler {
                     changes: Vec::new(),
                     next_index: 0,
                     touched: BTreeSet::new(),
+                    described: Vec::new(),
+                    schema_changed: false,
                     bytes: 0,
                     dropped: false,
                 });
                 Ok(None)
             }
             Message::Commit { commit_lsn, end_lsn } => self.commit(commit_lsn, end_lsn, catalog).map(Some),
-            Message::Relation(relation) => self.relation(relation, catalog).map(|()| None),
+            Message::Relation(relation) => {
+                self.relation(relation, catalog);
+                Ok(None)
+            }
             Message::Insert { relation, new } => {
                 self.push(relation, ChangeKind::Insert(new))?;
                 Ok(None)
@@ -164,23 +175,31 @@ impl Assembler {
                 }
                 Ok(None)
             }
-            Message::Type | Message::Origin | Message::Logical { .. } => Ok(None),
+            Message::Logical { prefix, .. } => {
+                if let Some(open) = self.open.as_mut().filter(|_| prefix == SCHEMA_MESSAGE) {
+                    open.schema_changed = true;
+                }
+                Ok(None)
+            }
+            Message::Type | Message::Origin => Ok(None),
         }
     }
 
-    fn relation(&mut self, relation: Relation, catalog: &Catalog) -> Result<(), AssemblyError> {
-        if let Some(table) = catalog.table(relation.oid)
-            && !relation.fits(table)
-        {
-            return Err(AssemblyError::SchemaChanged(relation.oid));
+    fn relation(&mut self, relation: Relation, catalog: &Catalog) {
+        let known = match catalog.table(relation.oid) {
+            Some(table) => relation.fits(table),
+            None => relation.oid == catalog.clients || catalog.by_tombstones(relation.oid).is_some(),
+        };
+        if let Some(open) = &mut self.open {
+            open.schema_changed |= !known;
         }
         self.relations.insert(relation.oid, Arc::new(relation));
-        Ok(())
     }
 
     fn push(&mut self, oid: Oid, kind: ChangeKind) -> Result<(), AssemblyError> {
         let relation = self.relations.get(&oid).ok_or(AssemblyError::UnknownRelation(oid))?;
         let width = relation.columns.len();
+        let relation = relation.clone();
         let open = self.open.as_mut().ok_or(AssemblyError::Order("a row"))?;
         let fits = match &kind {
             ChangeKind::Insert(new) => new.len() == width,
@@ -202,6 +221,9 @@ impl Assembler {
                 ChangeKind::Truncate => 0,
             };
         open.touched.insert(oid);
+        if !open.described.iter().any(|known| Arc::ptr_eq(known, &relation)) {
+            open.described.push(relation);
+        }
         let index = open.next_index;
         open.next_index += 1;
         if open.bytes > self.most {
@@ -224,7 +246,8 @@ impl Assembler {
         if open.commit_lsn != commit_lsn {
             return Err(AssemblyError::CommitMismatch(commit_lsn, open.commit_lsn));
         }
-        let net = (!open.dropped).then(|| NetChanges::of(&open.changes, catalog));
+        let unfit = unfit(&open.described, catalog);
+        let net = (!open.dropped).then(|| NetChanges::of_fitting(&open.changes, catalog, &unfit));
         let transaction = Transaction {
             xid: open.xid,
             commit_lsn,
@@ -233,6 +256,21 @@ impl Assembler {
             touched: open.touched,
             bytes: if open.dropped { 0 } else { open.bytes },
         };
-        Ok(Delivered { transaction, net })
+        Ok(Delivered { transaction, net, schema_changed: open.schema_changed || !unfit.is_empty() })
     }
+}
+
+/// Tables whose rows were described otherwise than the catalog does: it was read before them, or after. And those whose
+/// tombstones are in a relation that the catalog does not know: their log was built anew.
+fn unfit(described: &[Arc<Relation>], catalog: &Catalog) -> BTreeSet<Oid> {
+    let table_of = |relation: &Relation| match catalog.table(relation.oid) {
+        Some(table) => (!relation.fits(table)).then_some(table.oid),
+        None if relation.schema == "lockstep" => {
+            let log: i32 = relation.name.strip_prefix("tombstones_")?.parse().ok()?;
+            let of_log = |t: &&Arc<Table>| t.log == log && t.tombstones != relation.oid;
+            catalog.tables().find(of_log).map(|t| t.oid)
+        }
+        None => None,
+    };
+    described.iter().filter_map(|relation| table_of(relation)).collect()
 }

@@ -96,7 +96,7 @@ impl Ring {
             entry.dropped = true;
             let transaction =
                 crate::change::Transaction { changes: None, bytes: 0, ..entry.delivered.transaction.clone() };
-            entry.delivered = Arc::new(Delivered { transaction, net: None });
+            entry.delivered = Arc::new(Delivered { transaction, net: None, schema_changed: false });
             entry.frames.clear();
         }
     }
@@ -204,7 +204,7 @@ mod tests {
             touched: [7].into(),
             bytes: 10,
         };
-        Arc::new(Delivered { transaction, net: Some(NetChanges::default()) })
+        Arc::new(Delivered { transaction, net: Some(NetChanges::default()), schema_changed: false })
     }
 
     /// While a standby is silent nothing leaves, and every push drops the rows of one entry.

@@ -49,8 +49,12 @@ pub enum ResetReason {
     BadCursor,
     /// The cursor does not name the shape.
     NotInCursor,
-    /// Columns, types or the key are others than those the client knows.
+    /// Names, types, enum labels or the key are others than those the client knows.
     SchemaChanged,
+    /// Rows may be others although nothing was written: a rewrite, partitions attached or detached.
+    Rewritten,
+    /// Writes may have gone past the change log, or the stream: triggers, the log or the publication are others.
+    NotLogged,
     /// The change log does not reach back far enough.
     Horizon,
     /// Another cluster or database.
@@ -74,6 +78,8 @@ impl ResetReason {
             Self::BadCursor => "bad_cursor",
             Self::NotInCursor => "not_in_cursor",
             Self::SchemaChanged => "schema_changed",
+            Self::Rewritten => "rewritten",
+            Self::NotLogged => "not_logged",
             Self::Horizon => "horizon",
             Self::OtherDatabase => "other_database",
             Self::OtherTimeline => "other_timeline",

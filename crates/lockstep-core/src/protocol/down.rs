@@ -1,6 +1,7 @@
 //! Messages to clients, other than rows.
 
-use super::{Frame, TOPIC};
+use super::{Frame, TOPIC, encode_value};
+use crate::change::Value;
 use crate::mutation::Outcome;
 use crate::position::{Lsn, Xid};
 use crate::shape::{Shape, ShapeError};
@@ -45,8 +46,8 @@ pub fn phx_close(join_ref: Option<&str>) -> Frame {
     json!([join_ref, join_ref, TOPIC, "phx_close", {}]).to_string().into()
 }
 
-/// Describes a shape to one session.
-pub fn shape_frame(reference: &str, shape: &Shape) -> Frame {
+/// Describes a shape to one session. `held`: the client's rows have only the first so many of its columns.
+pub fn shape_frame(reference: &str, shape: &Shape, held: Option<usize>) -> Frame {
     let table = &shape.table;
     let columns: Vec<_> = shape
         .columns
@@ -55,7 +56,7 @@ pub fn shape_frame(reference: &str, shape: &Shape) -> Frame {
         .map(|c| json!({"name": c.name, "type": c.type_name, "wire": c.wire().as_str()}))
         .collect();
     let key: Vec<_> = table.key.iter().map(|i| &table.columns[*i].name).collect();
-    let payload = json!({
+    let mut payload = json!({
         "ref": reference,
         "shape": shape.id.to_string(),
         "fingerprint": shape.fingerprint.to_string(),
@@ -63,7 +64,23 @@ pub fn shape_frame(reference: &str, shape: &Shape) -> Frame {
         "key": key,
         "columns": columns,
     });
+    let fill = held.map(|from| fill(shape, from)).filter(|fill| !fill.is_empty());
+    if let (Some(fill), Some(fields)) = (fill, payload.as_object_mut()) {
+        fields.insert("fill".into(), fill.into());
+    }
     json!([null, null, TOPIC, "shape", payload]).to_string().into()
+}
+
+/// What earlier rows have in added columns; NULL is left out.
+fn fill(shape: &Shape, from: usize) -> serde_json::Map<String, Json> {
+    let mut fill = serde_json::Map::new();
+    for (column, value) in shape.fill(from).filter(|(_, value)| *value != Value::Null) {
+        let mut text = String::new();
+        encode_value(&mut text, column.wire(), &value);
+        // What was just written is JSON; a float's digits are kept by its shortest form.
+        fill.insert(column.name.clone(), serde_json::from_str(&text).unwrap_or_default());
+    }
+    fill
 }
 
 /// One mutation's outcome.

@@ -13,6 +13,9 @@ use serde::{Deserialize, Deserializer};
 /// The version spoken here.
 pub const VERSION: u64 = 1;
 
+/// The capability of a client that takes a shape described anew, its rows kept and filled.
+pub const WIDEN: &str = "widen";
+
 /// The one topic.
 pub const TOPIC: &str = "sync";
 

@@ -21,6 +21,9 @@ pub struct Envelope {
 pub struct Join {
     /// Protocol version.
     pub protocol: u64,
+    /// Optional features the client has.
+    #[serde(default)]
+    pub capabilities: Vec<String>,
     /// Features the client cannot do without.
     #[serde(default)]
     pub required: Vec<String>,

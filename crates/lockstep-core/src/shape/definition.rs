@@ -1,9 +1,9 @@
 //! A shape's definition, resolved against the catalog.
 
 use super::predicate::{Predicate, Untold};
-use crate::catalog::{Catalog, Table};
+use crate::catalog::{Catalog, Column, Missing, Table};
 use crate::change::{Text, Tuple, Value};
-use crate::position::ParseError;
+use crate::position::{ParseError, ResetReason};
 use serde::Deserialize;
 use serde_json::Value as Json;
 use sha2::{Digest, Sha256};
@@ -68,9 +68,39 @@ hash_id!(
     ShapeId, 12, "shape id"
 );
 hash_id!(
-    /// A shape's definition together with the schema its rows were sent under.
-    Fingerprint, 8, "fingerprint"
+    /// What a shape's rows were sent under: 8 bytes of its definition and columns, 4 of the table's log, 4 of its storage.
+    Fingerprint, 16, "fingerprint"
 );
+
+/// The three parts of a fingerprint end here.
+const PARTS: [usize; 3] = [8, 12, 16];
+
+impl Fingerprint {
+    fn join(definition: &[String], table: &Table) -> Self {
+        let parts = [Self::of(definition), Self::of(&[&table.log_id]), Self::of(&[&table.storage_id])];
+        let mut bytes = [0; PARTS[2]];
+        let mut start = 0;
+        for (part, end) in parts.iter().zip(PARTS) {
+            bytes[start..end].copy_from_slice(&part.0[..end - start]);
+            start = end;
+        }
+        Self(bytes)
+    }
+
+    /// Why rows held under the other must be loaded anew; None if they need not.
+    pub fn differs(self, other: Self) -> Option<ResetReason> {
+        let same = |from: usize, to: usize| self.0[from..to] == other.0[from..to];
+        let [definition, log, storage] = PARTS;
+        if !same(0, definition) {
+            Some(ResetReason::SchemaChanged)
+        } else if !same(log, storage) {
+            // A partition comes with its triggers.
+            Some(ResetReason::Rewritten)
+        } else {
+            (!same(definition, log)).then_some(ResetReason::NotLogged)
+        }
+    }
+}
 
 /// A shape as a client asks for it.
 #[derive(Debug, Clone, Deserialize)]
@@ -207,9 +237,51 @@ impl Shape {
             parts.push(predicate.sql().into());
         }
         let id = ShapeId::of(&parts);
-        parts.push(table.schema_id.clone());
-        let fingerprint = Fingerprint::of(&parts);
-        Self { id, fingerprint, table, columns, source: Source::Scope(scope), predicate, subset }
+        let source = Source::Scope(scope);
+        let mut shape =
+            Self { id, fingerprint: Fingerprint::of(&parts), table, columns, source, predicate, subset };
+        shape.fingerprint = shape.fingerprint_of(shape.columns.len());
+        shape
+    }
+
+    /// The fingerprint, had the table only the first so many of the shape's columns.
+    fn fingerprint_of(&self, columns: usize) -> Fingerprint {
+        let table = &self.table;
+        let scope = self.scope().iter().map(|(column, _)| *column);
+        let asked = self.predicate.iter().flat_map(|p| p.columns());
+        let mut parts = vec![self.id.to_string(), table.schema_id.clone()];
+        let kept = self.columns[..columns].iter().chain(&table.key).copied();
+        for column in kept.chain(scope).chain(asked) {
+            let column = &table.columns[column];
+            parts.extend([column.attnum.to_string(), column.name.clone(), column.identity.clone()]);
+            parts.push(column.type_oid.to_string());
+        }
+        Fingerprint::join(&parts, table)
+    }
+
+    /// How many columns rows held under `fingerprint` have, if the others were only added since: such rows are whole
+    /// with [`Self::fill`].
+    ///
+    /// Exact: an added column has a greater number than all before. Every row that the table held under the earlier
+    /// fingerprint and that was not written since has what PostgreSQL keeps for such rows, as long as the storage is
+    /// the same; a rewrite puts it into the rows.
+    pub fn widens(&self, fingerprint: Fingerprint) -> Option<usize> {
+        if self.subset {
+            return None;
+        }
+        let known = |columns: &usize| self.fingerprint_of(*columns) == fingerprint;
+        let columns = (1..self.columns.len()).rev().find(known)?;
+        let added = &self.columns[columns..];
+        let filled = added.iter().all(|c| self.table.columns[*c].missing != Missing::Unknown);
+        filled.then_some(columns)
+    }
+
+    /// Name and value of the columns from a place on, for rows from before they were added.
+    pub fn fill(&self, from: usize) -> impl Iterator<Item = (&Column, Value)> {
+        self.columns[from..].iter().map(|c| &self.table.columns[*c]).map(|column| match &column.missing {
+            Missing::Text(text) => (column, Value::Text(text.clone())),
+            Missing::Null | Missing::Unknown => (column, Value::Null),
+        })
     }
 
     /// The scope columns and their values; empty for a table without scope.

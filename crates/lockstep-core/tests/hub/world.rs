@@ -20,9 +20,7 @@ pub fn catalog() -> Catalog {
         type_oid: 25,
         type_name: "text".into(),
         type_sql: "text".into(),
-        is_enum: false,
-        labels: Vec::new(),
-        collation: Default::default(),
+        ..Column::default()
     };
     let items = Table {
         oid: ITEMS,
@@ -35,18 +33,19 @@ pub fn catalog() -> Catalog {
         scope_columns: vec![1],
         scopes: vec![vec![1]],
         schema_id: "1".into(),
+        ..Table::default()
     };
     Catalog::new(vec![items], CLIENTS, "installation".into())
 }
 
-fn relation(oid: u32, name: &str, columns: &[&str]) -> Vec<u8> {
+pub fn relation(oid: u32, name: &str, columns: &[&str]) -> Vec<u8> {
     let mut out = vec![b'R'];
     out.extend(oid.to_be_bytes());
     out.extend(b"public\0");
     out.extend(name.bytes().chain([0, b'd']));
     out.extend((columns.len() as u16).to_be_bytes());
     for column in columns {
-        out.push(0);
+        out.push(u8::from(*column == "id"));
         out.extend(column.bytes().chain([0]));
         out.extend(25u32.to_be_bytes());
         out.extend((-1i32).to_be_bytes());
@@ -217,10 +216,15 @@ impl World {
     }
 
     pub fn join_from(&mut self, session: u64, scope: &str, cursor: Option<&str>) {
+        self.join_able(session, scope, cursor, &[]);
+    }
+
+    /// As a client with these capabilities.
+    pub fn join_able(&mut self, session: u64, scope: &str, cursor: Option<&str>, able: &[&str]) {
         self.hub.handle_open(session);
         let client = format!("c{session}");
         let join = json!(["1", "1", "sync", "phx_join", {"protocol": 1, "client": client, "cursor": cursor,
-            "shapes": [{"ref": "0", "table": "items", "scope": {"a": scope}}]}]);
+            "capabilities": able, "shapes": [{"ref": "0", "table": "items", "scope": {"a": scope}}]}]);
         self.hub.handle_text(session, &join.to_string(), "fresh");
     }
 

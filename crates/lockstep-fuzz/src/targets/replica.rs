@@ -34,7 +34,7 @@ fn handle(replica: &mut Replica, frame: &[u8]) -> Heard {
 fn lines(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let mut replica = Replica::new([json!({"table": "t"})]);
-    handle(&mut replica, &shape_frame("0", &shape()));
+    handle(&mut replica, &shape_frame("0", &shape(), None));
     handle(&mut replica, &commit_frame(Lsn(1), None, "first"));
     replica.push("m", vec![]);
     for line in text.lines().take(40) {
@@ -55,7 +55,7 @@ fn lines(bytes: &[u8]) {
 fn written(u: &mut Unstructured<'_>) -> Result<()> {
     let shape = shape();
     let mut replica = Replica::new([json!({"table": "t"})]);
-    handle(&mut replica, &shape_frame("0", &shape));
+    handle(&mut replica, &shape_frame("0", &shape, None));
     let mut model: BTreeMap<i32, Vec<Json>> = BTreeMap::new();
     for nth in 2..20 {
         if u.is_empty() {

@@ -9,6 +9,10 @@ pub struct Facts {
     pub server: Server,
     /// Our schema may not be read by this role.
     pub unreadable: bool,
+    /// GRANTs that the role lacks to run nodes.
+    pub node_lacks: Vec<String>,
+    /// GRANTs that the role lacks to run clients' writes.
+    pub writer_lacks: Vec<String>,
     /// What `install` made; none if it is not there, or may not be read.
     pub installation: Option<Installation>,
     /// What `track` made.
@@ -90,7 +94,6 @@ pub struct Installation {
     pub by_root: bool,
     pub clients_published: bool,
     pub foreign_publications: Vec<String>,
-    pub missing_rights: Vec<String>,
     pub xmax: i64,
     pub collected_seconds: Option<i64>,
 }
@@ -119,9 +122,6 @@ pub struct Log {
     pub restricted: bool,
     pub tombstones_published: bool,
     pub logs: bool,
-    pub missing_read: Vec<String>,
-    pub missing_collect: Vec<String>,
-    pub missing_write: Option<String>,
     pub entries: i64,
     pub bytes: i64,
     pub horizon: i64,

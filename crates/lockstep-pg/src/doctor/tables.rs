@@ -21,46 +21,39 @@ pub(super) fn judge(facts: &Facts, found: &mut Vec<Finding>) {
         );
         return;
     }
-    if server.usable != Some(true) || facts.unreadable {
-        let role = &server.quoted_role;
-        let mut finding = Finding::error(
-            "rights",
-            format!("Role {} may not read schema lockstep", server.role),
-            "A node under this role cannot start, and nothing more can be said here.",
-        );
-        if server.usable != Some(true) {
-            finding = finding.sql(format!("grant usage on schema lockstep to {role}"));
-        }
-        found.push(
-            finding.sql(format!(
-                "grant select, insert, update, delete on all tables in schema lockstep to {role}"
-            )),
-        );
-        return;
-    }
+    rights(facts, found);
     if let Some(installation) = &facts.installation {
         installed(installation, &facts.logs, found);
         for log in &facts.logs {
             match &log.name {
-                Some(name) => table(log, name, installation, &server.quoted_role, found),
+                Some(name) => table(log, name, installation, found),
                 None => dropped(log, found),
             }
         }
     }
 }
 
+fn rights(facts: &Facts, found: &mut Vec<Finding>) {
+    let role = &facts.server.role;
+    if !facts.node_lacks.is_empty() {
+        let finding = Finding::error(
+            "rights",
+            format!("Role {role} lacks rights that a node needs"),
+            "A node under this role cannot start, cannot load a table, or cannot collect the logs.",
+        );
+        found.push(facts.node_lacks.iter().fold(finding, Finding::sql));
+    } else if !facts.writer_lacks.is_empty() {
+        let finding = Finding::warning(
+            "not_a_writer",
+            format!("Role {role} may not run all of clients' writes"),
+            "They are refused, unless --write-url names a role that may.",
+        );
+        found.push(facts.writer_lacks.iter().fold(finding, Finding::sql));
+    }
+}
+
 fn installed(installation: &Installation, logs: &[Log], found: &mut Vec<Finding>) {
     publications(installation, logs, found);
-    for grant in &installation.missing_rights {
-        found.push(
-            Finding::error(
-                "rights",
-                "The role lacks a right on Lockstep's own tables",
-                "Nodes fail where they need it.",
-            )
-            .sql(grant),
-        );
-    }
     if !logs.is_empty() && installation.collected_seconds.is_some_and(|seconds| seconds > COLLECTED_WITHIN) {
         found.push(
             Finding::warning(
@@ -139,7 +132,7 @@ fn dropped(log: &Log, found: &mut Vec<Finding>) {
     );
 }
 
-fn table(log: &Log, name: &str, installation: &Installation, role: &str, found: &mut Vec<Finding>) {
+fn table(log: &Log, name: &str, installation: &Installation, found: &mut Vec<Finding>) {
     let track = format!("lockstep track {}", shell(name));
     logging(log, name, &track, found);
     streaming(log, name, &track, found);
@@ -151,36 +144,6 @@ fn table(log: &Log, name: &str, installation: &Installation, role: &str, found: 
                 "It was restored from another server. Until it is made anew every client that returns loads the whole table.",
             )
             .command(&track),
-        );
-    }
-    for grant in &log.missing_read {
-        found.push(
-            Finding::error(
-                "rights",
-                format!("The role may not read {name} or its log"),
-                "Nodes cannot load it.",
-            )
-            .sql(grant),
-        );
-    }
-    for grant in &log.missing_collect {
-        found.push(
-            Finding::error(
-                "rights",
-                format!("The role may not collect the log of {name}"),
-                "The log grows for ever.",
-            )
-            .sql(grant),
-        );
-    }
-    if let Some(lacking) = &log.missing_write {
-        found.push(
-            Finding::warning(
-                "read_only",
-                format!("The role may not {lacking} in {name}"),
-                "Clients' writes of that kind are refused.",
-            )
-            .sql(format!("grant {lacking} on {name} to {role}")),
         );
     }
 }

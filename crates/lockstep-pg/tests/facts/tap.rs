@@ -99,8 +99,14 @@ impl Tap {
 
     /// The next event, or the server's error.
     pub async fn next(&mut self) -> Result<Event, lockstep_pg::PgError> {
-        let (kind, body) = self.wire.read().await?;
-        assert_eq!(kind, b'd');
+        let body = loop {
+            match self.wire.read().await? {
+                (b'd', body) => break body,
+                // A notice, such as 18's of a publication that is not there.
+                (b'N', _) => {}
+                (kind, _) => panic!("a message of kind {kind}"),
+            }
+        };
         Ok(match StreamFrame::parse(&body).expect("a frame") {
             StreamFrame::Data(data) => Event::Message(decode(data).expect("a message")),
             StreamFrame::Keepalive { wal_end, .. } => Event::Keepalive(wal_end),

@@ -229,3 +229,31 @@ async fn an_ordinary_owner_needs_no_superuser() {
     install::uninstall(&mut client, &Patience::default()).await.expect("uninstalled");
     assert_eq!(catalog(&client).await, before);
 }
+
+/// The event trigger is there for a superuser's installation, and no statement of the application fails by it.
+#[tokio::test]
+async fn the_event_trigger_never_fails_an_application() {
+    let mut client = tracked("commands_event", ITEMS, &["list"]).await;
+    let enabled = "select string_agg(evtname || evtenabled::text, ',') from pg_event_trigger";
+    assert_eq!(one(&client, enabled).await, "lockstep_schemaA");
+    let role = "create role event_plain; grant create on database commands_event to event_plain;
+        create schema app authorization event_plain";
+    client.batch_execute(role).await.expect("a role");
+    let position = "select pg_current_wal_insert_lsn()";
+    for session in ["set role event_plain", "reset role", "set session_replication_role = replica"] {
+        client.batch_execute(session).await.expect(session);
+        let before = one(&client, position).await;
+        let ddl = "create table app.t (id int primary key); alter table app.t add a int; drop table app.t;
+            set default_transaction_read_only = on; reset default_transaction_read_only;
+            begin; create type app.mood as enum ('a'); alter type app.mood rename value 'a' to 'b'; rollback;
+            create temp table t (id int); drop table t";
+        client.batch_execute(ddl).await.unwrap_or_else(|e| panic!("{session}: {e:?}"));
+        assert_ne!(one(&client, position).await, before);
+        client.batch_execute("reset role; reset session_replication_role").await.expect("reset");
+    }
+    // Somebody dropped it: `install` brings it back.
+    client.batch_execute("drop event trigger lockstep_schema").await.expect("dropped");
+    let again = install::install(&mut client, &InstallOptions::default()).await;
+    assert_eq!(again.expect("installed"), Outcome::Changed);
+    assert_eq!(one(&client, enabled).await, "lockstep_schemaA");
+}

@@ -220,7 +220,11 @@ async fn pass_on(client: TcpStream, server: TcpStream, edit: fn(u8, &mut [u8])) 
 async fn a_pooler_on_the_replication_url() {
     let cluster = tokio::task::block_in_place(|| Cluster::builder().start()).expect("a server");
     let client = session(&cluster.url()).await;
-    let elsewhere = |port: u16| cluster.url().replace(&format!(":{}/", cluster.port()), &format!(":{port}/"));
+    // Neither is asked for TLS.
+    let elsewhere = |port: u16| {
+        let url = cluster.url().replace(&format!(":{}/", cluster.port()), &format!(":{port}/"));
+        format!("{url}?sslmode=disable")
+    };
     assert!(named(&examine(&client, &cluster.url(), &NOW).await, "pooler").is_none());
 
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");

@@ -217,7 +217,7 @@ async fn rights_of_a_role() {
         follow(&mut admin, finding).await;
         assert!(!found(&plain, database).await.contains(finding), "{finding:?}");
     }
-    for code in ["rights", "read_only", "no_replication", "limited_view"] {
+    for code in ["rights", "not_a_writer", "no_replication", "limited_view"] {
         assert!(seen.contains(&code), "{seen:?}");
     }
     let works = "update items set title = 'x'; select from lockstep.changes_1; update lockstep.tracked set horizon = horizon";

@@ -137,6 +137,7 @@ pub async fn catalog(client: &Client) -> Vec<String> {
           from pg_class where oid >= 16384 and relnamespace <> 'pg_toast'::regnamespace
         union all select 'trigger ' || tgrelid::regclass || ' ' || tgname || tgenabled::text from pg_trigger
           where not tgisinternal
+        union all select 'event trigger ' || evtname || evtenabled::text from pg_event_trigger
         union all select 'function ' || oid::regprocedure from pg_proc where oid >= 16384
         union all select 'type ' || oid::regtype from pg_type where oid >= 16384
         union all select 'constraint ' || conrelid::regclass || ' ' || conname from pg_constraint where conrelid >= 16384

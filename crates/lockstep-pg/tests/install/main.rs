@@ -6,6 +6,7 @@ mod compaction;
 mod doctor_server;
 mod doctor_tables;
 mod harness;
+mod leaving;
 mod locks;
 mod log_entries;
 mod migrations;

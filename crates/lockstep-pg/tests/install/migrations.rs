@@ -107,7 +107,16 @@ async fn a_dropped_table_leaves_logs_that_untrack_removes() {
 #[tokio::test]
 async fn a_scope_column_dropped_by_force_never_widens_the_scope() {
     let mut client = tracked("migrate_force", ITEMS, &["list"]).await;
+    let other = connect("migrate_force").await;
+    writes(&other, "update items set title = 'b'", &["put s1=7 k1=1"]).await;
     client.batch_execute("alter table items drop column list cascade").await.expect("CASCADE insists");
+    // The application goes on, in sessions with and without cached plans; nothing is logged any more.
+    for session in [&other, &client] {
+        let all =
+            "insert into items values (2); update items set title = 'c'; delete from items where id = 2";
+        writes(session, all, &[]).await;
+        session.batch_execute("begin; truncate items; rollback").await.expect("truncated");
+    }
     assert_eq!(track(&mut client, "items", &[]).await, Err("scope_column_gone"));
 }
 

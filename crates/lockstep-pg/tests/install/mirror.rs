@@ -41,6 +41,18 @@ impl Mirror {
         mirror
     }
 
+    /// The same shape as the database has it now; rows and cursor stay.
+    pub async fn reshape(&mut self, client: &Client) {
+        let known = catalog::load(client).await.expect("a catalog");
+        let scope = self.shape.scope().first().map(|(column, value)| {
+            let number: i64 = value.parse().expect("a number");
+            json!({self.shape.table.columns[*column].name.clone(): number})
+        });
+        let definition = json!({"ref": "0", "table": self.shape.table.name, "scope": scope});
+        let request: ShapeRequest = serde_json::from_value(definition).expect("a request");
+        self.shape = Arc::new(Shape::resolve(&request, &known).expect("a shape"));
+    }
+
     /// The same shape loaded anew.
     pub async fn truth(&self, client: &Client) -> BTreeMap<String, Json> {
         let mut other = self.clone();
@@ -60,6 +72,9 @@ impl Mirror {
         client: &Client,
         from: ReadFrom,
     ) -> Result<(Option<String>, usize), lockstep_pg::PgError> {
+        // A table that was truncated has other storage: as a node does, the shape is resolved anew.
+        let known = catalog::load(client).await?;
+        self.shape = Arc::new(self.shape.again(&known).expect("a shape"));
         let reads = vec![ReadRequest { shape: self.shape.clone(), from }];
         let request = CatchUpRequest { id: Default::default(), reads, clients: Vec::new() };
         let answer = catch_up::read(client, &request, &[], std::time::Duration::from_secs(30)).await?;

@@ -66,7 +66,10 @@ async fn a_time_becomes_a_transaction_and_only_what_is_older_goes() {
 #[tokio::test]
 async fn collecting_changes_no_schema_id_and_tracking_anew_does() {
     let mut client = tracked_and_settled("gc_schema", ITEMS, &["list"]).await;
-    let id = async |client: &Client| catalog::tables(client).await.expect("tables")[0].schema_id.clone();
+    let id = async |client: &Client| {
+        let table = catalog::tables(client).await.expect("tables").remove(0);
+        (table.schema_id, table.log_id, table.storage_id)
+    };
     let (before, low) = (id(&client).await, horizon(&client).await);
     client.batch_execute("update items set title = 'x'").await.expect("writes");
     settled(&client).await;

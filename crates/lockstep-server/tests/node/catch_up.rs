@@ -2,6 +2,8 @@
 
 use crate::world::{Node, Sql, World, lists, notes, todos};
 use lockstep_client::{Client, Replica};
+use lockstep_pg::install::{self, Patience, TrackRequest};
+use serde_json::json;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
@@ -204,4 +206,54 @@ async fn a_second_node_starts_behind_an_open_transaction() {
     open.run("commit").await;
     world.settled(&mut client).await;
     assert_eq!(client.replica.column("0", "title"), ["open"]);
+}
+
+/// A domain, an enum or a date as a scope: compared as its base type is, and a value that is none of them is refused
+/// before it fails everybody's catch-up.
+#[tokio::test(flavor = "multi_thread")]
+async fn scopes_of_domains_enums_and_dates() {
+    let mut world = World::new().await;
+    world
+        .sql
+        .run(
+            "create type mood as enum ('so so', 'ok'); create domain gloom as mood; create domain tenant as int check (value > 0);
+             create domain tenant_of as tenant;
+             create table d (id int primary key, t tenant_of, g gloom, day date);
+             insert into d values (1, 7, 'so so', '2024-02-29'), (2, 8, 'ok', '2024-02-28')",
+        )
+        .await;
+    let scopes = ["t", "g", "day"].map(|s| vec![s.to_owned()]).to_vec();
+    let request = TrackRequest { table: "d".into(), scopes, ..TrackRequest::default() };
+    install::track(&mut world.sql.client, &request, &Patience::default()).await.unwrap();
+    let node = world.node().await;
+    let mut other = node.join([lists()]).await;
+    other.commit().await.unwrap();
+    let shape = |column: &str, value: serde_json::Value| json!({"table": "d", "scope": {column: value}});
+    let good = [shape("t", json!("07")), shape("g", json!("so so")), shape("day", json!("2024-02-29"))];
+    let mut live = node.join([]).await;
+    for (i, mut shape) in good.into_iter().enumerate() {
+        shape["ref"] = i.to_string().into();
+        let answer = live.call("subscribe", json!({"shapes": [shape.clone()]})).await.unwrap();
+        assert_eq!(answer["shapes"][0]["ok"], true, "{answer}");
+        live.replica.wanted.push(lockstep_client::Wanted { reference: i.to_string(), definition: shape });
+    }
+    live.until(|r| (0..3).all(|i| r.column(&i.to_string(), "id") == ["1"])).await.unwrap();
+    world.sql.run("update d set t = 7, g = 'so so', day = '2024-02-29'").await;
+    live.until(|r| (0..3).all(|i| r.column(&i.to_string(), "id") == ["1", "2"])).await.unwrap();
+    world.sql.run("update d set t = 9, g = 'ok', day = '2024-03-01' where id = 1").await;
+    live.until(|r| (0..3).all(|i| r.column(&i.to_string(), "id") == ["2"])).await.unwrap();
+    for (column, value) in
+        [("t", json!("x")), ("g", json!("none")), ("day", json!("2023-02-29")), ("day", json!("0000-01-01"))]
+    {
+        let mut bad = shape(column, value);
+        bad["ref"] = "bad".into();
+        let answer = live.call("subscribe", json!({"shapes": [bad]})).await.unwrap();
+        assert_eq!(answer["shapes"][0]["error"]["code"], "bad_scope_value", "{answer}");
+    }
+    // No row can have it: the check of the domain is not a reason to fail.
+    let mut none = shape("t", json!(-1));
+    none["ref"] = "none".into();
+    live.call("subscribe", json!({"shapes": [none]})).await.unwrap();
+    live.until(|r| r.rows_of("none").is_some_and(|rows| rows.is_empty())).await.unwrap();
+    assert_eq!(node.log().iter().filter(|l| l.contains("a catch-up failed")).count(), 0, "{:#?}", node.log());
 }

@@ -4,6 +4,7 @@
 
 mod catch_up;
 mod failover;
+mod generated;
 mod holes;
 mod http;
 mod mutations;
@@ -15,11 +16,14 @@ mod predicates;
 mod promotion;
 mod protocol;
 mod proxy;
+mod raw;
 mod resume;
 mod roles;
+mod schema;
 mod slots;
 mod stream;
 mod stuck;
 mod types;
+mod values;
 mod visibility;
 mod world;

@@ -156,3 +156,41 @@ async fn doctor_says_what_is_wrong() {
     assert_eq!(codes, [json!("triggers"), json!("room")]);
     assert!(!text.contains(&world.cluster.password().to_owned()), "no password");
 }
+
+/// Every statement and every command of the page on installing, in its order, on a server as it comes.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_page_on_installing_works() {
+    let page =
+        std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/install.md")).unwrap();
+    let plain = lockstep_pg::cluster::Cluster::builder().setting("wal_level", "replica");
+    let mut cluster = tokio::task::block_in_place(|| plain.start()).unwrap();
+    let url = cluster.url();
+    let sql = crate::world::connect(&url).await;
+    let tables =
+        "create table lists (id int primary key); create table todos (id int primary key, list_id int)";
+    sql.batch_execute(tables).await.unwrap();
+    drop(sql);
+    let mut ran = 0;
+    for block in page.split("\n```").skip(1).step_by(2) {
+        let (kind, text) = block.split_once('\n').unwrap();
+        for line in text.lines() {
+            ran += usize::from(kind == "sql" || kind == "sh");
+            if kind == "sql" {
+                let sql = crate::world::connect(&url).await;
+                sql.batch_execute(line).await.unwrap_or_else(|error| panic!("{line}: {error:?}"));
+            } else if kind == "sh" {
+                let arguments: Vec<&str> = line.strip_prefix("lockstep ").unwrap().split(' ').collect();
+                let mut command = Command::new(env!("CARGO_BIN_EXE_lockstep"));
+                let output = command.args(arguments).env("LOCKSTEP_DATABASE_URL", &url).output().unwrap();
+                assert!(output.status.success(), "{line}: {output:?}");
+            }
+        }
+        if text.contains("wal_level = 'logical'") && kind == "sql" {
+            tokio::task::block_in_place(|| cluster.restart(lockstep_pg::cluster::StopMode::Fast)).unwrap();
+        }
+    }
+    assert_eq!(ran, 11, "the page's statements and commands");
+    let sql = crate::world::connect(&url).await;
+    let gone = sql.query_one("select to_regnamespace('lockstep') is null", &[]).await.unwrap();
+    assert!(gone.get::<_, bool>(0));
+}

@@ -101,7 +101,7 @@ async fn truncate_empties_a_shape_live_and_after_absence() {
     world.settled(&mut live).await;
     let mut resumed = node.resume(away).await;
     let commit = resumed.commit().await.unwrap();
-    assert_eq!(commit.resets, [("0".to_owned(), "truncated".to_owned())]);
+    assert_eq!(commit.resets, [("0".to_owned(), "rewritten".to_owned())]);
     world.settled(&mut resumed).await;
 }
 

@@ -9,8 +9,10 @@ const SCHEMA: &str = r#"
     drop table notes, todos, lists cascade;
     create type level as enum ('low', 'mid', 'high');
     create domain short as text check (char_length(value) < 80);
+    create domain stars as int check (value between 0 and 5);
+    create domain rating as stars not null default 3;
     create schema app;
-    create table lists (id uuid primary key default gen_random_uuid(), name short not null, parent uuid references lists);
+    create table lists (id uuid primary key default gen_random_uuid(), name short not null, rated rating, parent uuid references lists);
     create table members (id int generated always as identity primary key, list_id uuid not null references lists,
         name text not null, born date);
     create table todos (id uuid primary key default gen_random_uuid(), list_id uuid not null references lists,

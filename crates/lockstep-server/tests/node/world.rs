@@ -31,7 +31,7 @@ pub struct Sql {
 
 impl Sql {
     pub async fn run(&self, sql: &str) {
-        self.client.batch_execute(sql).await.unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+        self.client.batch_execute(sql).await.unwrap_or_else(|e| panic!("{e:?}: {sql:.500}"));
     }
 
     pub async fn rows(&self, sql: &str) -> Vec<Vec<Option<String>>> {

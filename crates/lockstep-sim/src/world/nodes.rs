@@ -67,6 +67,10 @@ impl World {
                 let wait = self.pg_delay(at);
                 self.after(wait, Event::Feedback(at, generation, flush.0, reply));
             }
+            Output::ReadCatalog => {
+                let catalog = self.nodes[at].hub.catalog().clone();
+                self.nodes[at].hub.handle_catalog(catalog);
+            }
             Output::RestartStream(reason) => {
                 self.trace(|| format!("node {at} restarts its stream: {reason}"));
                 *self.report.resets.entry(format!("restart: {reason}")).or_default() += 1;

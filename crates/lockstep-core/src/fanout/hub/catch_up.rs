@@ -1,7 +1,7 @@
 //! Catch-ups: begun for all who want something, settled at their fence, merged with the ring.
 
 use super::{
-    Batch, CatchUpAnswer, CatchUpError, CatchUpId, CatchUpRequest, Hub, Mode, ReadRequest, Running,
+    Batch, Brought, CatchUpAnswer, CatchUpError, CatchUpId, CatchUpRequest, Hub, Mode, ReadRequest, Running,
     SessionId, SubState, Undo,
 };
 use crate::fanout::match_index::ShapeIndex;
@@ -31,6 +31,7 @@ impl Hub {
             Mode::Streaming => !self.unpushed && self.polls_answered > self.stream_since_poll,
         };
         while ready
+            && !self.schema.is_stale()
             && self.now >= self.retry_at
             && self.running.len() < limits::CATCH_UPS_IN_FLIGHT
             && let Some((request, members)) = self.next_request()
@@ -103,7 +104,7 @@ impl Hub {
                     self.settle_catch_ups();
                 }
             }
-            Err(CatchUpError::SchemaChanged) => self.restart("a table is not what the catalog says".into()),
+            Err(CatchUpError::SchemaChanged) => self.outdated(id),
             Err(CatchUpError::Passing(_)) => self.retry(id),
         }
     }
@@ -232,6 +233,10 @@ impl Hub {
             let xid = delivered.transaction.xid;
             for index in &read {
                 let Some(held) = self.shapes.get(index) else { continue };
+                let table = held.shape.table.oid;
+                if self.schema.is_before(table, xid) && delivered.transaction.touched.contains(&table) {
+                    return Err(xid);
+                }
                 let Some(net) = &delivered.net else {
                     if delivered.transaction.touched.contains(&held.shape.table.oid) {
                         return Err(xid);
@@ -290,15 +295,18 @@ impl Hub {
         for (reference, sub) in &mut session.subs {
             let SubState::Reading(reading, from) = &sub.state else { continue };
             let (true, Some(held)) = (*reading == id, self.shapes.get(&sub.shape)) else { continue };
+            let mut widened = None;
             if !std::mem::replace(&mut sub.announced, true) {
-                frames.push(shape_frame(reference, &held.shape));
+                widened = sub.held.take();
+                frames.push(shape_frame(reference, &held.shape, widened));
             }
             let read =
                 running.request.reads.iter().position(|r| r.shape.id == held.shape.id && r.from == *from);
             frames.extend(
                 read.and_then(|at| answer.reads.get(at)).into_iter().flat_map(|r| r.frames.iter().cloned()),
             );
-            undo.read.push((reference.clone(), sub.shape, from.clone()));
+            let (reference, from) = (reference.clone(), from.clone());
+            undo.read.push(Brought { reference, shape: sub.shape, from, held: widened });
             sub.state = SubState::Live;
         }
         frames.extend(merged.frames);

@@ -1,6 +1,6 @@
 //! A transaction from the stream to the sessions that it concerns.
 
-use super::{Batch, Hub, Output, ReadFrom, SessionId, SubState, Undo};
+use super::{Batch, Brought, Hub, Output, ReadFrom, SessionId, SubState, Undo};
 use crate::change::Delivered;
 use crate::fanout::match_index::ShapeIndex;
 use crate::fanout::{Hole, Routed};
@@ -157,10 +157,15 @@ impl Hub {
                 session.established = false;
             }
             preface.extend(undo.preface);
-            for (reference, shape, from) in undo.read {
+            for Brought { reference, shape, from, held } in undo.read {
                 let Some(sub) = session.subs.get_mut(&reference).filter(|s| s.shape == shape) else {
                     continue;
                 };
+                if let Some(held) = held {
+                    // Its rows are still without the new columns.
+                    sub.held = Some(sub.held.map_or(held, |other| other.min(held)));
+                    sub.announced = false;
+                }
                 if !restored.insert(reference) {
                     continue;
                 }

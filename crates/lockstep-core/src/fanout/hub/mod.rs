@@ -15,6 +15,7 @@
 
 mod catch_up;
 mod deliver;
+mod schema;
 mod sessions;
 mod stream;
 mod types;
@@ -67,6 +68,8 @@ struct Sub {
     state: SubState,
     /// The session was told its columns.
     announced: bool,
+    /// The client's rows have only so many of them; the rest is told with the columns.
+    held: Option<usize>,
 }
 
 /// Frames up to a commit, held until the transactions they acknowledge are visible.
@@ -87,8 +90,19 @@ struct Undo {
     preface: Vec<Frame>,
     /// The session's own position; of one that followed the stream, the state before the batch's transaction.
     base: Option<Arc<CursorHead>>,
-    /// Shapes that the batch brought, and where each was read from.
-    read: Vec<(String, ShapeIndex, ReadFrom)>,
+    /// Shapes that the batch brought.
+    read: Vec<Brought>,
+}
+
+/// A shape in a batch that may be taken back.
+#[derive(Debug)]
+struct Brought {
+    reference: String,
+    shape: ShapeIndex,
+    /// Where it was read from.
+    from: ReadFrom,
+    /// The batch told that rows which the client has get more columns than so many.
+    held: Option<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -97,6 +111,8 @@ struct Session {
     joined: bool,
     subject: String,
     client: String,
+    /// Its client takes a shape that got more columns without loading it anew.
+    widens: bool,
     subs: BTreeMap<String, Sub>,
     /// The session's own position while it does not follow the stream.
     base: Option<Arc<CursorHead>>,
@@ -136,6 +152,7 @@ pub struct Hub {
     /// Polls are of the history that the stream was of. Not after a stream broke, until the server was looked at.
     identified: bool,
     catalog: Arc<Catalog>,
+    schema: schema::Schema,
 
     // The stream.
     assembler: Assembler,
@@ -212,6 +229,7 @@ impl Hub {
             identity: None,
             identified: false,
             catalog: Arc::default(),
+            schema: schema::Schema::default(),
             assembler: Assembler::new(bounds.transaction_bytes),
             reference: 0,
             watermark: Lsn(0),
@@ -273,6 +291,7 @@ impl Hub {
     /// The next thing to do; None when all is done for now.
     pub fn poll_output(&mut self) -> Option<Output> {
         if self.outputs.is_empty() {
+            self.ask_for_catalog();
             self.start_catch_ups();
             self.ask_for_push();
             self.ask_for_poll();
@@ -293,7 +312,8 @@ impl Hub {
         let poll = (!self.poll_in_flight).then_some(self.next_poll);
         let retry = (!self.needy.is_empty() && self.retry_at > self.now).then_some(self.retry_at);
         let push = (self.unpushed || self.waits_for_fence().is_some()).then_some(self.push_again);
-        [poll, retry, push].into_iter().flatten().min()
+        let catalog = self.schema.waits().then_some(self.schema.not_before);
+        [poll, retry, push, catalog].into_iter().flatten().min()
     }
 
     /// How the hub is fed just now.

@@ -3,11 +3,12 @@
 use super::{
     Held, Hub, MutateRequest, MutateResult, Output, ReadFrom, ReplyTo, Session, SessionId, Sub, SubState,
 };
-use crate::catalog::Catalog;
 use crate::change::Text;
 use crate::limits;
 use crate::position::{Cursor, CursorHead, ResetReason, Xid};
-use crate::protocol::{Envelope, Join, MutateFrame, Reply, TOPIC, Up, UpError, VERSION, parse, phx_close};
+use crate::protocol::{
+    Envelope, Join, MutateFrame, Reply, TOPIC, Up, UpError, VERSION, WIDEN, parse, phx_close,
+};
 use crate::shape::{Fingerprint, Shape, ShapeError, ShapeRequest};
 use serde_json::{Value as Json, json};
 use std::sync::Arc;
@@ -127,13 +128,14 @@ impl Hub {
         session.join_ref = envelope.join_ref.clone();
         session.subject = join.subject.clone();
         session.client = client.clone();
+        session.widens = join.capabilities.iter().any(|c| c == WIDEN);
         let cursor = join.cursor.as_deref().map(|c| c.parse::<Cursor>().map_err(|_| ResetReason::BadCursor));
         let cursor = cursor.unwrap_or(Err(ResetReason::NoCursor));
         session.joined_at = cursor.as_ref().ok().map(|c| Arc::new(c.head.clone()));
         let shapes = self.subscribe(id, &join.shapes, Some(&cursor));
         self.needy.insert(id);
         let reply = Reply::ok(json!({
-            "protocol": VERSION, "capabilities": [], "database": self.catalog.installation,
+            "protocol": VERSION, "capabilities": [WIDEN], "database": self.catalog.installation,
             "subject": join.subject, "client": client, "shapes": shapes,
         }));
         self.reply(id, envelope, &reply);
@@ -201,12 +203,13 @@ impl Hub {
             let message = format!("a session may have {} shapes", limits::SESSION_SHAPES);
             return Err(ShapeError { code: "too_many_shapes", message });
         }
-        let from = match cursor {
-            None => ReadFrom::Scratch(ResetReason::First),
-            Some(cursor) => read_from(request, &shape, cursor),
+        let widens = self.sessions.get(&id).is_some_and(|s| s.widens);
+        let (from, held) = match cursor {
+            None => (ReadFrom::Scratch(ResetReason::First), None),
+            Some(cursor) => read_from(request, &shape, cursor, widens),
         };
         let index = self.hold(shape, id);
-        let sub = Sub { shape: index, state: SubState::Wanted(from), announced: false };
+        let sub = Sub { shape: index, state: SubState::Wanted(from), announced: false, held };
         if let Some(session) = self.sessions.get_mut(&id) {
             session.subs.insert(request.reference.clone(), sub);
         }
@@ -227,7 +230,7 @@ impl Hub {
         index
     }
 
-    fn unsubscribe(&mut self, id: SessionId, reference: &str) {
+    pub(super) fn unsubscribe(&mut self, id: SessionId, reference: &str) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let Some(sub) = session.subs.remove(reference) else { return };
         let shapes = &self.shapes;
@@ -335,50 +338,6 @@ impl Hub {
         }
         self.release_seen();
     }
-
-    /// Takes over a catalog. Shapes whose schema changed are loaded anew; those of tables gone are withdrawn.
-    pub(super) fn adopt(&mut self, catalog: Arc<Catalog>) {
-        self.catalog = catalog;
-        let indices: Vec<u32> = self.shapes.keys().copied().collect();
-        for index in indices {
-            let Some(held) = self.shapes.get_mut(&index) else { continue };
-            let old = held.shape.clone();
-            let subscribers: Vec<_> = held.subscribers.iter().copied().collect();
-            match old.again(&self.catalog) {
-                Ok(new) if new.fingerprint == old.fingerprint => held.shape = Arc::new(new),
-                Ok(new) => {
-                    held.shape = Arc::new(new);
-                    subscribers.iter().for_each(|s| self.reload(*s, index));
-                }
-                Err(_) => subscribers.iter().for_each(|s| self.withdraw(*s, index)),
-            }
-            if let Some(held) = self.shapes.get(&index) {
-                self.index.remove(index, &old);
-                self.index.insert(index, held.shape.clone());
-            }
-        }
-    }
-
-    fn reload(&mut self, id: SessionId, index: u32) {
-        let Some(session) = self.sessions.get_mut(&id) else { return };
-        for sub in session.subs.values_mut().filter(|s| s.shape == index) {
-            sub.state = SubState::Wanted(ReadFrom::Scratch(ResetReason::SchemaChanged));
-            sub.announced = false;
-        }
-        self.needy.insert(id);
-    }
-
-    fn withdraw(&mut self, id: SessionId, index: u32) {
-        let Some(session) = self.sessions.get(&id) else { return };
-        let references: Vec<_> =
-            session.subs.iter().filter(|(_, s)| s.shape == index).map(|(r, _)| r.clone()).collect();
-        let Some(held) = self.shapes.get(&index) else { return };
-        let frame = json!([null, null, TOPIC, "withdraw", {"shape": held.shape.id.to_string()}]).to_string();
-        if let Some(session) = self.sessions.get_mut(&id) {
-            session.preface.push(frame.into());
-        }
-        references.iter().for_each(|r| self.unsubscribe(id, r));
-    }
 }
 
 const ID_RULE: &str = "an id has 1 to 100 characters, none of them a control character";
@@ -388,21 +347,33 @@ fn is_id(text: &str) -> bool {
     (1..=100).contains(&text.chars().count()) && !text.chars().any(char::is_control)
 }
 
-/// Resumed only if the cursor names the shape, the client has it, and its fingerprint is still right.
-fn read_from(request: &ShapeRequest, shape: &Shape, cursor: &Result<Cursor, ResetReason>) -> ReadFrom {
+/// Resumed only if the cursor names the shape, the client has it, and its fingerprint is still right: or was before
+/// columns were added, and the client can take these. Then the number of columns that it has comes along.
+fn read_from(
+    request: &ShapeRequest,
+    shape: &Shape,
+    cursor: &Result<Cursor, ResetReason>,
+    widens: bool,
+) -> (ReadFrom, Option<usize>) {
+    let scratch = |reason| (ReadFrom::Scratch(reason), None);
     if !request.have {
-        return ReadFrom::Scratch(ResetReason::First);
+        return scratch(ResetReason::First);
     }
     let cursor = match cursor {
         Ok(cursor) => cursor,
-        Err(reason) => return ReadFrom::Scratch(*reason),
+        Err(reason) => return scratch(*reason),
     };
     let Some((_, named)) = cursor.shapes.iter().find(|(id, _)| *id == shape.id) else {
-        return ReadFrom::Scratch(ResetReason::NotInCursor);
+        return scratch(ResetReason::NotInCursor);
     };
     let held = request.fingerprint.as_deref().map(str::parse::<Fingerprint>);
-    if *named != shape.fingerprint || held != Some(Ok(shape.fingerprint)) {
-        return ReadFrom::Scratch(ResetReason::SchemaChanged);
+    if held != Some(Ok(*named)) {
+        return scratch(ResetReason::SchemaChanged);
     }
-    ReadFrom::Since(Arc::new(cursor.head.clone()))
+    let since = ReadFrom::Since(Arc::new(cursor.head.clone()));
+    let Some(reason) = shape.fingerprint.differs(*named) else { return (since, None) };
+    match shape.widens(*named).filter(|_| widens) {
+        Some(columns) => (since, Some(columns)),
+        None => scratch(reason),
+    }
 }

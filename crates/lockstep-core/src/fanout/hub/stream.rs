@@ -29,8 +29,8 @@ impl Hub {
         self.sessions.values_mut().for_each(|s| s.must_see = None);
         self.identity = Some(identity);
         self.identified = true;
-        self.adopt(Arc::new(catalog));
         self.mode = Mode::Polling;
+        self.know_catalog(catalog);
         self.next_poll = self.now;
     }
 
@@ -146,7 +146,8 @@ impl Hub {
                 });
                 match step {
                     Ok(None) => {}
-                    Ok(Some(delivered)) => {
+                    Ok(Some(mut delivered)) => {
+                        self.heed(&mut delivered);
                         self.deliver(Arc::new(delivered));
                         self.settle_polls();
                         self.settle_catch_ups();

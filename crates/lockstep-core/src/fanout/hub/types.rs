@@ -169,6 +169,8 @@ pub enum Output {
         /// Ask for a keepalive.
         reply: bool,
     },
+    /// Read the catalog in one snapshot; answer with `handle_catalog`.
+    ReadCatalog,
     /// The stream cannot be followed: read the catalog and identity anew and start another one.
     RestartStream(String),
 }
