@@ -2,6 +2,8 @@
 
 use crate::world::World;
 use lockstep_pg::install::{self, Patience, TrackRequest};
+use lockstep_pg::schema;
+use lockstep_server::types::module;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -75,21 +77,35 @@ async fn a_file_out_of_date_fails_the_check_and_is_not_written() {
     assert!(types(&world, &["--out", path]).status.success());
     assert!(check().status.success());
     let written = std::fs::read_to_string(&file).unwrap();
+    world.sql.run("alter table todos add column note text").await;
+    let stale = check();
+    assert_eq!(stale.status.code(), Some(1), "{stale:?}");
+    let said = String::from_utf8_lossy(&stale.stderr).into_owned();
+    assert!(said.contains("lockstep types --out"), "{said}");
+    assert_eq!(std::fs::read_to_string(&file).unwrap(), written);
+    assert!(types(&world, &["--out", path]).status.success());
+    assert!(check().status.success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_changes_a_type_changes_the_module() {
+    let world = world().await;
+    let module = async || module(&schema::read(&world.sql.client).await.unwrap());
+    let mut before = module().await;
     for change in [
         "alter table todos add column note text",
         "alter table todos alter column title drop not null",
+        "alter table todos alter column list_id set default gen_random_uuid()",
         "alter type level rename value 'mid' to 'middle'",
         "alter table members drop constraint members_list_id_fkey",
-        "alter table todos alter column title set default ''",
+        "alter table todos add unique (author)",
+        "alter domain rating drop not null",
     ] {
         world.sql.run(change).await;
-        let stale = check();
-        assert_eq!(stale.status.code(), Some(1), "{change}: {stale:?}");
-        let said = String::from_utf8_lossy(&stale.stderr).into_owned();
-        assert!(said.contains("lockstep types --out"), "{said}");
-        assert_eq!(std::fs::read_to_string(&file).unwrap(), written);
-        assert!(types(&world, &["--out", path]).status.success());
-        assert!(check().status.success(), "{change}");
-        std::fs::write(&file, &written).unwrap();
+        let after = module().await;
+        assert_ne!(after, before, "{change}");
+        before = after;
     }
+    world.sql.run("create index on todos (title); comment on table todos is 'x'").await;
+    assert_eq!(module().await, before);
 }
