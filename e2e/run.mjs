@@ -1,5 +1,6 @@
 // npm test: the demo check and the situations, against the demo that LOCKSTEP_READY_FILE describes; each is one test.
 import { readFileSync } from 'node:fs'
+import { runAdapters } from './adapters/run.mjs'
 import { runCheck } from './check.mjs'
 import { runSituations } from './situations.mjs'
 
@@ -9,7 +10,7 @@ if (!file) {
   process.exit(2)
 }
 const target = JSON.parse(readFileSync(file, 'utf8'))
-const counts = [await runCheck(target), await runSituations(target)]
+const counts = [await runCheck(target), await runSituations(target), await runAdapters()]
 const [passed, failed] = ['passed', 'failed'].map((name) => counts.reduce((sum, one) => sum + one[name], 0))
 console.log(`${passed} passed, ${failed} failed`)
 process.exitCode = failed > 0 ? 1 : 0

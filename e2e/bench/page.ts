@@ -1,6 +1,7 @@
 // The measured page: the real client over the real store, with a node inside the page so that no network is measured.
 // Each measure has a bare twin: the same bytes through IndexedDB calls and nothing around them.
 import { LockstepClient } from '../../packages/client/src/client'
+import type { SchemaModule } from '../../packages/client/src/schema'
 import { idbStore } from '../../packages/client/src/store_idb'
 import type { Message, TransportEvents, TransportFactory } from '../../packages/client/src/transport'
 
@@ -23,6 +24,19 @@ const COLUMNS: [string, string, string][] = [
   ['extra', 'jsonb', 'json'],
 ]
 
+const LISTS = 40
+const LIST_COLUMNS: [string, string, string][] = [
+  ['id', 'uuid', 'text'],
+  ['name', 'text', 'text'],
+]
+
+const SCHEMA: SchemaModule<any> = {
+  tables: {
+    todos: { key: ['id'], columns: {}, relations: { list: { table: 'lists', many: false, from: ['list_id'], to: ['id'] } } },
+    lists: { key: ['id'], columns: {} },
+  },
+}
+
 type Todo = { id: string; title: string; done: boolean; priority: number; position: string }
 
 function uuid(number: number): string {
@@ -32,7 +46,7 @@ function uuid(number: number): string {
 function row(number: number, round: number): unknown[] {
   return [
     uuid(number),
-    uuid(number % 40),
+    uuid(number % LISTS),
     `Buy ${number} things for the house, ${round}`,
     number % 3 === 0,
     (number + round) % 7,
@@ -74,15 +88,16 @@ class InPageNode {
 
   private answer({ joinRef, ref, event, payload }: Message): void {
     if (event !== 'phx_join') return
-    const { shapes, client } = payload as { shapes: { ref: string }[]; client: string | null }
+    const { shapes, client } = payload as { shapes: { ref: string; table: string }[]; client: string | null }
     const response = { database: 'bench', subject: '', client: client ?? 'c1', shapes: shapes.map((shape) => ({ ref: shape.ref, ok: true })) }
     this.hear(JSON.stringify([joinRef, ref, 'sync', 'phx_reply', { status: 'ok', response }]))
-    const columns = COLUMNS.map(([name, type, wire]) => ({ name, type, wire }))
-    const shape = { ref: shapes[0]?.ref, shape: 'S', fingerprint: 'f', table: ['public', 'todos'], key: ['id'], columns }
-    this.hear(JSON.stringify([null, null, 'sync', 'shape', shape]))
-    if (this.loads) {
-      const put = Array.from({ length: ROWS }, (_, number) => row(number, 0))
-      this.hear(JSON.stringify([null, null, 'sync', 'rows', { shape: 'S', reset: 'first', put }]))
+    for (const { ref, table } of shapes) {
+      const [name, described] = table === 'lists' ? ['L', LIST_COLUMNS] : ['S', COLUMNS]
+      const columns = described.map(([name, type, wire]) => ({ name, type, wire }))
+      this.hear(JSON.stringify([null, null, 'sync', 'shape', { ref, shape: name, fingerprint: 'f', table: ['public', table], key: ['id'], columns }]))
+      if (!this.loads) continue
+      const put = table === 'lists' ? Array.from({ length: LISTS }, (_, number) => [uuid(number), `list ${number}`]) : Array.from({ length: ROWS }, (_, number) => row(number, 0))
+      this.hear(JSON.stringify([null, null, 'sync', 'rows', { shape: name, reset: 'first', put }]))
     }
     this.commit()
   }
@@ -94,8 +109,9 @@ function rowsText(numbers: number[], round: number): string {
 }
 
 function start(node: InPageNode): LockstepClient {
-  const client = new LockstepClient({ url: URL_OF_NODE, store: idbStore() }, { transport: node.transport })
+  const client = new LockstepClient({ url: URL_OF_NODE, store: idbStore(), schema: SCHEMA }, { transport: node.transport })
   client.subscribe({ table: 'todos' })
+  client.subscribe({ table: 'lists' })
   return client
 }
 
@@ -211,9 +227,9 @@ class Warm {
     return { ms, bare: performance.now() - again }
   }
 
-  /** One row changes, in the list that is looked at. */
+  /** One row changes, in the ordered, limited, joined list that is looked at. */
   async one(): Promise<{ us: number; bare: number }> {
-    const list = this.client.query<Todo>({ table: 'todos', orderBy: [['priority', 'desc'], ['id', 'asc']], limit: 50 })
+    const list = this.client.query<Todo>({ table: 'todos', orderBy: [['priority', 'desc'], ['id', 'asc']], limit: 50, include: { list: true } })
     let told!: () => void
     const off = list.subscribe(() => told())
     const [took, bare]: [number[], number[]] = [[], []]

@@ -1,8 +1,8 @@
 import { defineConfig } from 'tsup'
 
-// `idb` and `phoenix` stay imports: an application that uses them too gets one copy.
+// `idb` and `phoenix` stay imports: an application that uses them too gets one copy. So do React and Svelte.
 export default defineConfig({
-  entry: ['src/index.ts'],
+  entry: ['src/index.ts', 'src/react.ts', 'src/svelte.ts'],
   format: ['esm'],
   target: 'es2022',
   dts: true,

@@ -18,6 +18,7 @@ pub mod mutate;
 pub mod poll;
 pub mod replication_stream;
 pub mod rights;
+pub mod schema;
 pub mod session;
 pub mod target;
 pub mod tls;

@@ -1,7 +1,7 @@
 //! The commands.
 
 use crate::config::{self, ServeSettings, Span};
-use crate::node;
+use crate::{node, types};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use lockstep_pg::doctor::{self, DoctorOptions};
@@ -120,6 +120,17 @@ enum Command {
         #[arg(long, env = "LOCKSTEP_REPLICATION_URL", value_name = "URL", hide_env_values = true)]
         replication_url: Option<String>,
     },
+    /// Write the tracked tables as a TypeScript module, for `createClient({ schema })`
+    #[command(after_help = "Relationships are the foreign keys between tracked tables.\n\n\
+        Examples:\n  lockstep types --out src/schema.ts\n  lockstep types --out src/schema.ts --check")]
+    Types {
+        /// The file; without it the module is printed
+        #[arg(long, value_name = "FILE")]
+        out: Option<PathBuf>,
+        /// Write nothing; fail if the file is not what would be written
+        #[arg(long, requires = "out")]
+        check: bool,
+    },
     /// Remove everything that install and track created
     Uninstall {
         /// Only print the SQL
@@ -192,6 +203,10 @@ async fn command(command: Command, url: String, file: ServeSettings) -> Result<(
         }
         // It has an exit code of its own, see `run`.
         Command::Doctor { .. } => Ok(()),
+        Command::Types { out, check } => {
+            let tables = lockstep_pg::schema::read(&connect(&url).await?).await?;
+            types::give(&types::module(&tables), out.as_deref(), check)
+        }
         Command::Uninstall { print } => {
             let mut client = connect(&url).await?;
             if print {

@@ -14,3 +14,4 @@ pub mod node;
 pub mod socket;
 pub mod source;
 pub mod tasks;
+pub mod types;

@@ -5,13 +5,14 @@
 import { type Batch, planBatch, planCursor, type Plan } from './apply'
 import type { Conflict } from './conflicts'
 import { Keeper } from './keeper'
-import type { LiveQuery, QueryDefinition } from './live_query'
+import type { CountDefinition, LiveQuery, LiveValue, QueryDefinition, SumDefinition } from './live_query'
 import { type Mutation, type MutationOptions, newMutation, type OpInput } from './mutation'
 import { onNetworkChange } from './network'
 import { NodeLink } from './node_link'
 import type { OutboxWrite } from './outbox'
 import { PageRole, UNSTORED } from './page_role'
 import type { Joined, ShapeDefinition } from './protocol'
+import type { SchemaModule } from './schema'
 import { type CommitNotice, Screen } from './screen'
 import type { Session } from './session'
 import type { ClientStatus } from './status'
@@ -21,6 +22,7 @@ import type { Command } from './tab_messages'
 import { browserTabs, type TabPlatform } from './tab_platform'
 import { platformTimers, type Timers } from './timers'
 import { phoenixTransport, type TransportFactory } from './transport'
+import type { SchemaTypes, TypedClient } from './typed'
 import type { Row } from './values'
 import { Writer } from './writer'
 
@@ -34,6 +36,8 @@ export interface ClientOptions {
   readonly subject?: string
   /** Passed to phoenix's Socket. */
   readonly socketOptions?: Record<string, unknown>
+  /** The module that `lockstep types` wrote: it types the client, and live queries follow its relationships. */
+  readonly schema?: SchemaModule<any> | undefined
 }
 
 /** The seams that tests replace. */
@@ -52,8 +56,14 @@ export interface Client {
    * operation, a RangeError for what is too large to be sent.
    */
   mutate(ops: readonly OpInput[], options?: MutationOptions): Mutation
-  /** A live list over one table. */
+  /** A live list of a table's rows, with the rows that its relationships lead to. */
   query<T extends object = Row>(definition: QueryDefinition<T>): LiveQuery<T>
+  /** How many rows there are. */
+  count<T extends object = Row>(definition: CountDefinition<T>): LiveValue<number>
+  /** The sum of a column; decimal text where its values are, null without values. */
+  sum<T extends object = Row>(definition: SumDefinition<T>): LiveValue<number | string | null>
+  /** Without a schema, tables and columns are any text. */
+  readonly schema: undefined
   readonly status: { getSnapshot(): ClientStatus; subscribe(callback: () => void): () => void }
   /** Calls back once per commit, after every query shows it. */
   onCommit(callback: (commit: CommitNotice) => void): () => void
@@ -83,8 +93,10 @@ export interface Client {
   close(): Promise<void>
 }
 
-/** Makes a client and connects it. */
-export function createClient(options: ClientOptions): Client {
+/** Makes a client and connects it. With a `schema`, whatever names a table or a column is checked by the compiler. */
+export function createClient<S extends SchemaTypes>(options: ClientOptions & { readonly schema: SchemaModule<S> }): TypedClient<S>
+export function createClient(options: ClientOptions & { readonly schema?: undefined }): Client
+export function createClient(options: ClientOptions): Client | TypedClient<SchemaTypes> {
   return new LockstepClient(options)
 }
 
@@ -96,8 +108,10 @@ const ATTEMPTS = 5
 
 /** The one implementation of Client. */
 export class LockstepClient implements Client {
-  private readonly screen: Screen = new Screen(() => this.role.linkStatus)
-  readonly status = this.screen.status
+  private readonly screen: Screen
+  readonly status: Screen['status']
+  /** What types a client is not there at run time. */
+  readonly schema = undefined
   private readonly url: string
   private readonly subject: string
   private readonly timers: Timers
@@ -112,6 +126,8 @@ export class LockstepClient implements Client {
   private readonly stopListening: () => void
 
   constructor(options: ClientOptions, seams: ClientSeams = {}) {
+    this.screen = new Screen(() => this.role.linkStatus, options.schema)
+    this.status = this.screen.status
     this.url = options.url
     this.subject = options.subject ?? ''
     this.timers = seams.timers ?? platformTimers
@@ -164,6 +180,14 @@ export class LockstepClient implements Client {
 
   query<T extends object = Row>(definition: QueryDefinition<T>): LiveQuery<T> {
     return this.screen.query(definition)
+  }
+
+  count<T extends object = Row>(definition: CountDefinition<T>): LiveValue<number> {
+    return this.screen.query(definition, { count: true })
+  }
+
+  sum<T extends object = Row>(definition: SumDefinition<T>): LiveValue<number | string | null> {
+    return this.screen.query(definition, { sum: definition.column })
   }
 
   onCommit(callback: (commit: CommitNotice) => void): () => void {

@@ -1,75 +1,129 @@
-/** Live queries: a filtered, ordered list over the view that moves only the rows that changed. */
+/** Live queries: results over the rows of this page that follow every commit and every change of its own. */
+import type { Where } from './condition'
 import { Listeners } from './listeners'
-import { comparatorOf, type OrderBy } from './order'
+import type { OrderBy } from './order'
 import { tableName } from './protocol'
+import { Level, type LevelSpec, type Shows } from './query_level'
+import type { Knowledge } from './schema'
 import type { Row } from './values'
-import type { RowChange, View, ViewChanges } from './view'
+import type { View, ViewChanges } from './view'
 
-/** What a live query asks for. `limit` counts rows. */
-export interface QueryDefinition<T> {
-  readonly table: string
-  readonly where?: (row: T) => boolean
+/** A count or a sum over a relationship. */
+export type AggregateDefinition =
+  | { readonly count: string; readonly where?: Where<any> }
+  | { readonly sum: string; readonly column: string; readonly where?: Where<any> }
+
+/** What is asked of the rows of a table or of a relationship. */
+export interface RowsDefinition<T> {
+  /** Which rows; all unless given. */
+  readonly where?: Where<T>
+  /** Their order; ties, and all without one, by the key. */
   readonly orderBy?: OrderBy<T>
+  /** How many rows at most. */
   readonly limit?: number
+  /** Relationships that the schema declares, each under its name: a list, or one row or null. */
+  readonly include?: Readonly<Record<string, true | RowsDefinition<any>>>
+  /** Counts and sums over relationships, under names of one's own. */
+  readonly aggregate?: Readonly<Record<string, AggregateDefinition>>
 }
 
-/** A list that follows the view. */
-export interface LiveQuery<T> {
-  /** The rows; the same array until one of them changes, and rows that did not change keep their identity. */
-  getSnapshot(): readonly T[]
-  /** Calls back once per commit or mutation that changed the list. */
+/** What a live query asks for. */
+export interface QueryDefinition<T> extends RowsDefinition<T> {
+  readonly table: string
+}
+
+/** What a live count asks for. */
+export interface CountDefinition<T> {
+  readonly table: string
+  readonly where?: Where<T>
+}
+
+/** What a live sum asks for. */
+export interface SumDefinition<T> extends CountDefinition<T> {
+  readonly column: string
+}
+
+/** A value that follows the rows of this page. */
+export interface LiveValue<V> {
+  /** The value; the same one until it changes, and rows in it that did not change keep their identity. */
+  getSnapshot(): V
+  /** Calls back once per commit or mutation that changed the value. */
   subscribe(callback: () => void): () => void
 }
 
-/** So many changed rows are merged into the list instead of being moved one by one. */
-const MANY = 100
+/** A list that follows the rows of this page. */
+export type LiveQuery<T> = LiveValue<readonly T[]>
 
-interface Entry {
-  readonly key: string
-  readonly row: Row
+function levelSpec(table: string, definition: RowsDefinition<any>, shows: Shows, knowledge: Knowledge): LevelSpec {
+  const { where, orderBy, limit, include = {}, aggregate = {} } = definition
+  const rows = Object.entries(include).map(([name, nested]) => {
+    const relation = knowledge.relation(table, name)
+    const shows: Shows = { rows: relation.many ? 'many' : 'one' }
+    return { name, relation, spec: levelSpec(relation.table, nested === true ? {} : nested, shows, knowledge) }
+  })
+  const values = Object.entries(aggregate).map(([name, asked]) => {
+    const isCount = 'count' in asked
+    const relation = knowledge.relation(table, isCount ? asked.count : asked.sum)
+    const { where } = asked
+    return { name, relation, spec: levelSpec(relation.table, { ...(where && { where }) }, isCount ? { count: true } : { sum: asked.column }, knowledge) }
+  })
+  return { table, shows, where, orderBy, limit, below: [...rows, ...values] }
+}
+
+/** What `query` shows of `definition`. Throws a TypeError for what cannot be asked. */
+export function specOf(definition: QueryDefinition<any>, knowledge: Knowledge, shows: Shows = { rows: 'many' }): LevelSpec {
+  return levelSpec(tableName(definition.table), definition, shows, knowledge)
+}
+
+/** No version of the view. */
+const UNSEEN = -1
+
+function tablesOf({ table, below }: LevelSpec): string[] {
+  return [table, ...below.flatMap(({ spec }) => tablesOf(spec))]
 }
 
 /** The one implementation; the client feeds it the view's changes. */
-export class LiveQueryState implements LiveQuery<Row> {
+export class LiveQueryState<V = readonly Row[]> implements LiveValue<V> {
   private readonly listeners = new Listeners()
   private detach: (() => void) | null = null
-  private seen = -1
-  private entries: Entry[] = []
-  private snapshot: readonly Row[] = []
-  private readonly table: string
-  private readonly compare: (a: Entry, b: Entry) => number
+  private seen = UNSEEN
+  private described = -1
+  private description = ''
+  private level: Level
 
   constructor(
-    private readonly definition: QueryDefinition<Row>,
+    private readonly spec: LevelSpec,
     private readonly view: View,
-    private readonly attach: (query: LiveQueryState) => () => void,
+    private readonly knowledge: Knowledge,
+    private readonly attach: (query: LiveQueryState<V>) => () => void,
   ) {
-    this.table = tableName(definition.table)
-    const byRow = comparatorOf(
-      definition.orderBy,
-      (name) => view.column(this.table, name),
-      () => view.key(this.table),
-    )
-    this.compare = (a, b) => byRow(a.row, b.row) || (a.key < b.key ? -1 : a.key > b.key ? 1 : 0)
+    // here, so that a wrong definition throws where it was written
+    this.level = this.newLevel()
   }
 
-  /** Nobody is told of a list without subscribers; it is built anew when somebody looks. */
-  getSnapshot(): readonly Row[] {
-    if (this.seen !== this.view.version) this.rebuild()
-    return this.snapshot
+  /** Nobody is told of a value without subscribers; it is brought up to date when somebody looks. */
+  getSnapshot(): V {
+    this.learn()
+    if (this.seen !== this.view.version) {
+      this.look()
+      if (this.detach === null) this.level.release()
+    }
+    return this.level.value as V
   }
 
   subscribe(callback: () => void): () => void {
     const remove = this.listeners.add(callback)
     if (this.detach === null) {
       this.getSnapshot()
+      this.level.begin('')
       this.detach = this.attach(this)
     }
     return () => {
       remove()
-      if (this.listeners.size > 0) return
-      this.detach?.()
+      if (this.listeners.size > 0 || this.detach === null) return
+      this.detach()
       this.detach = null
+      this.level.release()
     }
   }
 
@@ -78,80 +132,48 @@ export class LiveQueryState implements LiveQuery<Row> {
     this.listeners.call()
   }
 
-  /** Takes the view's newest changes; true when the list is another one now. The caller then calls `notify`. */
+  /** Takes the view's newest changes; true when the value is another one now. The caller then calls `notify`. */
   take(changes: ViewChanges): boolean {
+    const before = this.level.value
+    const { table } = this.spec
+    const isMost = (changes.get(table)?.size ?? 0) * 2 > this.view.rows(table).size
+    this.learn()
+    if (isMost || this.seen === UNSEEN) {
+      this.look()
+    } else {
+      this.seen = this.view.version
+      this.level.take(changes)
+      this.settle()
+    }
+    return !Object.is(before, this.level.value)
+  }
+
+  /** Where something else is known of its tables, values compare in another way: nothing seen so far counts. */
+  private learn(): void {
+    if (this.described === this.view.described) return
+    this.described = this.view.described
+    const description = JSON.stringify(tablesOf(this.spec).map((table) => this.view.description(table)))
+    if (description === this.description) return
+    this.description = description
+    this.seen = UNSEEN
+    this.level.release()
+    this.level = this.newLevel()
+  }
+
+  /** From all rows; those that are the same stay the same. */
+  private look(): void {
     this.seen = this.view.version
-    const rows = changes.get(this.table)
-    if (rows === undefined) return false
-    if (rows.size * 2 > this.view.rows(this.table).size) return this.rebuild()
-    if (rows.size > MANY) return this.merge(rows)
-    for (const [key, { before, after }] of rows) {
-      if (before !== undefined && this.matches(before)) this.remove({ key, row: before })
-      if (after !== undefined && this.matches(after)) this.insert({ key, row: after })
-    }
-    return this.show()
+    this.level.begin('')
+    this.level.reset()
+    this.settle()
   }
 
-  /** Many rows at once: moving them one by one would move all the others each time. */
-  private merge(rows: ReadonlyMap<string, RowChange>): boolean {
-    const fresh: Entry[] = []
-    for (const [key, { after }] of rows) if (after !== undefined && this.matches(after)) fresh.push({ key, row: after })
-    fresh.sort(this.compare)
-    const merged: Entry[] = []
-    let at = 0
-    for (const entry of this.entries) {
-      if (rows.has(entry.key)) continue
-      for (let next = fresh[at]; next !== undefined && this.compare(next, entry) < 0; next = fresh[at]) {
-        merged.push(next)
-        at += 1
-      }
-      merged.push(entry)
-    }
-    for (; at < fresh.length; at += 1) merged.push(fresh[at] as Entry)
-    this.entries = merged
-    return this.show()
+  private settle(): void {
+    for (const level of this.level.deepestFirst()) level.settle()
   }
 
-  private matches(row: Row): boolean {
-    return this.definition.where?.(row) ?? true
-  }
-
-  private rebuild(): boolean {
-    this.seen = this.view.version
-    this.entries = []
-    for (const [key, row] of this.view.rows(this.table)) if (this.matches(row)) this.entries.push({ key, row })
-    this.entries.sort(this.compare)
-    return this.show()
-  }
-
-  /** The first place whose entry is not before `entry`. */
-  private place(entry: Entry): number {
-    let [low, high] = [0, this.entries.length]
-    while (low < high) {
-      const middle = (low + high) >> 1
-      if (this.compare(this.entries[middle] as Entry, entry) < 0) low = middle + 1
-      else high = middle
-    }
-    return low
-  }
-
-  private insert(entry: Entry): void {
-    this.entries.splice(this.place(entry), 0, entry)
-  }
-
-  private remove(entry: Entry): void {
-    let at = this.place(entry)
-    // `where` and `orderBy` are the application's: if they changed their mind, the entry is elsewhere
-    if (this.entries[at]?.key !== entry.key) at = this.entries.findIndex(({ key }) => key === entry.key)
-    if (at >= 0) this.entries.splice(at, 1)
-  }
-
-  private show(): boolean {
-    const { limit } = this.definition
-    const shown = limit === undefined ? this.entries : this.entries.slice(0, limit)
-    const before = this.snapshot
-    if (shown.length === before.length && shown.every(({ row }, at) => row === before[at])) return false
-    this.snapshot = shown.map(({ row }) => row)
-    return true
+  private newLevel(): Level {
+    const { view, knowledge } = this
+    return new Level(this.spec, null, { knowledge, indexes: view.indexes, rows: (table) => view.rows(table) })
   }
 }

@@ -25,6 +25,9 @@ export interface ShapeDefinition {
   readonly table: string
   readonly scope?: Readonly<Record<string, string | number | boolean>> | null
   readonly columns?: readonly string[] | null
+  /** An SQL condition over the row's columns, with `$1`, `$2`… for `params`; see docs/protocol.md, Predicates. */
+  readonly where?: string | null
+  readonly params?: readonly (string | number | boolean | null)[]
 }
 
 /** SHAPE of the protocol: one shape of a join or a subscribe. */
@@ -33,7 +36,8 @@ export interface ShapeRequest {
   table: string
   columns: readonly string[] | null
   scope: Readonly<Record<string, string | number | boolean>> | null
-  where: null
+  where: string | null
+  params?: readonly (string | number | boolean | null)[]
   have: boolean
   fingerprint: string | null
 }
@@ -325,5 +329,7 @@ export function tableNameOf(table: readonly [string, string]): string {
 export function definitionId(definition: ShapeDefinition): string {
   const columns = definition.columns ? [...new Set(definition.columns)].sort() : null
   const scope = definition.scope ? Object.entries(definition.scope).sort(([a], [b]) => (a < b ? -1 : 1)) : null
-  return JSON.stringify([tableName(definition.table), columns, scope])
+  const shape = [tableName(definition.table), columns, scope]
+  // shapes without a condition keep the names they have in stores of earlier versions
+  return JSON.stringify(definition.where ? [...shape, definition.where, definition.params ?? []] : shape)
 }

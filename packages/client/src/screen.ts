@@ -5,10 +5,12 @@
 import { type Base, carryOut, type TouchedKeys } from './apply'
 import { CONFLICT, type Conflict, conflictOf } from './conflicts'
 import { Listeners } from './listeners'
-import { type LiveQuery, LiveQueryState, type QueryDefinition } from './live_query'
+import { LiveQueryState, type LiveValue, type QueryDefinition, specOf } from './live_query'
 import { MutationWaits } from './mutation'
 import { Outbox } from './outbox'
 import { tableName } from './protocol'
+import type { Shows } from './query_level'
+import { type Knowledge, knowledgeOf, type SchemaModule } from './schema'
 import { type LinkStatus, StatusBoard } from './status'
 import type { RefusedMutation, StoreContents } from './store'
 import { keysOf, Subscriptions } from './subscriptions'
@@ -34,18 +36,23 @@ export class Screen {
   readonly conflicts = new Listeners<Conflict>()
   base: Base = { cursor: null, shapes: new Map() }
   private readonly view = new View()
-  private readonly queries = new Set<LiveQueryState>()
+  private readonly queries = new Set<LiveQueryState<any>>()
+  private readonly knowledge: Knowledge
 
   /** `link` tells how the connection is, whenever the status is looked at. */
-  constructor(private readonly link: () => LinkStatus) {}
+  constructor(
+    private readonly link: () => LinkStatus,
+    schema?: SchemaModule,
+  ) {
+    this.knowledge = knowledgeOf(schema, this.view)
+  }
 
-  /** A live list over one table. */
-  query<T extends object>(definition: QueryDefinition<T>): LiveQuery<T> {
-    const query = new LiveQueryState(definition as unknown as QueryDefinition<Row>, this.view, (attached) => {
+  /** A live list, or what else it shows. */
+  query<V>(definition: QueryDefinition<any>, shows?: Shows): LiveValue<V> {
+    return new LiveQueryState<V>(specOf(definition, this.knowledge, shows), this.view, this.knowledge, (attached) => {
       this.queries.add(attached)
       return () => this.queries.delete(attached)
     })
-    return query as unknown as LiveQuery<T>
   }
 
   /** A row as it is shown; the key in any order. */

@@ -25,7 +25,8 @@ export class Session {
       table: tableName(definition.table),
       columns: definition.columns ?? null,
       scope: definition.scope ?? null,
-      where: null,
+      where: definition.where || null,
+      ...(definition.where ? { params: definition.params ?? [] } : {}),
       have: held !== null,
       fingerprint: held?.fingerprint ?? null,
     }

@@ -99,3 +99,16 @@ export function sameRow(a: Row, b: Row): boolean {
   if (names.length !== Object.keys(b).length) return false
   return names.every((name) => name in b && sameValue(a[name], b[name]))
 }
+
+/** By code points: UTF-16 has those above U+FFFF before U+E000. */
+export function compareTexts(a: string, b: string): number {
+  if (a === b) return 0
+  const length = Math.min(a.length, b.length)
+  for (let at = 0; at < length; at += 1) {
+    const [x, y] = [a.charCodeAt(at), b.charCodeAt(at)]
+    if (x === y) continue
+    const [highX, highY] = [x >= 0xd800 && x < 0xe000, y >= 0xd800 && y < 0xe000]
+    return highX === highY ? x - y : highX ? 1 : -1
+  }
+  return a.length - b.length
+}

@@ -6,6 +6,7 @@ import type { HeldShape, TouchedKeys } from './apply'
 import type { PendingMutation } from './outbox'
 import { KIND_CONDITIONAL, KIND_OPS } from './store'
 import { type ShapeDefinition, tableName } from './protocol'
+import { TableIndexes } from './table_index'
 import { type Column, decodeValue, guessValue, type Json, keyText, type Row, sameRow } from './values'
 
 /** A shape that the application asked for; `held` is null until its first commit. */
@@ -161,6 +162,11 @@ export function viewOf(active: readonly ActiveShape[], outbox: readonly PendingM
 export class View {
   /** Counts the updates that changed something. */
   version = 0
+  /** Counts the updates after which something else is known of columns or keys. */
+  described = 0
+  readonly indexes = new TableIndexes((table) => this.rows(table))
+  private describing: readonly HeldShape['columns'][] = []
+  private descriptions = new Map<string, string>()
   private tables: Tables = new Map()
   private overlay: Overlay = new Map()
   private readonly visible = new Map<string, Map<string, Row>>()
@@ -181,6 +187,11 @@ export class View {
     return this.tables.get(table)?.columns.get(name) ?? null
   }
 
+  /** All that is known of a table's columns and key, to tell whether it is something else now. */
+  description(table: string): string {
+    return this.descriptions.get(table) ?? ''
+  }
+
   /** The key columns of a table, null until it was described. */
   key(table: string): readonly string[] | null {
     return this.tables.get(table)?.key ?? null
@@ -193,6 +204,7 @@ export class View {
   update(active: readonly ActiveShape[], outbox: readonly PendingMutation[], touched: TouchedKeys): ViewChanges {
     const before = this.overlay
     this.tables = tablesOf(active)
+    this.describe(active)
     this.overlay = overlayOf(this.tables, outbox)
     const dirty: Map<string, ReadonlySet<string>> = new Map(touched)
     for (const overlay of [before, this.overlay]) {
@@ -206,7 +218,19 @@ export class View {
       if (changed.size > 0) changes.set(name, changed)
     }
     if (changes.size > 0) this.version += 1
+    this.indexes.update(changes)
     return changes
+  }
+
+  /** A shape that is described anew has another list of columns, and so another object; it may say the same. */
+  private describe(active: readonly ActiveShape[]): void {
+    const held = active.flatMap((one) => (one.held === null ? [] : [one.held]))
+    const before = this.describing
+    if (held.length === before.length && held.every(({ columns }, at) => columns === before[at])) return
+    this.describing = held.map(({ columns }) => columns)
+    this.descriptions = new Map()
+    for (const [name, { key, columns }] of this.tables) this.descriptions.set(name, JSON.stringify([key, [...columns.values()]]))
+    this.described += 1
   }
 
   private updateTable(name: string, keys: ReadonlySet<string>): Map<string, RowChange> {

@@ -36,6 +36,22 @@ describe('subscriptions', () => {
     expect((await server.next('unsubscribe')).payload).toEqual({ refs: [first.ref] })
   })
 
+  it('with a condition are shapes of their own, and take it and its parameters to the node', async () => {
+    const { client, server } = openWorld()
+    const where = 'due < $1'
+    const first = client.subscribe({ ...A, where, params: ['2026-12-24'] })
+    expect(client.subscribe({ ...A, where, params: ['2026-12-24'] }).ref).toBe(first.ref)
+    const others = [client.subscribe({ ...A, where, params: ['2026-12-25'] }), client.subscribe({ ...A, where: 'done' }), client.subscribe(A)]
+    expect(new Set(others.map(({ ref }) => ref).concat(first.ref)).size).toBe(4)
+    const { shapes } = (await join(server)).payload
+    expect(shapes.map(({ where, params }: any) => [where, params])).toEqual([
+      [where, ['2026-12-24']],
+      [where, ['2026-12-25']],
+      ['done', []],
+      [null, undefined],
+    ])
+  })
+
   it('made while the socket opens travel with the join', async () => {
     const { client, server } = openWorld()
     server.open()

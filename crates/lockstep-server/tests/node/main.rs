@@ -23,6 +23,7 @@ mod schema;
 mod slots;
 mod stream;
 mod stuck;
+mod types;
 mod values;
 mod visibility;
 mod world;
