@@ -143,7 +143,7 @@ impl Facts {
     ///  mark 1 ── copy ── state, cursor with mark 1 ── rolled back to the copy ── mark 2 ── past the state's LSN
     /// ```
     /// Mark 1 is still known, and the cursor is not ahead of the server; but in this history mark 2 lies before it.
-    fn newest_mark(&self, lsn: Lsn) -> Option<i64> {
+    pub fn newest_mark(&self, lsn: Lsn) -> Option<i64> {
         let before = self.incarnations.iter().filter(|(_, at)| *at <= lsn);
         before.max_by_key(|(_, at)| *at).map(|(mark, _)| *mark)
     }

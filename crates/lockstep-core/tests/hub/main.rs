@@ -256,6 +256,22 @@ fn a_server_that_is_behind_what_it_had_flushed_was_rolled_back() {
     assert!(!restarted(10), "an ordinary restart");
 }
 
+/// ```text
+///  restarted ─ another node leaves the mark 8 ─ a catch-up here ─ this node's source looks and tells 8
+/// ```
+#[test]
+fn a_polled_cursor_names_the_mark_of_the_life_that_it_was_read_in() {
+    let mut world = World::polling();
+    world.marks.push((8, lockstep_core::position::Lsn(5)));
+    world.join(1, "x");
+    let request = world.catch_up();
+    world.answer(&request, "700:700:", 10);
+    world.poll("700:700:", 10);
+    let heard = world.heard(1);
+    let commit = heard.iter().find(|(event, _)| event == "commit").unwrap();
+    assert!(commit.1["cursor"].as_str().unwrap().starts_with("1~1~1~5~8~"), "{commit:?}");
+}
+
 /// The slot is acknowledged short of what no snapshot has seen.
 #[test]
 fn the_flush_position_stays_behind_the_ring() {

@@ -154,7 +154,8 @@ fn a_catch_up_that_finds_another_schema_is_tried_after_a_look() {
 /// Each part of the fingerprint has its reason.
 #[test]
 fn the_reason_says_what_changed() {
-    let reasons: [(fn(&mut Table), ResetReason); 5] = [
+    type Change = fn(&mut Table);
+    let reasons: [(Change, ResetReason); 5] = [
         (|t| t.schema_id = "2".into(), ResetReason::SchemaChanged),
         (|t| drop(t.columns.pop()), ResetReason::SchemaChanged),
         (|t| t.storage_id = "2".into(), ResetReason::Rewritten),

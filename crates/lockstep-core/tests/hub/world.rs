@@ -90,6 +90,8 @@ pub fn identity(timeline: u32) -> Identity {
 }
 
 pub struct World {
+    /// Marks that the server knows, and where they were left.
+    pub marks: Vec<(i64, Lsn)>,
     pub hub: Hub,
     pub now: u64,
     /// Outputs not asked for yet.
@@ -105,7 +107,7 @@ impl World {
     pub fn polling_within(bounds: Bounds) -> Self {
         let mut hub = Hub::with_bounds(bounds);
         hub.handle_database(identity(1), catalog());
-        Self { hub, now: 0, outputs: vec![] }
+        Self { marks: vec![(7, Lsn(0))], hub, now: 0, outputs: vec![] }
     }
 
     /// A hub that streams; Z was `snapshot`, and the watermark has reached it.
@@ -265,7 +267,7 @@ impl World {
             database: 5,
             snapshot: snapshot.parse().unwrap(),
             insert_lsn: Lsn(fence),
-            incarnations: vec![(7, Lsn(0))],
+            incarnations: self.marks.clone(),
         };
         let reset = Some(lockstep_core::position::ResetReason::First);
         let read =

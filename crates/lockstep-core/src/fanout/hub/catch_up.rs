@@ -357,7 +357,11 @@ impl Hub {
             system: facts.system,
             timeline: facts.timeline,
             database: facts.database,
-            incarnation: self.identity.as_ref().map_or(0, |i| i.incarnation),
+            // After a restart the server may be asked, under a new mark, before the source has told the mark.
+            incarnation: facts
+                .newest_mark(facts.insert_lsn)
+                .or(self.identity.as_ref().map(|i| i.incarnation))
+                .unwrap_or_default(),
             fence: facts.insert_lsn,
             snapshot: facts.snapshot.clone(),
             shown: Vec::new(),
