@@ -54,8 +54,8 @@ pub enum Event {
     Text(SessionId, String, OwnedSemaphorePermit),
     /// A socket is gone.
     Closed(SessionId),
-    /// The database is known.
-    Database(Identity, Arc<Catalog>),
+    /// The database is known, and the server's earlier timelines as far as it could be asked for them.
+    Database(Identity, Arc<Catalog>, Vec<(u32, Lsn)>),
     /// It is the same as before, and what is tracked too.
     SameDatabase,
     /// A stream began.
@@ -286,7 +286,8 @@ impl Node {
                 self.sockets.remove(&id);
                 hub.handle_closed(id);
             }
-            Event::Database(identity, catalog) => {
+            Event::Database(identity, catalog, history) => {
+                self.history = Arc::new(history);
                 self.stream = None;
                 hub.handle_database(identity, Catalog::clone(&catalog));
             }

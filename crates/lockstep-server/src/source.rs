@@ -124,7 +124,9 @@ impl Source {
         }
         let (system, mark) = (identity.system, identity.incarnation);
         if known.told.as_ref().is_none_or(|(i, c)| *i != identity || !c.same(&loaded)) {
-            self.tell(Event::Database(identity.clone(), loaded.clone())).await?;
+            // Before anybody is judged by it: clients come back from the old timeline at once, and a slot takes longer.
+            let history = self.history(&identity).await;
+            self.tell(Event::Database(identity.clone(), loaded.clone(), history)).await?;
             known.told = Some((identity, loaded.clone()));
         } else {
             self.tell(Event::SameDatabase).await?;
@@ -187,6 +189,28 @@ impl Source {
             && let Some(text) = text
         {
             tracing::warn!("{text}");
+        }
+    }
+
+    /// Where earlier timelines ended. Nothing for a role that may not replicate: clients from there load anew.
+    async fn history(&self, identity: &Identity) -> Vec<(u32, Lsn)> {
+        if identity.timeline == 1 {
+            return Vec::new();
+        }
+        let answer = self.database.answer;
+        let asked = async {
+            let mut wire = connect::replication(&self.replication, answer).await?;
+            let identified = within(answer, replication_stream::identify(&mut wire)).await?;
+            wire.terminate().await;
+            Ok::<_, PgError>(identified)
+        };
+        match asked.await {
+            Ok(identified) if identified.system == identity.system => identified.history,
+            Ok(_) => Vec::new(),
+            Err(error) => {
+                tracing::debug!(%error, "where earlier timelines ended is not known");
+                Vec::new()
+            }
         }
     }
 
