@@ -21,8 +21,8 @@ use tokio_postgres::{Client, SimpleQueryMessage};
 /// SQLSTATE of a table that does not exist.
 const UNDEFINED_TABLE: &str = "42P01";
 
-/// How long a large question may stay unanswered. PostgreSQL's own time-out ends the statement before; this is for a server that does
-/// not keep to it.
+/// How long a large question may stay unanswered. PostgreSQL's own time-out ends the statement before; this is for a
+/// server that does not keep to it.
 const SILENT_READ: Duration = Duration::from_secs(11 * 60);
 
 /// Reads everything asked for in one snapshot. `history` is of the stream's server; small questions are answered

@@ -1,13 +1,11 @@
 //! `cargo x bench`: what Lockstep costs; the client's in Chromium, everything else by crates/lockstep-load.
 
 use std::ffi::OsString;
-use std::process::{Command, ExitCode, Stdio};
-use std::time::Duration;
+use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result};
-use lockstep_pg::cluster::process::{self, Signal};
+use anyhow::Result;
 
-use crate::{setup, stop, workspace};
+use crate::{child, setup, workspace};
 
 mod client;
 
@@ -24,27 +22,10 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if let Some((name, rest)) = options.arguments.split_first()
         && name == "client"
     {
-        return finish(client::command(rest)?);
+        return child::hand_over(client::command(rest)?, "the bench");
     }
     let mut bench = Command::new(setup::cargo());
     bench.args(["run", "--quiet", "--release", "--package", "lockstep-load", "--"]).args(&options.arguments);
     bench.current_dir(workspace::root());
-    finish(bench)
-}
-
-/// Runs it to its end, or to ours.
-fn finish(mut bench: Command) -> Result<ExitCode> {
-    bench.stdin(Stdio::null());
-    let mut child = process::spawn_bound(bench, Signal::SIGKILL).context("cannot run the bench")?;
-    let status = loop {
-        if let Some(status) = process::wait_for(&mut child, Duration::from_millis(100))? {
-            break status;
-        }
-        if stop::requested() {
-            process::send(child.id(), Signal::SIGKILL)?;
-            child.wait()?;
-            stop::check()?;
-        }
-    };
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    child::hand_over(bench, "the bench")
 }

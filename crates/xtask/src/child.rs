@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -116,6 +116,24 @@ pub fn run(command: Command, name: &str) -> Result<Ended> {
         }
         std::thread::sleep(POLL);
     }
+}
+
+/// Runs a program that speaks for itself on our output, to its end or to ours.
+pub fn hand_over(mut command: Command, what: &str) -> Result<ExitCode> {
+    command.stdin(Stdio::null());
+    let mut child =
+        process::spawn_bound(command, Signal::SIGKILL).with_context(|| format!("cannot run {what}"))?;
+    let status = loop {
+        if let Some(status) = process::wait_for(&mut child, Duration::from_millis(100))? {
+            break status;
+        }
+        if stop::requested() {
+            process::send(child.id(), Signal::SIGKILL)?;
+            child.wait()?;
+            stop::check()?;
+        }
+    };
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 /// Like [`run`], and an error with the end of its output if the program fails.

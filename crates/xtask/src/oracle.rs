@@ -1,11 +1,10 @@
 //! `cargo x oracle`: the real binary judged against a real PostgreSQL; see crates/lockstep-oracle.
 
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result};
-use lockstep_pg::cluster::process::{self, Signal};
+use anyhow::Result;
 
-use crate::{setup, stop};
+use crate::{child, setup};
 
 /// Options of `cargo x oracle`.
 #[derive(clap::Args)]
@@ -39,7 +38,7 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     let node = setup::program("lockstep-server", "lockstep")?;
     let mut oracle = Command::new(setup::program("lockstep-oracle", "lockstep-oracle")?);
     oracle.args(["--seconds", &options.seconds.to_string(), "--pg", &options.pg.to_string()]);
-    oracle.arg("--node").arg(node).stdin(Stdio::null());
+    oracle.arg("--node").arg(node);
     let seed = options.seed.map(|seed| seed.to_string());
     for (name, value) in [("--seed", &seed), ("--plant", &options.plant), ("--fault", &options.fault)] {
         if let Some(value) = value {
@@ -49,16 +48,5 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if options.json {
         oracle.arg("--json");
     }
-    let mut child = process::spawn_bound(oracle, Signal::SIGKILL).context("cannot run the oracle")?;
-    let status = loop {
-        if let Some(status) = process::wait_for(&mut child, std::time::Duration::from_millis(200))? {
-            break status;
-        }
-        if stop::requested() {
-            process::send(child.id(), Signal::SIGKILL)?;
-            child.wait()?;
-            stop::check()?;
-        }
-    };
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    child::hand_over(oracle, "the oracle")
 }

@@ -1,11 +1,10 @@
 //! `cargo x sim`: the real core in seeded worlds; see crates/lockstep-sim.
 
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, ExitCode};
 
-use anyhow::{Context, Result};
-use lockstep_pg::cluster::process::{self, Signal};
+use anyhow::Result;
 
-use crate::{setup, stop, workspace};
+use crate::{child, setup, workspace};
 
 /// Options of `cargo x sim`.
 #[derive(clap::Args)]
@@ -51,17 +50,6 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     if let Some(directory) = &options.trace {
         sim.arg("--trace").arg(std::path::absolute(directory)?);
     }
-    sim.current_dir(workspace::root()).stdin(Stdio::null());
-    let mut child = process::spawn_bound(sim, Signal::SIGKILL).context("cannot run the simulation")?;
-    let status = loop {
-        if let Some(status) = process::wait_for(&mut child, std::time::Duration::from_millis(100))? {
-            break status;
-        }
-        if stop::requested() {
-            process::send(child.id(), Signal::SIGKILL)?;
-            child.wait()?;
-            stop::check()?;
-        }
-    };
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    sim.current_dir(workspace::root());
+    child::hand_over(sim, "the simulation")
 }
