@@ -1,9 +1,11 @@
 //! Clients' mutations: each in one transaction, exactly once, in order (rule 5).
 
+mod condition;
+
 use crate::catalog::{qualified, quote, tables};
 use crate::error::PgError;
 use crate::lease::within;
-use lockstep_core::catalog::{Catalog, Table, Wire};
+use lockstep_core::catalog::{Catalog, Column, Table, Wire};
 use lockstep_core::fanout::hub::{MutateRequest, MutateResult};
 use lockstep_core::mutation::{Mutation, Operation, Refusal, is_refusal};
 use lockstep_core::position::Xid;
@@ -173,8 +175,13 @@ async fn attempt(
         return Ok(step);
     }
     if refusal.is_none() {
-        for operation in mutation.operations().map_err(Failure::Refused)? {
-            let statement = compile(&operation, catalog).map_err(Failure::Refused)?;
+        let operations = mutation.operations().map_err(Failure::Refused)?;
+        // All of them first: they speak of the rows as they were before this mutation.
+        for operation in &operations {
+            check(client, operation, catalog).await?;
+        }
+        for operation in &operations {
+            let statement = compile(operation, catalog).map_err(Failure::Refused)?;
             execute(client, &statement.sql, &statement.values).await?;
         }
     }
@@ -183,6 +190,28 @@ async fn attempt(
     // Deferred constraints fail here.
     client.batch_execute("commit").await?;
     xid.map(Step::Committed).ok_or(Failure::Passing(PgError::Protocol("no transaction id")))
+}
+
+/// Locks the operation's row, if it is conditional, and looks whether it is as it was seen.
+///
+/// The refusal is stored by a transaction that begins after this look, and so commits after whoever changed the row:
+/// the stream, and every snapshot that sees the refusal, has that change too.
+async fn check(client: &Client, operation: &Operation, catalog: &Catalog) -> Result<(), Failure> {
+    let Some(Statement { sql, values }) = condition::compile(operation, catalog).map_err(Failure::Refused)?
+    else {
+        return Ok(());
+    };
+    let typed: Vec<(&(dyn ToSql + Sync), Type)> =
+        values.iter().map(|v| (v as &(dyn ToSql + Sync), Type::TEXT)).collect();
+    let rows = client.query_typed(&sql, &typed).await?;
+    match rows.first().map(|row| row.get::<_, String>(0)) {
+        Some(changed) if changed.is_empty() => Ok(()),
+        Some(changed) => Err(Failure::Refused(Refusal::new(
+            "conflict",
+            format!("the row has changed since it was seen: {changed}"),
+        ))),
+        None => Err(Failure::Refused(Refusal::new("conflict", "the row is gone"))),
+    }
 }
 
 async fn execute(
@@ -283,7 +312,7 @@ fn compile(operation: &Operation, catalog: &Catalog) -> Result<Statement, Refusa
                 )
             }
         }
-        Operation::Update { table, key, set } => {
+        Operation::Update { table, key, set, .. } => {
             let table = find(catalog, table)?;
             let mut changes = Vec::new();
             for (name, value) in set {
@@ -296,7 +325,7 @@ fn compile(operation: &Operation, catalog: &Catalog) -> Result<Statement, Refusa
             let key = key_condition(table, key, &mut values)?;
             format!("update {} set {} where {key}", qualified(table), changes.join(", "))
         }
-        Operation::Delete { table, key } => {
+        Operation::Delete { table, key, .. } => {
             let table = find(catalog, table)?;
             let key = key_condition(table, key, &mut values)?;
             format!("delete from {} where {key}", qualified(table))
@@ -338,10 +367,21 @@ fn bind(
     value: &Json,
     values: &mut Vec<Option<String>>,
 ) -> Result<(String, String), Refusal> {
-    let column = table.column(name).map(|i| &table.columns[i]).ok_or_else(|| {
+    let column = column(table, name)?;
+    values.push(parameter(column, value)?);
+    Ok((quote(&column.name), format!("${}::{}", values.len(), column.type_sql)))
+}
+
+fn column<'a>(table: &'a Table, name: &str) -> Result<&'a Column, Refusal> {
+    table.column(name).map(|i| &table.columns[i]).ok_or_else(|| {
         Refusal::new("unknown_column", format!("{}.{} has no column {name:?}", table.schema, table.name))
-    })?;
-    let text = match value {
+    })
+}
+
+/// A value's text, to be cast to the column's type.
+fn parameter(column: &Column, value: &Json) -> Result<Option<String>, Refusal> {
+    let name = &column.name;
+    Ok(match value {
         Json::Null => None,
         _ if column.wire() == Wire::Json => Some(value.to_string()),
         Json::String(text) => Some(text.clone()),
@@ -350,7 +390,5 @@ fn bind(
         Json::Array(_) | Json::Object(_) => {
             return Err(Refusal::new("malformed", format!("column {name:?} takes no JSON array or object")));
         }
-    };
-    values.push(text);
-    Ok((quote(&column.name), format!("${}::{}", values.len(), column.type_sql)))
+    })
 }
