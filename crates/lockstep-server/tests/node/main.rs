@@ -13,6 +13,7 @@ mod operator;
 mod partitions;
 mod polling;
 mod pooler;
+mod posts;
 mod predicates;
 mod promotion;
 mod protocol;
