@@ -20,6 +20,7 @@ mod sessions;
 mod stream;
 mod types;
 
+pub use sessions::answer_to;
 pub use types::*;
 
 use crate::catalog::Catalog;
