@@ -145,6 +145,25 @@ export class DemoPage {
     await first.locator(byId('resend')).click()
   }
 
+  conflicts() {
+    return this.root.locator(byId('conflict'))
+  }
+
+  /** Base, mine and theirs of the conflict that is shown. */
+  async conflict() {
+    const said = ['base', 'mine', 'theirs'].map((side) => this.conflicts().locator(byId(`conflict-${side}`)))
+    await said[0].waitFor()
+    return Promise.all(said.map(async (side) => ((await side.count()) ? side.innerText() : null)))
+  }
+
+  async keepMine() {
+    await this.conflicts().locator(byId('keep-mine')).click()
+  }
+
+  async keepTheirs() {
+    await this.conflicts().locator(byId('keep-theirs')).click()
+  }
+
   async dismiss() {
     await this.refusals().first().locator(byId('dismiss')).click()
   }

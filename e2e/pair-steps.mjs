@@ -70,6 +70,21 @@ async function guided(world) {
   return 'ticked, refused, offline over a reload and back, by the buttons of the guide'
 }
 
+async function conflicting(world) {
+  const pair = await pairOn(world)
+  const { page, ada, linus } = pair
+  const id = await linus.add('Paint the wall')
+  await ada.shows(id, {})
+  await ada.live()
+  await page.locator(`${byId('try')}[data-name="Two edits at once"]`).click()
+  const said = await ada.conflict()
+  assert.deepEqual(said, ['Paint the wall', 'Paint the wall, says Ada', 'Paint the wall, says Linus'])
+  await ada.keepMine()
+  await linus.shows(id, { title: 'Paint the wall, says Ada' })
+  await close(pair)
+  return `asked by ${said.join(' / ')}; Ada's was kept`
+}
+
 async function firstLoad(world) {
   const pair = await pairOn({ ...world, list: null })
   const { page, linus } = pair
@@ -200,6 +215,7 @@ export const PAIR_STEPS = [
   ['g', 'two people side by side', twoPeople],
   ['h', 'a refused edit is mended and sent again', mended],
   ['i', 'the guide shows it', guided],
+  ['i', 'the guide shows a conflict', conflicting],
   ['j', 'the first load of 20,000 to-dos', firstLoad],
   ['k', 'the SQL console', sqlConsole],
   ['k', 'the SQL console and strangers', strangers],

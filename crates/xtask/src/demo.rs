@@ -209,8 +209,13 @@ Ctrl-C stops everything; the data stays for the next time (--fresh forgets it)."
 
     /// Tells programs where everything is.
     pub fn write_ready(&self, file: &Path) -> Result<()> {
-        let console = self.console.url();
-        let ready = serde_json::json!({"app": self.app, "postgres": self.postgres, "socket": self.socket, "console": console});
+        let ready = serde_json::json!({
+            "app": self.app,
+            "postgres": self.postgres,
+            "socket": self.socket,
+            "console": self.console.url(),
+            "program": self.program,
+        });
         workspace::write_atomically(file, &format!("{ready}\n"))
     }
 

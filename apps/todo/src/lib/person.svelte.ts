@@ -94,7 +94,7 @@ export class Person {
 
   /** Only if the title is still what it was when the editing began: nobody's words are lost unseen. */
   rename(id: string, title: string, before: string): Promise<unknown> {
-    return this.#write([{ op: 'update', table: 'todos', key: { id }, set: { title }, ...(CONDITIONS ? { if: { title: before } } : {}) }])
+    return this.#write([{ op: 'update', table: 'todos', key: { id }, set: { title }, if: { title: before } }])
   }
 
   remove(id: string): void {
@@ -111,9 +111,6 @@ export class Person {
     return outcome
   }
 }
-
-/** Whether the node knows conditional mutations. */
-const CONDITIONS = false
 
 const KEY = Symbol('person')
 
