@@ -7,7 +7,7 @@ use serde::Deserialize;
 use tokio_postgres::{GenericClient, SimpleQueryMessage};
 
 /// One JSON text per tracked table that can be followed. Of generated columns only those travel that are in the stream.
-const TABLES: &str = include_str!("../sql/read_catalog.sql");
+pub(crate) const TABLES: &str = include_str!("../sql/read_catalog.sql");
 
 #[derive(Deserialize)]
 struct Row {
@@ -120,12 +120,13 @@ pub(crate) async fn texts<C: GenericClient>(client: &C, sql: &str) -> Result<Vec
 
 /// The tracked tables. Run after a LOCK it is the catalog as of that lock.
 pub async fn tables<C: GenericClient>(client: &C) -> Result<Vec<Table>, PgError> {
-    let mut tables = Vec::new();
-    for json in texts(client, TABLES).await? {
-        let row: Row = serde_json::from_str(&json).map_err(|_| PgError::Protocol("the catalog query"))?;
-        tables.push(row.into_table()?);
-    }
-    Ok(tables)
+    texts(client, TABLES).await?.iter().map(|json| table(json)).collect()
+}
+
+/// A table, from a row of [`TABLES`].
+pub(crate) fn table(json: &str) -> Result<Table, PgError> {
+    let row: Row = serde_json::from_str(json).map_err(|_| PgError::Protocol("the catalog query"))?;
+    row.into_table()
 }
 
 /// Everything that a node must know before it serves, in one snapshot. The connection is for this alone meanwhile.

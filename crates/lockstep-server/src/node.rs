@@ -16,6 +16,7 @@ use lockstep_core::fanout::hub::{
 };
 use lockstep_core::fanout::{Hub, Output};
 use lockstep_core::position::{Lsn, Xid};
+use lockstep_core::protocol::Frame;
 use lockstep_pg::PgError;
 use lockstep_pg::replication_stream::Feedback;
 use lockstep_pg::target::Target;
@@ -68,6 +69,8 @@ pub enum Event {
     Pushed(u64, bool),
     /// An answer.
     Gap(Result<Vec<(Xid, bool)>, PgError>),
+    /// Rows of a catch-up that is still being read, of one of its reads.
+    Rows(CatchUpId, usize, Vec<Frame>),
     /// An answer.
     CaughtUp(CatchUpId, Result<CatchUpAnswer, CatchUpError>),
     /// An answer.
@@ -315,6 +318,7 @@ impl Node {
                 tracing::info!(%error, "transactions at the stream's start could not be looked up");
                 hub.handle_gap_failed();
             }
+            Event::Rows(id, read, frames) => hub.handle_catch_up_rows(id, read, &frames),
             Event::CaughtUp(id, answer) => hub.handle_catch_up(id, answer),
             Event::Catalog(Ok(catalog)) => {
                 if !catalog.same(hub.catalog()) {
@@ -367,7 +371,8 @@ impl Node {
             }
             Output::CatchUp(request) => {
                 let id = request.id;
-                let task = self.spawn(self.database.clone().catch_up(request, self.history.clone()));
+                let events = self.events_out.clone();
+                let task = self.spawn(self.database.clone().catch_up(request, self.history.clone(), events));
                 self.reading.insert(id, task);
             }
             Output::Poll(number) => drop(self.spawn(self.database.clone().poll(number))),

@@ -7,6 +7,7 @@ mod failover;
 mod generated;
 mod holes;
 mod http;
+mod load;
 mod mutations;
 mod operator;
 mod partitions;
