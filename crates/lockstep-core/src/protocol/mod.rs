@@ -6,7 +6,9 @@ mod up;
 
 pub use codec::{Delta, encode_value, rows_frame, rows_frames};
 pub use down::{AckFrame, Reply, ack_frame, commit_frame, is_commit, is_part, phx_close, shape_frame};
-pub use up::{Envelope, ID_RULE, Join, MutateFrame, Post, Subscribe, Unsubscribe, Up, UpError, is_id, parse};
+pub use up::{
+    Envelope, Heartbeat, ID_RULE, Join, MutateFrame, Post, Subscribe, Unsubscribe, Up, UpError, is_id, parse,
+};
 
 use serde::{Deserialize, Deserializer};
 
