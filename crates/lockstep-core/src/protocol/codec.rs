@@ -141,19 +141,36 @@ impl Writer<'_> {
 
 /// The frames of a delta, each of about `most` bytes. The first carries the reset; removes come before puts.
 pub fn rows_frames(shape: &Shape, delta: &Delta, most: usize) -> Vec<Frame> {
-    if delta.is_empty() {
-        return Vec::new();
-    }
+    frames(shape, most, delta.reset, delta.remove.iter(), delta.put.iter())
+}
+
+/// The one frame of a live change, from what a transaction does to the shape.
+pub fn touches_frame<'n>(
+    shape: &Shape,
+    reset: Option<ResetReason>,
+    remove: impl Iterator<Item = &'n Key>,
+    put: impl Iterator<Item = &'n Tuple> + Clone,
+) -> Option<Frame> {
+    frames(shape, usize::MAX, reset, remove, put).pop()
+}
+
+fn frames<'n>(
+    shape: &Shape,
+    most: usize,
+    reset: Option<ResetReason>,
+    remove: impl Iterator<Item = &'n Key>,
+    put: impl Iterator<Item = &'n Tuple> + Clone,
+) -> Vec<Frame> {
     let mut w = Writer { shape, most, out: String::new(), section: "", frames: Vec::new() };
-    w.open(delta.reset);
-    for key in &delta.remove {
+    w.open(reset);
+    for key in remove {
         w.item("remove", |out| push_key(out, shape, key));
     }
     let partial = |row: &Tuple| shape.columns.iter().any(|c| row[*c] == Value::Unchanged);
-    for row in delta.put.iter().filter(|row| !partial(row)) {
+    for row in put.clone().filter(|row| !partial(row)) {
         w.item("put", |out| push_row(out, shape, row));
     }
-    for row in delta.put.iter().filter(|row| partial(row)) {
+    for row in put.filter(|row| partial(row)) {
         w.item("patch", |out| {
             out.push('[');
             push_row(out, shape, row);
@@ -168,7 +185,9 @@ pub fn rows_frames(shape: &Shape, delta: &Delta, most: usize) -> Vec<Frame> {
             out.push_str("]]");
         });
     }
-    w.close();
+    if reset.is_some() || !w.section.is_empty() || !w.frames.is_empty() {
+        w.close();
+    }
     w.frames
 }
 

@@ -4,8 +4,10 @@ mod codec;
 mod down;
 mod up;
 
-pub use codec::{Delta, encode_value, rows_frame, rows_frames};
-pub use down::{AckFrame, Reply, ack_frame, commit_frame, is_commit, is_part, phx_close, shape_frame};
+pub use codec::{Delta, encode_value, rows_frame, rows_frames, touches_frame};
+pub use down::{
+    AckFrame, CommitFrames, Reply, ack_frame, commit_frame, is_commit, is_part, phx_close, shape_frame,
+};
 pub use up::{Envelope, Join, MutateFrame, Subscribe, Unsubscribe, Up, UpError, parse};
 
 use serde::{Deserialize, Deserializer};
