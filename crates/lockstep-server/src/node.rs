@@ -4,7 +4,7 @@ use crate::config::Serve;
 use crate::health::Health;
 use crate::http::{Shared, router};
 use crate::janitor;
-use crate::socket::Outbox;
+use crate::socket::{Outbox, SWEEP};
 use crate::source::Source;
 use crate::tasks::Database;
 use anyhow::{Context, Result, bail};
@@ -41,8 +41,8 @@ pub struct StreamHandle {
     pub history: Vec<(u32, Lsn)>,
     /// Status updates to be sent.
     pub feedback: mpsc::UnboundedSender<Feedback>,
-    /// CopyData as it comes.
-    pub bytes: mpsc::Receiver<Bytes>,
+    /// CopyData as it comes: all messages that came together.
+    pub bytes: mpsc::Receiver<Vec<Bytes>>,
 }
 
 /// What happens to a node.
@@ -170,6 +170,8 @@ struct Node {
     health: Arc<Health>,
     stopped: watch::Receiver<bool>,
     sockets: HashMap<SessionId, Arc<Outbox>>,
+    /// Frames were queued for it and it was not told yet.
+    unsent: Option<(SessionId, Arc<Outbox>)>,
     /// One request of a session at a time, so that they arrive in order.
     mutating: HashMap<SessionId, VecDeque<(MutateRequest, Option<OwnedSemaphorePermit>)>>,
     /// What the message being handled takes of its session's bound; a mutation keeps it until it is decided.
@@ -199,6 +201,7 @@ impl Node {
             health,
             stopped,
             sockets: HashMap::new(),
+            unsent: None,
             mutating: HashMap::new(),
             serving: None,
             reading: HashMap::new(),
@@ -214,6 +217,7 @@ impl Node {
     }
 
     async fn run(mut self) -> Result<()> {
+        let mut sweep = tokio::time::interval(SWEEP);
         loop {
             let timeout = self.hub.next_timeout();
             let deadline = self.began + Duration::from_millis(timeout.unwrap_or(0));
@@ -235,16 +239,15 @@ impl Node {
                     None => break,
                 },
                 bytes = stream => match bytes {
-                    Some(bytes) => self.hub.handle_stream(&bytes),
+                    Some(messages) => self.take_stream(&messages),
                     // The source says why, as an event.
                     None => self.stream = None,
                 },
+                _ = sweep.tick() => self.sweep(),
                 () = tokio::time::sleep_until(deadline.into()), if timeout.is_some() => {}
             }
             self.hub.handle_timeout(self.now());
-            while let Some(output) = self.hub.poll_output() {
-                self.carry_out(output);
-            }
+            self.carry_out_all();
             self.serving = None;
             let hub = &self.hub;
             self.reading.retain(|id, task| {
@@ -269,6 +272,29 @@ impl Node {
             }
         }
         Ok(())
+    }
+
+    /// Messages of the stream. What a transaction gives out is carried out before the next one, which bounds it.
+    fn take_stream(&mut self, messages: &[Bytes]) {
+        for bytes in messages {
+            self.hub.handle_stream(bytes);
+            self.carry_out_all();
+        }
+    }
+
+    fn carry_out_all(&mut self) {
+        while let Some(output) = self.hub.poll_output() {
+            self.carry_out(output);
+        }
+        if let Some((_, outbox)) = self.unsent.take() {
+            outbox.send();
+        }
+    }
+
+    /// Looks after all sockets, beside the node's own work.
+    fn sweep(&self) {
+        let sockets: Vec<Arc<Outbox>> = self.sockets.values().cloned().collect();
+        tokio::spawn(async move { sockets.iter().for_each(|outbox| outbox.look_after()) });
     }
 
     fn handle(&mut self, event: Event) {
@@ -337,8 +363,16 @@ impl Node {
     fn carry_out(&mut self, output: Output) {
         match output {
             Output::Send(id, frame) => {
-                if let Some(outbox) = self.sockets.get(&id) {
+                // A session's frames come one after another.
+                if let Some((to, outbox)) = &self.unsent
+                    && *to == id
+                {
                     outbox.push(frame);
+                } else if let Some(outbox) = self.sockets.get(&id) {
+                    outbox.push(frame);
+                    if let Some((_, before)) = self.unsent.replace((id, outbox.clone())) {
+                        before.send();
+                    }
                 }
             }
             Output::Close(id, code, reason) => {
