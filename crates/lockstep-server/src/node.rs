@@ -3,7 +3,7 @@
 use crate::drain::{self, Drain};
 use crate::health::Health;
 use crate::post::Posts;
-use crate::socket::Outbox;
+use crate::socket::{Outbox, SWEEP};
 use crate::tasks::Database;
 use anyhow::{Result, bail};
 use bytes::Bytes;
@@ -32,8 +32,8 @@ pub struct StreamHandle {
     pub history: Vec<(u32, Lsn)>,
     /// Status updates to be sent.
     pub feedback: mpsc::UnboundedSender<Feedback>,
-    /// CopyData as it comes.
-    pub bytes: mpsc::Receiver<Bytes>,
+    /// CopyData as it comes: all messages that came together.
+    pub bytes: mpsc::Receiver<Vec<Bytes>>,
 }
 
 /// What happens to a node.
@@ -118,6 +118,8 @@ pub struct Node {
     began: Instant,
     links: Links,
     sockets: HashMap<SessionId, Arc<Outbox>>,
+    /// Frames were queued for it and it was not told yet.
+    unsent: Option<(SessionId, Arc<Outbox>)>,
     /// One request of a session at a time, so that they arrive in order.
     mutating: HashMap<SessionId, VecDeque<(MutateRequest, Option<OwnedSemaphorePermit>)>>,
     /// What the message being handled takes of its session's bound; a mutation keeps it until it is decided.
@@ -138,6 +140,7 @@ impl Node {
             began: Instant::now(),
             links,
             sockets: HashMap::new(),
+            unsent: None,
             mutating: HashMap::new(),
             serving: None,
             reading: HashMap::new(),
@@ -156,6 +159,7 @@ impl Node {
     /// # Errors
     /// If a part of it fails.
     pub async fn run(mut self) -> Result<()> {
+        let mut sweep = tokio::time::interval(SWEEP);
         loop {
             let timeout = self.hub.next_timeout();
             let deadline = self.began + Duration::from_millis(timeout.unwrap_or(0));
@@ -185,19 +189,18 @@ impl Node {
                     None => bail!("nobody is left to say anything"),
                 },
                 bytes = stream => match bytes {
-                    Some(bytes) => {
+                    Some(messages) => {
                         self.hub.handle_timeout(self.now());
-                        self.hub.handle_stream(&bytes);
+                        self.take_stream(&messages);
                     }
                     // The source says why, as an event.
                     None => self.stream = None,
                 },
+                _ = sweep.tick() => self.sweep(),
                 () = tokio::time::sleep_until(deadline.into()), if timeout.is_some() => {}
             }
             self.hub.handle_timeout(self.now());
-            while let Some(output) = self.hub.poll_output() {
-                self.carry_out(output);
-            }
+            self.carry_out_all();
             self.serving = None;
             let hub = &self.hub;
             self.reading.retain(|id, task| {
@@ -223,6 +226,29 @@ impl Node {
             outbox.close(1012, "the node is stopping; come back");
         }
         self.sockets.is_empty() || drain.is_over(now)
+    }
+
+    /// Messages of the stream. What a transaction gives out is carried out before the next one, which bounds it.
+    fn take_stream(&mut self, messages: &[Bytes]) {
+        for bytes in messages {
+            self.hub.handle_stream(bytes);
+            self.carry_out_all();
+        }
+    }
+
+    fn carry_out_all(&mut self) {
+        while let Some(output) = self.hub.poll_output() {
+            self.carry_out(output);
+        }
+        if let Some((_, outbox)) = self.unsent.take() {
+            outbox.send();
+        }
+    }
+
+    /// Looks after all sockets, beside the node's own work.
+    fn sweep(&self) {
+        let sockets: Vec<Arc<Outbox>> = self.sockets.values().cloned().collect();
+        tokio::spawn(async move { sockets.iter().for_each(|outbox| outbox.look_after()) });
     }
 
     fn handle(&mut self, event: Event) {
@@ -318,8 +344,16 @@ impl Node {
     fn carry_out(&mut self, output: Output) {
         match output {
             Output::Send(id, frame) => {
-                if let Some(outbox) = self.sockets.get(&id) {
+                // A session's frames come one after another.
+                if let Some((to, outbox)) = &self.unsent
+                    && *to == id
+                {
                     outbox.push(frame);
+                } else if let Some(outbox) = self.sockets.get(&id) {
+                    outbox.push(frame);
+                    if let Some((_, before)) = self.unsent.replace((id, outbox.clone())) {
+                        before.send();
+                    }
                 }
             }
             Output::Close(id, code, reason) => {

@@ -8,9 +8,8 @@ use lockstep_core::limits;
 use lockstep_core::protocol::Frame;
 use lockstep_core::session::{Full, SendQueue};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-use tokio::sync::{Notify, Semaphore, mpsc};
-use tokio::time::{Instant, sleep_until};
+use std::time::{Duration, Instant};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio_websockets::{CloseCode, Limits, Message, ServerBuilder, WebSocketStream};
 
 /// A client that says nothing for so long is gone; the phoenix client sends a heartbeat every 30 s.
@@ -21,6 +20,9 @@ const ROOM: usize = 256;
 
 /// How long a close frame may take to leave.
 const FAREWELL: Duration = Duration::from_secs(2);
+
+/// Between two looks at all sockets. One timer for all of them: thousands would cost more than what they wait for.
+pub const SWEEP: Duration = FAREWELL;
 
 /// What waits for one socket. The node pushes, the socket's task sends.
 #[derive(Debug)]
@@ -35,6 +37,12 @@ struct State {
     close: Option<(u16, &'static str)>,
     /// When the socket last took a frame, or had none to take.
     moved: Instant,
+    /// When the client last said something.
+    heard: Instant,
+    /// Ends the socket whatever its writer hangs in.
+    abandon: Option<oneshot::Sender<()>>,
+    /// It was told to close at the last look.
+    closing: bool,
 }
 
 enum Next {
@@ -46,7 +54,15 @@ enum Next {
 impl Outbox {
     /// Empty, with room for `most` bytes.
     pub fn new(most: usize) -> Self {
-        let state = State { queue: SendQueue::new(most), close: None, moved: Instant::now() };
+        let now = Instant::now();
+        let state = State {
+            queue: SendQueue::new(most),
+            close: None,
+            moved: now,
+            heard: now,
+            abandon: None,
+            closing: false,
+        };
         Self { state: Mutex::new(state), changed: Notify::new() }
     }
 
@@ -54,7 +70,7 @@ impl Outbox {
         f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Queues a frame, or closes the session if it does not read.
+    /// Queues a frame, or closes the session if it does not read. It is sent when [`Self::send`] is called.
     pub fn push(&self, frame: Frame) {
         let full = self.with(|s| {
             if s.queue.bytes() == 0 {
@@ -64,14 +80,17 @@ impl Outbox {
         });
         if full {
             self.unread();
-        } else {
-            self.changed.notify_one();
         }
     }
 
     /// Bytes that wait.
     pub fn bytes(&self) -> usize {
         self.with(|s| s.queue.bytes())
+    }
+
+    /// Wakes the socket's task. Once for a batch: woken for its first frame, it would send each by itself.
+    pub fn send(&self) {
+        self.changed.notify_one();
     }
 
     fn unread(&self) {
@@ -86,9 +105,28 @@ impl Outbox {
         self.changed.notify_one();
     }
 
+    /// Ends a socket that is silent, whose writer hangs after it was told to close, or that takes nothing for too long.
+    pub fn look_after(&self) {
+        let (silent, unread) = self.with(|s| {
+            if s.close.is_some() && std::mem::replace(&mut s.closing, true) {
+                // It ends now, or has ended.
+                drop(s.abandon.take());
+            }
+            let unread = s.queue.bytes() > 0 && s.moved.elapsed() > IDLE;
+            (s.close.is_none() && s.heard.elapsed() > IDLE, s.close.is_none() && unread)
+        });
+        if silent {
+            self.close(1001, "no heartbeat came");
+        } else if unread {
+            self.unread();
+        }
+    }
+
     fn next(&self) -> Next {
         self.with(|s| {
-            s.moved = Instant::now();
+            if s.queue.bytes() > 0 {
+                s.moved = Instant::now();
+            }
             match (s.close, s.queue.pop()) {
                 // What was queued before an orderly close is still sent; a client that does not read gets no more.
                 (Some((code, reason)), None) => Next::Close(code, reason),
@@ -123,14 +161,13 @@ where
     S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
 {
     let (mut sink, mut stream) = socket.split();
+    let (abandon, abandoned) = oneshot::channel();
+    outbox.with(|s| s.abandon = Some(abandon));
     let read = async {
         let unserved = Arc::new(Semaphore::new(limits::UNSERVED_BYTES / ROOM));
         loop {
-            let deadline = Instant::now() + IDLE;
-            let message = tokio::select! {
-                message = stream.next() => message,
-                () = sleep_until(deadline) => return Some((1001, "no heartbeat came")),
-            };
+            let message = stream.next().await;
+            outbox.with(|s| s.heard = Instant::now());
             match message {
                 Some(Ok(message)) if message.is_text() => {
                     let text = message.as_text().unwrap_or_default().to_owned();
@@ -172,25 +209,12 @@ where
     let end: Result<_, tokio_websockets::Error> = tokio::select! {
         end = read => Ok(end),
         end = write => end.map(Some),
-        end = stuck(outbox) => Ok(Some(end)),
+        _ = abandoned => Ok(outbox.with(|s| s.close)),
     };
     if let Ok(Some((code, reason))) = end {
         metrics::closed(code);
         let code = CloseCode::try_from(code).unwrap_or(CloseCode::INTERNAL_SERVER_ERROR);
         // A peer that takes no farewell gets none.
         let _ = tokio::time::timeout(FAREWELL, sink.send(Message::close(Some(code), reason))).await;
-    }
-}
-
-/// Ends a session whose writer hangs in a full socket after it was told to close, or for too long.
-async fn stuck(outbox: &Outbox) -> (u16, &'static str) {
-    loop {
-        tokio::time::sleep(FAREWELL).await;
-        if let Some(close) = outbox.with(|s| s.close) {
-            return close;
-        }
-        if outbox.with(|s| s.queue.bytes() > 0 && s.moved.elapsed() > IDLE) {
-            outbox.unread();
-        }
     }
 }

@@ -24,6 +24,19 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     {
         return child::hand_over(client::command(rest)?, "the bench");
     }
+    // The node, and the programs beside the bench's own.
+    let mut build = Command::new(setup::cargo());
+    build.args([
+        "build",
+        "--quiet",
+        "--release",
+        "--package",
+        "lockstep-server",
+        "--package",
+        "lockstep-load",
+    ]);
+    build.current_dir(workspace::root());
+    child::must(build, "bench-build")?;
     let mut bench = Command::new(setup::cargo());
     bench.args(["run", "--quiet", "--release", "--package", "lockstep-load", "--"]).args(&options.arguments);
     bench.current_dir(workspace::root());
