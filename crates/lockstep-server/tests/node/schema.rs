@@ -288,7 +288,7 @@ async fn partitions_come_and_go() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_cannot_be_followed_is_withdrawn() {
     let mut world = World::new().await;
-    for name in ["a", "b", "c", "d", "e"] {
+    for name in ["a", "b", "c", "d", "e", "f"] {
         world.sql.run(&format!("create table {name} (id int primary key, list_id int, v int); insert into {name} values (1, 1, 1)")).await;
         let request = TrackRequest {
             table: name.into(),
@@ -304,6 +304,7 @@ async fn a_table_that_cannot_be_followed_is_withdrawn() {
         ("c", "alter table c rename list_id to list", "update c set list = 2; delete from c"),
         ("d", "alter table d drop list_id cascade", "update d set v = 2; delete from d"),
         ("e", "drop table e cascade", "select 1"),
+        ("f", "alter table f disable trigger lockstep_move", "update f set v = 2; update f set list_id = 2"),
     ] {
         let mut client = node.join([lists(), json!({"table": table, "scope": {"list_id": 1}})]).await;
         client.commit().await.unwrap();
