@@ -88,6 +88,13 @@ pub struct Pending {
     pub ops: Vec<Json>,
 }
 
+impl Pending {
+    /// `ops_if` if any operation has a condition.
+    pub fn kind(&self) -> &'static str {
+        if self.ops.iter().any(|op| op.get("if").is_some()) { "ops_if" } else { "ops" }
+    }
+}
+
 /// What became of a mutation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
@@ -177,6 +184,8 @@ pub struct Replica {
     pub(crate) shapes: BTreeMap<String, Held>,
     leaving: Option<Leaving>,
     batch: Vec<(String, Json)>,
+    /// Rows that are of no batch yet, by the names that the node gave them.
+    aside: BTreeMap<String, Vec<Json>>,
 }
 
 impl Replica {
@@ -193,6 +202,7 @@ impl Replica {
     /// The connection is gone: a batch without its commit never happened.
     pub fn disconnected(&mut self) {
         self.batch.clear();
+        self.aside.clear();
         if let Some(leaving) = &mut self.leaving {
             leaving.asked = true;
         }
@@ -219,7 +229,7 @@ impl Replica {
         let mutations: Vec<Json> = self
             .outbox
             .iter()
-            .map(|m| json!({"n": m.n.to_string(), "id": m.id, "kind": "ops", "name": null, "args": null, "ops": m.ops}))
+            .map(|m| json!({"n": m.n.to_string(), "id": m.id, "kind": m.kind(), "name": null, "args": null, "ops": m.ops}))
             .collect();
         (!mutations.is_empty() && self.leaving.is_none())
             .then(|| json!({"confirmed": self.confirmed.to_string(), "mutations": mutations}))
@@ -283,10 +293,31 @@ impl Replica {
         match event.as_str() {
             "shape" | "rows" | "withdraw" | "ack" => self.batch.push((event, payload)),
             "commit" => return self.commit(&payload).map(Heard::Commit),
-            "phx_close" => self.batch.clear(),
+            "load" => {
+                let name =
+                    payload["load"].as_str().ok_or_else(|| bad("rows without the name of their load"))?;
+                self.aside.entry(name.into()).or_default().push(payload);
+            }
+            "loaded" | "unload" => self.end_loads(event == "loaded", &payload)?,
+            "phx_close" => {
+                self.batch.clear();
+                self.aside.clear();
+            }
             _ => self.unknown += 1,
         }
         Ok(Heard::Nothing)
+    }
+
+    /// What was set aside becomes a part of the batch, or is forgotten.
+    fn end_loads(&mut self, taken: bool, payload: &Json) -> Result<(), ReplicaError> {
+        for name in payload["loads"].as_array().ok_or_else(|| bad("no names of loads"))? {
+            let rows = self.aside.remove(name.as_str().unwrap_or_default());
+            let rows = rows.ok_or_else(|| bad("the name of a load that was not sent"))?;
+            if taken {
+                self.batch.extend(rows.into_iter().map(|payload| ("rows".to_owned(), payload)));
+            }
+        }
+        Ok(())
     }
 
     /// Nothing before this call is visible; everything after it is, at once. A batch that breaks off leaves no part
@@ -455,6 +486,11 @@ impl Replica {
         let mut values: Vec<String> = rows.values().filter_map(|r| r.get(column)).map(text).collect();
         values.sort();
         values
+    }
+
+    /// Frames that are set aside.
+    pub fn aside(&self) -> usize {
+        self.aside.values().map(Vec::len).sum()
     }
 
     /// Frames of a batch that is not committed yet.

@@ -1,6 +1,7 @@
 //! Questions to PostgreSQL: each a task that ends in one event.
 
 use crate::config::Serve;
+use crate::load::Rows;
 use crate::node::Event;
 use anyhow::{Context, Result};
 use lockstep_core::catalog::Catalog;
@@ -8,13 +9,18 @@ use lockstep_core::fanout::hub::{CatchUpError, CatchUpRequest, MutateRequest, Mu
 use lockstep_core::position::{Lsn, Xid};
 use lockstep_pg::connect::Pool;
 use lockstep_pg::lease::{Lease, within};
+use lockstep_pg::mutate::Ran;
+use lockstep_pg::readers::Readers;
 use lockstep_pg::target::Target;
 use lockstep_pg::{PgError, catalog, catch_up, mutate, poll};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// Polls, fences and the look at the catalog: one at a time of each, and one to spare.
 const CONTROL_CONNECTIONS: usize = 4;
+/// Connections that mutations are tried on before whoever sent them is told to come back later.
+const CONNECTIONS_TRIED: u32 = 3;
 
 /// The ways to the database. Three pools: catch-ups may take long and writes may wait for locks, and neither may
 /// keep a poll or a fence from being asked, for which everybody waits.
@@ -24,7 +30,7 @@ pub struct Database {
     pub control: Pool,
     /// For small questions about the role that writes.
     pub writer: Pool,
-    reads: Pool,
+    reads: Readers,
     writes: Pool,
     /// How long a small question may stay unanswered.
     pub answer: Duration,
@@ -44,7 +50,7 @@ impl Database {
         Ok(Self {
             writer: if same { control.clone() } else { Pool::new(&write, 1, answer)? },
             control,
-            reads: Pool::new(&target, settings.read_connections.max(1), answer)?,
+            reads: Readers::new(&target, settings.read_connections.max(1), answer),
             writes: Pool::new(&write, settings.write_connections.max(1), answer)?,
             answer,
         })
@@ -96,12 +102,18 @@ impl Database {
         Event::Gap(answer.await)
     }
 
-    /// Reads shapes in one snapshot.
-    pub async fn catch_up(self: Arc<Self>, request: CatchUpRequest, history: Arc<Vec<(u32, Lsn)>>) -> Event {
+    /// Reads shapes in one snapshot. Rows of large ones are told while they are read.
+    pub async fn catch_up(
+        self: Arc<Self>,
+        request: CatchUpRequest,
+        history: Arc<Vec<(u32, Lsn)>>,
+        events: mpsc::Sender<Event>,
+    ) -> Event {
         let answer = async {
-            let lease = Lease::of(&self.reads).await?;
-            let read = catch_up::read(&lease, &request, &history, self.answer).await;
-            lease.end(read, self.answer).await
+            let mut reader = self.reads.lend().await?;
+            let mut rows = Rows::of(request.id, events);
+            let read = catch_up::read(&mut reader, &request, &history, self.answer, &mut rows).await;
+            reader.end(read).await
         };
         let answer = answer.await.map_err(|error| match error {
             PgError::SchemaChanged => CatchUpError::SchemaChanged,
@@ -115,22 +127,57 @@ impl Database {
 
     /// Runs a client's mutations.
     pub async fn mutate(self: Arc<Self>, request: MutateRequest, catalog: Arc<Catalog>) -> Event {
-        let (committed, result) = match Lease::of(&self.writes).await {
+        let (ran, result) = self.run_mutations(&request, &catalog).await;
+        Event::Mutated(request.session, request.reply, ran.committed, result)
+    }
+
+    async fn run_mutations(&self, request: &MutateRequest, catalog: &Catalog) -> (Ran, MutateResult) {
+        match Lease::of(&self.writes).await {
             Ok(lease) => {
-                let (committed, result) = mutate::run(&lease, &request, &catalog).await;
+                let (ran, result) = mutate::run(&lease, request, catalog).await;
                 let clean = match result {
                     MutateResult::Busy => Err(PgError::Protocol("during a mutation")),
                     _ => Ok(()),
                 };
                 // An error only decides whether the connection can be used again.
                 let _ = lease.end(clean, self.answer).await;
-                (committed, result)
+                (ran, result)
             }
             Err(error) => {
                 tracing::warn!(%error, "no connection for a client's write; the client sends it again");
-                (Vec::new(), MutateResult::Busy)
+                (Ran::default(), MutateResult::Busy)
             }
+        }
+    }
+
+    /// The same for somebody who waits for the outcomes: also where all that was decided is durable. A connection that
+    /// was lost says nothing of what it carried, so the same numbers are tried again on others.
+    pub async fn mutate_durably(
+        &self,
+        request: &MutateRequest,
+        catalog: &Catalog,
+    ) -> (Ran, MutateResult, Option<Lsn>) {
+        let mut committed = Vec::new();
+        let (mut ran, mut result) = (Ran::default(), MutateResult::Busy);
+        for _ in 0..CONNECTIONS_TRIED {
+            (ran, result) = self.run_mutations(request, catalog).await;
+            committed.append(&mut ran.committed);
+            if result != MutateResult::Busy {
+                break;
+            }
+        }
+        ran.committed = committed;
+        let durable = async {
+            let lease = Lease::of(&self.writes).await?;
+            let durable = within(self.answer, mutate::durable(&lease)).await;
+            lease.end(durable, self.answer).await
         };
-        Event::Mutated(request.session, request.reply, committed, result)
+        match durable.await {
+            Ok(lsn) => (ran, result, Some(lsn)),
+            Err(error) => {
+                tracing::info!(%error, "whether mutations are durable could not be asked; the client sends them again");
+                (Ran { committed: ran.committed, outcomes: Vec::new() }, MutateResult::Busy, None)
+            }
+        }
     }
 }

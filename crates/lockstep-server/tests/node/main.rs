@@ -3,15 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod catch_up;
+mod conflicts;
 mod failover;
 mod generated;
 mod holes;
 mod http;
+mod load;
 mod mutations;
 mod operator;
 mod partitions;
 mod polling;
 mod pooler;
+mod posts;
 mod predicates;
 mod promotion;
 mod protocol;
