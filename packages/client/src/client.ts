@@ -15,6 +15,7 @@ import type { Joined, ShapeDefinition } from './protocol'
 import type { SchemaModule } from './schema'
 import { type CommitNotice, Screen } from './screen'
 import type { Session } from './session'
+import { askedShape } from './shape_where'
 import type { ClientStatus } from './status'
 import { DeposedError, type DraftMutation, MovedError, type RefusedMutation, type Store, type StoreEvent } from './store'
 import { keysOf, type Subscription } from './subscriptions'
@@ -150,7 +151,7 @@ export class LockstepClient implements Client {
   subscribe(definition: ShapeDefinition): Subscription {
     const { subscriptions, base } = this.screen
     const keep = definition.keep ?? 'sync'
-    const { entry, isNew } = subscriptions.add(definition)
+    const { entry, isNew } = subscriptions.add(askedShape(definition))
     if (isNew) {
       subscriptions.follow(base)
       this.screen.refresh(keysOf(base, [entry.id]))

@@ -1,4 +1,5 @@
 /** The public surface of @lockstep/client. */
+export type { Reload } from './apply'
 export { type Client, type ClientOptions, createClient } from './client'
 export type { Condition, Operator, Where } from './condition'
 export type { Conflict, ConflictRow } from './conflicts'
