@@ -4,6 +4,7 @@ use crate::error::PgError;
 use crate::session::SET_LOCAL;
 use lockstep_core::catalog::{Catalog, Collation, Column, Missing, Table};
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use tokio_postgres::{GenericClient, SimpleQueryMessage};
 
 /// One JSON text per tracked table that can be followed. Of generated columns only those travel that are in the stream.
@@ -120,12 +121,19 @@ pub(crate) async fn texts<C: GenericClient>(client: &C, sql: &str) -> Result<Vec
 
 /// The tracked tables. Run after a LOCK it is the catalog as of that lock.
 pub async fn tables<C: GenericClient>(client: &C) -> Result<Vec<Table>, PgError> {
-    let mut tables = Vec::new();
-    for json in texts(client, TABLES).await? {
-        let row: Row = serde_json::from_str(&json).map_err(|_| PgError::Protocol("the catalog query"))?;
-        tables.push(row.into_table()?);
-    }
-    Ok(tables)
+    texts(client, &TABLES.replace("{only}", "true")).await?.iter().map(|json| table(json)).collect()
+}
+
+/// The question for those of them that have these logs, for the price of these alone.
+pub(crate) fn question_for(logs: &BTreeSet<i32>) -> String {
+    let logs = logs.iter().map(i32::to_string).collect::<Vec<_>>().join(",");
+    TABLES.replace("{only}", &format!("t.log = any('{{{logs}}}')"))
+}
+
+/// A table, from a row of the answer.
+pub(crate) fn table(json: &str) -> Result<Table, PgError> {
+    let row: Row = serde_json::from_str(json).map_err(|_| PgError::Protocol("the catalog query"))?;
+    row.into_table()
 }
 
 /// Everything that a node must know before it serves, in one snapshot. The connection is for this alone meanwhile.

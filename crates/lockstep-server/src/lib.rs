@@ -1,6 +1,7 @@
 //! The node as a library: sockets, tasks and configuration around the core.
 //!
-//! [`serve`] starts the parts; [`node`] owns the hub and carries its outputs out; [`tasks`] asks PostgreSQL; [`source`] keeps a replication
+//! [`serve`] starts the parts; [`node`] owns the hub and carries its outputs out; [`tasks`] asks PostgreSQL, and
+//! [`load`] carries what is read to it in pieces; [`source`] keeps a replication
 //! stream, [`janitor`] the change logs short; [`http`], [`post`] and [`socket`] talk to clients; [`health`] and [`log`] to operators; [`config`] is
 //! `lockstep.toml`, environment and flags; [`cli`] the commands.
 
@@ -9,6 +10,7 @@ pub mod config;
 pub mod health;
 pub mod http;
 pub mod janitor;
+pub mod load;
 pub mod log;
 pub mod node;
 pub mod post;

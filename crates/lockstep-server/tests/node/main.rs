@@ -8,6 +8,7 @@ mod failover;
 mod generated;
 mod holes;
 mod http;
+mod load;
 mod mutations;
 mod operator;
 mod partitions;
