@@ -122,7 +122,8 @@ enum Command {
     },
     /// Write the tracked tables as a TypeScript module, for `createClient({ schema })`
     #[command(after_help = "Relationships are the foreign keys between tracked tables.\n\n\
-        Examples:\n  lockstep types --out src/schema.ts\n  lockstep types --out src/schema.ts --check")]
+        Examples:\n  lockstep types --out src/schema.ts\n  lockstep types --out src/schema.ts --check\n  \
+        lockstep types --out src/schema.ts --int8 bigint --dates date")]
     Types {
         /// The file; without it the module is printed
         #[arg(long, value_name = "FILE")]
@@ -130,6 +131,8 @@ enum Command {
         /// Write nothing; fail if the file is not what would be written
         #[arg(long, requires = "out")]
         check: bool,
+        #[command(flatten)]
+        choices: types::Choices,
     },
     /// Show a running node: how it is fed, its shapes with their subscribers and cost, its sessions
     Status {
@@ -235,9 +238,9 @@ async fn command(command: Command, url: String, file: ServeSettings) -> Result<(
             let url = replication_url.or(file.replication_url).unwrap_or(url);
             tail::run(&url, tail::Filter { tables: table, internal }).await
         }
-        Command::Types { out, check } => {
+        Command::Types { out, check, choices } => {
             let tables = lockstep_pg::schema::read(&connect(&url).await?).await?;
-            types::give(&types::module(&tables), out.as_deref(), check)
+            types::give(&types::module(&tables, choices), out.as_deref(), check)
         }
         Command::Uninstall { print } => {
             let mut client = connect(&url).await?;

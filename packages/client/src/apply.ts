@@ -111,6 +111,27 @@ export interface Plan {
   readonly acks: readonly AckFrame['mutations'][number][]
 }
 
+/** A table of which a shape that was held is loaded anew, and the protocol's reason. */
+export interface Reload {
+  readonly table: string
+  readonly reason: string
+}
+
+/** The reloads of a batch, each once. */
+export function reloadsOf(base: Base, session: SessionShapes, { frames }: Batch): Reload[] {
+  const found = new Map<string, Reload>()
+  for (const frame of frames) {
+    if (frame.event !== 'rows' || frame.reset === null) continue
+    for (const ref of session.named.get(frame.shape) ?? []) {
+      const held = base.shapes.get(session.refs.get(ref) ?? '')
+      if (held === undefined) continue
+      const reload = { table: tableNameOf(held.table), reason: frame.reset }
+      found.set(JSON.stringify(reload), reload)
+    }
+  }
+  return [...found.values()]
+}
+
 function storedShape(id: string, frame: ShapeFrame): StoredShape {
   const { fingerprint, table, key, columns } = frame
   return { id, fingerprint, table, key, columns }

@@ -2,6 +2,7 @@
  * The protocol of docs/protocol.md, version 1: types of what travels, and readers that turn outside bytes into them.
  * Nothing here does I/O or keeps state.
  */
+import type { Condition } from './condition'
 import type { Column, Json, WireRow } from './values'
 
 /** The version this client speaks. */
@@ -17,17 +18,30 @@ export const TOPIC = 'sync'
 export type ShapeKeeping = 'sync' | 'live'
 
 /**
- * A shape's definition as the application gives it. `columns` null or absent means all; `keep` is no part of what the
- * shape is, and `sync` unless said otherwise.
+ * A shape's definition. `columns` null or absent means all; `keep` is no part of what the shape is, and `sync` unless
+ * said otherwise. `condition` is what `where` says, if that is known here.
  */
-export interface ShapeDefinition {
+export interface AskedShape {
   readonly keep?: ShapeKeeping
   readonly table: string
   readonly scope?: Readonly<Record<string, string | number | boolean>> | null
   readonly columns?: readonly string[] | null
   /** An SQL condition over the row's columns, with `$1`, `$2`… for `params`; see docs/protocol.md, Predicates. */
   readonly where?: string | null
-  readonly params?: readonly (string | number | boolean | null)[]
+  readonly params?: readonly Param[]
+  readonly condition?: Condition | readonly Condition[]
+}
+
+/** A parameter of a predicate. */
+export type Param = string | number | boolean | null
+
+/** A shape's definition as the application gives it. */
+export interface ShapeDefinition extends Omit<AskedShape, 'where' | 'condition'> {
+  /**
+   * Which rows: conditions as in live queries, or SQL over the row's columns with `$1`, `$2`… for `params` (see
+   * docs/protocol.md, Predicates). By conditions the client tells of a row written here, too, whether it is shown.
+   */
+  readonly where?: string | Condition | readonly Condition[] | null
 }
 
 /** SHAPE of the protocol: one shape of a join or a subscribe. */
@@ -345,7 +359,7 @@ export function tableNameOf(table: readonly [string, string]): string {
 }
 
 /** The text that is the same for two definitions exactly when they mean the same shape. */
-export function definitionId(definition: ShapeDefinition): string {
+export function definitionId(definition: AskedShape): string {
   const columns = definition.columns ? [...new Set(definition.columns)].sort() : null
   const scope = definition.scope ? Object.entries(definition.scope).sort(([a], [b]) => (a < b ? -1 : 1)) : null
   const shape = [tableName(definition.table), columns, scope]
