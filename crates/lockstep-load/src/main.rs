@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use lockstep_load::figures::Bench;
-use lockstep_load::{retention, writes};
+use lockstep_load::{load, retention, writes};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -44,6 +44,23 @@ enum Which {
         #[arg(long, default_value_t = 100_000)]
         collect_every: u64,
     },
+    /// A first load of many rows, beside COPY of the same rows
+    Load {
+        /// Pairs of a copy and a load.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+        pairs: u16,
+        /// Rows of the table.
+        #[arg(long, default_value_t = 1_000_000)]
+        rows: u64,
+        /// Fewer rows and no limits: whether it works, not how fast.
+        #[arg(long)]
+        small: bool,
+    },
+}
+
+/// Where this program's companions are.
+fn programs() -> Result<std::path::PathBuf> {
+    Ok(std::env::current_exe()?.parent().map(Into::into).unwrap_or_default())
 }
 
 async fn run(options: &Options) -> Result<Bench> {
@@ -61,6 +78,12 @@ async fn run(options: &Options) -> Result<Bench> {
             let options =
                 retention::Options { major: options.pg, updates: *updates, collect_every: *collect_every };
             retention::run(&options).await
+        }
+        Which::Load { pairs, rows, small } => {
+            let rows = if *small { (*rows).min(20_000) } else { *rows };
+            let (pairs, major) = (usize::from(*pairs), options.pg);
+            let options = load::Options { major, pairs, rows, small: *small, programs: programs()? };
+            load::run(&options).await
         }
     }
 }
