@@ -106,6 +106,11 @@ impl Health {
         news
     }
 
+    /// Whether GRANTs were lacking at the last look.
+    pub fn lacks_rights(&self) -> bool {
+        self.state().lacking.is_some()
+    }
+
     /// It streams from this slot: all is well.
     pub fn streaming(&self, slot: &str) {
         let mut state = self.state();

