@@ -1,6 +1,6 @@
 // The demo check: two browsers and one SQL connection on a running demo.
 //
-//   node check.mjs --app http://127.0.0.1:4000/ --postgres postgres://…   [--socket ws://…/socket]
+//   node check.mjs --app http://127.0.0.1:4000/ --postgres postgres://…   [--socket ws://…/socket] [--console http://…/]
 //
 // It works in a list of its own, which it removes at the end. No sleeps: every wait is for a
 // condition, and times out only as a failure.
@@ -11,15 +11,18 @@ import { parseArgs, stripVTControlCharacters } from 'node:util'
 import pg from 'pg'
 import { launchBrowser } from './browser.mjs'
 import { DemoPage, PATIENCE_MS } from './demo-page.mjs'
+import { PAIR_STEPS } from './pair-steps.mjs'
 import { STEPS } from './steps.mjs'
 
 const TABLE_POLL_MS = 10
 
+/** One person's page on a list. */
 export function addressOf({ app, socket }, list) {
   const url = new URL(app)
   const served = new URL('/socket', app)
   served.protocol = served.protocol === 'https:' ? 'wss:' : 'ws:'
   if (socket && socket !== served.href) url.searchParams.set('socket', socket)
+  url.searchParams.set('person', 'ada')
   url.hash = list
   return url.href
 }
@@ -81,6 +84,9 @@ export async function runCheck(target, report = console.log) {
   try {
     if (await step('a', 'two pages open', () => openBoth(world, browser, target))) {
       for (const [letter, name, work] of STEPS) await step(letter, name, () => work(world))
+      Object.assign(world, { browser, target })
+      // what only the real demo has: a console, and a list that is long
+      if (target.console) for (const [letter, name, work] of PAIR_STEPS) await step(letter, name, () => work(world))
     }
   } finally {
     await browser.close()
@@ -96,6 +102,7 @@ async function main() {
       app: { type: 'string', default: process.env.LOCKSTEP_APP },
       postgres: { type: 'string', default: process.env.LOCKSTEP_POSTGRES },
       socket: { type: 'string', default: process.env.LOCKSTEP_SOCKET },
+      console: { type: 'string' },
     },
   })
   if (!values.app || !values.postgres) throw new Error('say --app URL and --postgres URL')

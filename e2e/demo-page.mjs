@@ -18,8 +18,25 @@ export class DemoPage {
 
   /** One more tab of a browser. `prepare` gets the page before anything is loaded. */
   static async openIn(context, name, url, prepare = async () => {}) {
+    const demo = await DemoPage.load(context, name, url, prepare)
+    await demo.live()
+    return demo
+  }
+
+  /** The page with two people, and each one's pane. */
+  static async openPair(browser, url, options = {}) {
+    const context = await browser.newContext({ viewport: { width: 1280, height: 800 }, ...options })
+    context.setDefaultTimeout(PATIENCE_MS)
+    const whole = await DemoPage.load(context, 'the pair', url)
+    const pair = { whole, page: whole.page, ada: whole.pane('ada'), linus: whole.pane('linus') }
+    await Promise.all([pair.ada.live(), pair.linus.live()])
+    return pair
+  }
+
+  static async load(context, name, url, prepare = async () => {}) {
     const demo = new DemoPage()
     Object.assign(demo, { name, context, errors: [], served: new Map(), page: await context.newPage() })
+    demo.root = demo.page
     demo.page.on('pageerror', (error) => demo.errors.push(`${name}: ${error.message}`))
     demo.page.on('console', (message) => {
       const text = message.text()
@@ -27,31 +44,40 @@ export class DemoPage {
     })
     await prepare(demo.page)
     await demo.page.goto(url)
-    await demo.live()
     return demo
   }
 
+  /** One person's pane of a page that shows two. */
+  pane(person) {
+    return Object.assign(new DemoPage(), this, { name: person, root: this.page.locator(`${byId('pane')}[data-person="${person}"]`) })
+  }
+
   todo(id) {
-    return this.page.locator(`${byId('todo')}[data-id="${id}"]`)
+    return this.root.locator(`${byId('todo')}[data-id="${id}"]`)
   }
 
   titled(title) {
     const exact = this.page.locator(byId('title')).getByText(title, { exact: true })
-    return this.page.locator(byId('todo')).filter({ has: exact })
+    return this.root.locator(byId('todo')).filter({ has: exact })
   }
 
   /** Waits until the row of this id is shown with these data attributes and, if given, this title. */
   async shows(id, { title, ...attributes }) {
     const selector = Object.entries(attributes).map(([name, value]) => `[data-${name}="${value}"]`).join('')
-    const row = this.page.locator(`${byId('todo')}[data-id="${id}"]${selector}`)
+    const row = this.root.locator(`${byId('todo')}[data-id="${id}"]${selector}`)
     if (title === undefined) return row.waitFor()
     const exact = this.page.locator(byId('title')).getByText(title, { exact: true })
     return row.filter({ has: exact }).waitFor()
   }
 
+  /** Adds one that may be refused before it is seen. */
+  async write(title) {
+    await this.root.locator(byId('new-todo')).fill(title)
+    await this.root.locator(byId('new-todo')).press('Enter')
+  }
+
   async add(title) {
-    await this.page.locator(byId('new-todo')).fill(title)
-    await this.page.locator(byId('new-todo')).press('Enter')
+    await this.write(title)
     await this.titled(title).waitFor()
     return this.titled(title).getAttribute('data-id')
   }
@@ -76,14 +102,14 @@ export class DemoPage {
   }
 
   async flipOfflineSwitch() {
-    await this.page.locator(byId('offline-switch')).click()
+    await this.root.locator(byId('offline-switch')).click()
   }
 
   /** Looks at another list and comes back the way a browser does. */
   async visitAnotherList() {
-    const name = await this.page.locator(byId('list-name')).innerText()
-    const head = this.page.locator(byId('list-name'))
-    await this.page.locator(`${byId('list')}:not([aria-current])`).first().click()
+    const name = await this.root.locator(byId('list-name')).innerText()
+    const head = this.root.locator(byId('list-name'))
+    await this.root.locator(`${byId('list')}:not([aria-current])`).first().click()
     await head.and(this.page.getByText(name, { exact: true })).waitFor({ state: 'detached' })
     await this.page.goBack()
     await head.and(this.page.getByText(name, { exact: true })).waitFor()
@@ -91,25 +117,51 @@ export class DemoPage {
 
   /** All is sent and the node answers. */
   live() {
-    return this.page.locator(`${byId('status')}[data-connection="live"][data-unsent="0"]`).waitFor()
+    return this.root.locator(`${byId('status')}[data-connection="live"][data-unsent="0"]`).waitFor({ state: 'attached' })
   }
 
   offline(unsent) {
-    return this.page.locator(`${byId('status')}[data-connection="offline"][data-unsent="${unsent}"]`).waitFor()
+    return this.root.locator(`${byId('status')}[data-connection="offline"][data-unsent="${unsent}"]`).waitFor()
   }
 
   /** Anything but live: a cut network is first noticed, then given up on. */
   notLive(unsent) {
     const count = unsent === undefined ? '' : `[data-unsent="${unsent}"]`
-    return this.page.locator(`${byId('status')}:not([data-connection="live"])${count}`).waitFor()
+    return this.root.locator(`${byId('status')}:not([data-connection="live"])${count}`).waitFor()
   }
 
   async status() {
-    return (await this.page.locator(byId('status')).innerText()).replace(/\s+/g, ' ')
+    return (await this.root.locator(byId('status')).innerText()).replace(/\s+/g, ' ')
   }
 
   refusals() {
-    return this.page.locator(byId('refused'))
+    return this.root.locator(byId('refused'))
+  }
+
+  /** Sends the first refused edit again in other words. */
+  async resend(words) {
+    const first = this.refusals().first()
+    await first.locator(byId('refused-words')).fill(words)
+    await first.locator(byId('resend')).click()
+  }
+
+  conflicts() {
+    return this.root.locator(byId('conflict'))
+  }
+
+  /** Base, mine and theirs of the conflict that is shown. */
+  async conflict() {
+    const said = ['base', 'mine', 'theirs'].map((side) => this.conflicts().locator(byId(`conflict-${side}`)))
+    await said[0].waitFor()
+    return Promise.all(said.map(async (side) => ((await side.count()) ? side.innerText() : null)))
+  }
+
+  async keepMine() {
+    await this.conflicts().locator(byId('keep-mine')).click()
+  }
+
+  async keepTheirs() {
+    await this.conflicts().locator(byId('keep-theirs')).click()
   }
 
   async dismiss() {
@@ -141,7 +193,7 @@ export class DemoPage {
   /** After a step that failed half-way: the next one begins online. */
   async recover() {
     await this.restoreNetwork()
-    const off = this.page.locator(`${byId('offline-switch')}[aria-checked="true"]`)
+    const off = this.root.locator(`${byId('offline-switch')}[aria-checked="true"]`)
     if (await off.count()) await off.click()
   }
 }

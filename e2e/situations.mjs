@@ -1,6 +1,6 @@
 // The situations: each file of situations/ is one, on a running demo, with a list and a browser context of its own.
 //
-//   node situations.mjs --app URL --postgres URL [--only NAME]
+//   node situations.mjs --app URL --postgres URL [--program PATH] [--only NAME]
 import { randomUUID } from 'node:crypto'
 import { readdirSync } from 'node:fs'
 import { pathToFileURL } from 'node:url'
@@ -13,7 +13,16 @@ import { DemoPage, PATIENCE_MS } from './demo-page.mjs'
 /** What a situation has to work with. */
 class Scene {
   constructor(sql, context, target, list) {
-    Object.assign(this, { sql, context, list, untilRow: untilRowIn(sql), url: addressOf(target, list), demos: [] })
+    Object.assign(this, { sql, context, target, list, untilRow: untilRowIn(sql), url: addressOf(target, list), demos: [] })
+  }
+
+  /** The scene in a browser of its own, such as that of another person. */
+  async elsewhere(name) {
+    const context = await this.context.browser().newContext({ viewport: { width: 1280, height: 800 } })
+    context.setDefaultTimeout(PATIENCE_MS)
+    const demo = await DemoPage.openIn(context, name, this.url)
+    this.demos.push(demo)
+    return demo
   }
 
   /** A tab on the list, live. */
@@ -43,6 +52,38 @@ class Scene {
   }
 }
 
+/** SQL that connects again after its server was restarted. */
+class Sql {
+  constructor(url) {
+    Object.assign(this, { url, client: null })
+  }
+
+  async query(...asked) {
+    for (const end = performance.now() + PATIENCE_MS; ; ) {
+      try {
+        this.client ??= await this.connect()
+        return await this.client.query(...asked)
+      } catch (error) {
+        // an error of the statement has a severity below; without one the connection is gone
+        const isGone = error.severity === undefined || error.severity === 'FATAL'
+        if (!isGone || performance.now() > end) throw error
+        this.client = null
+      }
+    }
+  }
+
+  async connect() {
+    const client = new pg.Client({ connectionString: this.url })
+    client.on('error', () => (this.client = null))
+    await client.connect()
+    return client
+  }
+
+  async end() {
+    await this.client?.end()
+  }
+}
+
 const AUDIT = `
   create table if not exists e2e_writes (at bigserial primary key, id uuid not null, op text not null);
   create or replace function e2e_note() returns trigger language plpgsql as
@@ -62,6 +103,7 @@ async function runOne(situation, sql, browser, target) {
     if (errors.length > 0) throw new Error(`the pages reported ${errors.join('; ')}`)
     return said
   } finally {
+    for (const demo of scene.demos) await demo.context.close()
     await context.close()
     await sql.query('delete from lists where id = $1', [list])
   }
@@ -70,8 +112,7 @@ async function runOne(situation, sql, browser, target) {
 /** Runs the situations and reports each; the promise is of {passed, failed}. */
 export async function runSituations(target, report = console.log, only = null) {
   const counts = { passed: 0, failed: 0 }
-  const sql = new pg.Client({ connectionString: target.postgres })
-  await sql.connect()
+  const sql = new Sql(target.postgres)
   await sql.query(AUDIT)
   const browser = await launchBrowser()
   try {
@@ -79,6 +120,7 @@ export async function runSituations(target, report = console.log, only = null) {
       const name = file.replace('.mjs', '').replaceAll('-', ' ')
       if (only !== null && !name.includes(only)) continue
       const situation = await import(`./situations/${file}`)
+      if (situation.needsProgram && !target.program) continue
       const begun = performance.now()
       const line = (mark, text) => report(`${mark} ${name} (${Math.round(performance.now() - begun)} ms): ${text}`)
       try {
@@ -98,7 +140,7 @@ export async function runSituations(target, report = console.log, only = null) {
 }
 
 if (process.argv[1] && import.meta.url === pathToFileURL(process.argv[1]).href) {
-  const { values } = parseArgs({ options: { app: { type: 'string' }, postgres: { type: 'string' }, socket: { type: 'string' }, only: { type: 'string' } } })
+  const { values } = parseArgs({ options: { app: { type: 'string' }, postgres: { type: 'string' }, socket: { type: 'string' }, program: { type: 'string' }, only: { type: 'string' } } })
   if (!values.app || !values.postgres) throw new Error('say --app URL and --postgres URL')
   const { passed, failed } = await runSituations(values, console.log, values.only ?? null)
   console.log(`${passed} passed, ${failed} failed`)

@@ -2,7 +2,7 @@
 
 /** To be called before the page loads. */
 export async function holdSocket(page) {
-  const hold = { up: false, down: false, heldUp: [], opened: 0, routes: [], waiting: [] }
+  const hold = { up: false, down: false, cutAfter: null, heldUp: [], opened: 0, routes: [], waiting: [] }
   await page.routeWebSocket(/\/socket\/websocket/, (route) => {
     const server = route.connectToServer()
     hold.opened += 1
@@ -13,7 +13,16 @@ export async function holdSocket(page) {
       hold.heldUp.push(() => server.send(message))
       for (const told of hold.waiting.splice(0)) told()
     })
-    server.onMessage((message) => hold.down || route.send(message))
+    server.onMessage((message) => {
+      if (hold.down) return
+      route.send(message)
+      if (hold.cutAfter === null) return
+      hold.cutAfter -= message.length
+      if (hold.cutAfter > 0) return
+      // once, in the middle of whatever is being sent
+      hold.cutAfter = null
+      void hold.cut()
+    })
   })
   return Object.assign(hold, {
     /** Waits for a `mutate` that is held back; to be armed before it is caused. */

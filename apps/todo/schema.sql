@@ -12,6 +12,8 @@ create table lists (
   id       uuid   primary key default gen_random_uuid(),
   name     text   not null,
   position float8 not null default extract(epoch from clock_timestamp()),
+  -- Archived lists are not kept on devices: they are loaded when somebody opens them.
+  archived boolean not null default false,
   constraint lists_name_length check (char_length(name) between 1 and 80)
 );
 
@@ -54,9 +56,9 @@ insert into members (id, list_id, name, colour) values
   ('22222222-0000-4000-8000-000000000006', '11111111-0000-4000-8000-000000000003', 'Linus', 'green'),
   ('22222222-0000-4000-8000-000000000007', '11111111-0000-4000-8000-000000000003', 'Grace', 'amber');
 
--- One instant for the whole seed would leave the order to chance: each row is a minute younger.
+-- One instant for the whole seed would leave the order to chance: each row is a minute older.
 insert into todos (list_id, title, done, assignee, created_at)
-select list_id::uuid, title, done, assignee::uuid, now() - interval '1 day' + row * interval '1 minute'
+select list_id::uuid, title, done, assignee::uuid, now() - interval '1 day' - row * interval '1 minute'
 from (values
   (1, '11111111-0000-4000-8000-000000000001', 'Paint the north wall', false, '22222222-0000-4000-8000-000000000002'),
   (2, '11111111-0000-4000-8000-000000000001', 'Order new hinges for the shutters', true, '22222222-0000-4000-8000-000000000001'),

@@ -109,6 +109,11 @@ export class Database {
     }
     const pairs = (object, glue) => Object.entries(object).map(place).map((pair) => pair.join(' = ')).join(glue)
     const target = quote(table.name)
+    if (operation.if) {
+      const same = Object.entries({ ...operation.key, ...operation.if }).map(place).map((pair) => pair.join(' is not distinct from ')).join(' and ')
+      const { rowCount } = await this.client.query(`select from ${target} where ${same} for update`, values.splice(0))
+      if (rowCount === 0) throw new Refusal('conflict', `a row of ${table.name} has changed`)
+    }
     if (operation.op === 'insert') {
       const placed = Object.entries(operation.values).map(place)
       const [names, marks] = [0, 1].map((side) => placed.map((pair) => pair[side]).join(', '))

@@ -46,7 +46,7 @@ class Node {
 
   async decide(kind, operations) {
     try {
-      if (kind !== 'ops') throw new Refusal('unknown_kind', `there is no mutation kind ${kind}`)
+      if (kind !== 'ops' && kind !== 'ops_if') throw new Refusal('unknown_kind', `there is no mutation kind ${kind}`)
       await this.database.mutate(operations)
       return { outcome: 'applied' }
     } catch (error) {

@@ -6,7 +6,7 @@ function stored(page) {
   return page.evaluate(async () => {
     const texts = []
     for (const { name } of await indexedDB.databases()) {
-      if (name === 'lockstep') continue
+      if (!name.includes(' ')) continue
       const db = await new Promise((resolve) => {
         const opening = indexedDB.open(name)
         opening.onsuccess = () => resolve(opening.result)

@@ -11,7 +11,7 @@ export async function run(scene) {
   await empty.evaluate(
     ([socket, id, list]) =>
       new Promise((resolve, reject) => {
-        const opening = indexedDB.open(`lockstep ${JSON.stringify(['url', socket, ''])}`, 1)
+        const opening = indexedDB.open(`todo-ada ${JSON.stringify(['url', socket, ''])}`, 1)
         opening.onupgradeneeded = () => {
           const db = opening.result
           db.createObjectStore('meta')

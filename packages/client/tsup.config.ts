@@ -1,4 +1,5 @@
 import { defineConfig } from 'tsup'
+import { privateNames } from './scripts/private-names.mjs'
 
 // `idb` and `phoenix` stay imports: an application that uses them too gets one copy. So do React and Svelte.
 export default defineConfig({
@@ -8,4 +9,8 @@ export default defineConfig({
   dts: true,
   clean: true,
   sourcemap: true,
+  // a bundler cannot know which names nobody outside sees
+  esbuildOptions(options) {
+    options.mangleProps = new RegExp(`^(${privateNames().join('|')})$`)
+  },
 })

@@ -88,6 +88,13 @@ pub struct Pending {
     pub ops: Vec<Json>,
 }
 
+impl Pending {
+    /// `ops_if` if any operation has a condition.
+    pub fn kind(&self) -> &'static str {
+        if self.ops.iter().any(|op| op.get("if").is_some()) { "ops_if" } else { "ops" }
+    }
+}
+
 /// What became of a mutation.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
@@ -219,7 +226,7 @@ impl Replica {
         let mutations: Vec<Json> = self
             .outbox
             .iter()
-            .map(|m| json!({"n": m.n.to_string(), "id": m.id, "kind": "ops", "name": null, "args": null, "ops": m.ops}))
+            .map(|m| json!({"n": m.n.to_string(), "id": m.id, "kind": m.kind(), "name": null, "args": null, "ops": m.ops}))
             .collect();
         (!mutations.is_empty() && self.leaving.is_none())
             .then(|| json!({"confirmed": self.confirmed.to_string(), "mutations": mutations}))

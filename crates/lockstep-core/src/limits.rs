@@ -49,6 +49,10 @@ pub const UNSERVED_BYTES: usize = 4 << 20;
 /// Mutations in one message, and operations in one mutation.
 pub const MUTATIONS_PER_FRAME: usize = 100;
 
+/// Requests with mutations (`POST /v1/mutations`) that a node holds at a time, each with up to
+/// [`CLIENT_FRAME_BYTES`]. More are answered with `busy` and sent again.
+pub const POSTS_IN_FLIGHT: usize = 64;
+
 /// Operations of one mutation, all in one transaction.
 pub const OPERATIONS_PER_MUTATION: usize = 1000;
 

@@ -2,12 +2,18 @@
 
 use crate::change::{Text, Value};
 use crate::limits;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 
 /// The column order of `lockstep.clients`, as installed: subject, client, last, id, outcome, code, message.
 const CLIENT_COLUMNS: usize = 7;
+
+/// Operations as they are.
+pub const KIND_OPS: &str = "ops";
+/// Operations of which some are carried out only if their rows have not changed. A kind of its own: a node that knows
+/// no conditions must refuse them, not overlook them.
+pub const KIND_CONDITIONAL: &str = "ops_if";
 
 /// A numbered write as it comes from a client.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -25,7 +31,7 @@ pub struct Mutation {
     /// Reserved: its arguments.
     #[serde(default)]
     pub args: Option<Json>,
-    /// The operations of kind `ops`, still to be read.
+    /// The operations of kinds `ops` and `ops_if`, still to be read.
     #[serde(default)]
     pub ops: Vec<Json>,
 }
@@ -49,6 +55,9 @@ pub enum Operation {
         key: BTreeMap<String, Json>,
         /// Columns and values.
         set: BTreeMap<String, Json>,
+        /// What the row must have for the mutation to be carried out.
+        #[serde(default, rename = "if", deserialize_with = "given")]
+        condition: Option<BTreeMap<String, Json>>,
     },
     /// Deletes one row.
     Delete {
@@ -56,7 +65,25 @@ pub enum Operation {
         table: String,
         /// Primary key.
         key: BTreeMap<String, Json>,
+        /// What the row must have for the mutation to be carried out.
+        #[serde(default, rename = "if", deserialize_with = "given")]
+        condition: Option<BTreeMap<String, Json>>,
     },
+}
+
+/// A field that may be left out, and is no null.
+fn given<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<BTreeMap<String, Json>>, D::Error> {
+    BTreeMap::deserialize(deserializer).map(Some)
+}
+
+impl Operation {
+    /// What its row must have, if it names that.
+    pub fn condition(&self) -> Option<&BTreeMap<String, Json>> {
+        match self {
+            Self::Insert { .. } => None,
+            Self::Update { condition, .. } | Self::Delete { condition, .. } => condition.as_ref(),
+        }
+    }
 }
 
 /// Why a mutation was not applied; kept in its place in the queue, so that it never blocks the next.
@@ -78,7 +105,7 @@ impl Refusal {
 impl Mutation {
     /// Its operations, or why they cannot be run.
     pub fn operations(&self) -> Result<Vec<Operation>, Refusal> {
-        if self.kind != "ops" {
+        if self.kind != KIND_OPS && self.kind != KIND_CONDITIONAL {
             return Err(Refusal::new(
                 "unknown_kind",
                 format!("this node knows no mutations of kind {:?}", self.kind),
@@ -89,7 +116,17 @@ impl Mutation {
             return Err(Refusal::new("malformed", format!("more than {most} operations in one mutation")));
         }
         let read = |(i, op): (usize, &Json)| {
-            Operation::deserialize(op).map_err(|e| Refusal::new("malformed", format!("operation {i}: {e}")))
+            let malformed = |why: &str| Refusal::new("malformed", format!("operation {i}: {why}"));
+            let operation = Operation::deserialize(op).map_err(|e| malformed(&e.to_string()))?;
+            match operation.condition() {
+                Some(_) if self.kind == KIND_OPS => {
+                    Err(malformed("`if` belongs to mutations of kind \"ops_if\""))
+                }
+                Some(condition) if condition.is_empty() => {
+                    Err(malformed("`if` names no column; leave it out, or name what must not have changed"))
+                }
+                _ => Ok(operation),
+            }
         };
         self.ops.iter().enumerate().map(read).collect()
     }
@@ -153,6 +190,34 @@ pub fn is_refusal(sqlstate: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn refused(kind: &str, op: &Json) -> Option<(String, String)> {
+        let mutation = Mutation {
+            n: 1,
+            id: "m".into(),
+            kind: kind.into(),
+            name: None,
+            args: None,
+            ops: vec![op.clone()],
+        };
+        mutation.operations().err().map(|r| (r.code, r.message))
+    }
+
+    #[test]
+    fn a_condition_is_never_overlooked() {
+        let update = |condition: Json| serde_json::json!({"op": "update", "table": "t", "key": {"id": 1}, "set": {"a": 1}, "if": condition});
+        let fine = update(serde_json::json!({"a": null}));
+        assert_eq!(refused(KIND_CONDITIONAL, &fine), None);
+        let insert = serde_json::json!({"op": "insert", "table": "t", "values": {}, "if": {"a": 1}});
+        let bad = [(KIND_OPS, &fine), (KIND_CONDITIONAL, &insert)];
+        let odd =
+            [Json::Null, 7.into(), serde_json::json!([]), serde_json::json!({}), "a".into()].map(update);
+        for (kind, op) in bad.into_iter().chain(odd.iter().map(|op| (KIND_CONDITIONAL, op))) {
+            let (code, message) = refused(kind, op).unwrap_or_else(|| panic!("{op}"));
+            assert_eq!((code.as_str(), message.contains("operation 0")), ("malformed", true), "{message}");
+        }
+        assert_eq!(refused("rpc", &fine).unwrap().0, "unknown_kind");
+    }
 
     #[test]
     fn only_rules_refuse() {

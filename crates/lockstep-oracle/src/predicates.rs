@@ -17,7 +17,7 @@ pub fn random(table: &Table, dice: &mut Dice) -> String {
 }
 
 fn about(table: &Table, dice: &mut Dice) -> String {
-    let columns: Vec<usize> = (0..table.columns.len()).filter(|c| !table.columns[*c].generated).collect();
+    let columns = table.travelling();
     let column = *dice.pick(&columns);
     let name = table.column(column);
     let given = match table.columns[column].kind {

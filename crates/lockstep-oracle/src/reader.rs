@@ -417,7 +417,8 @@ impl Reader {
             let list = row.iter().filter(differ).map(|(n, v)| {
                 format!("{n}: {} for {}", held[*k].get(n).map_or_else(String::new, cut), cut(v))
             });
-            list.collect::<Vec<_>>()
+            let too_many = held[*k].keys().filter(|name| !row.contains_key(*name));
+            list.chain(too_many.map(|name| format!("{name}: is no column"))).collect::<Vec<_>>()
         });
         format!(
             "{} rows missing {:?}, {} ghosts {:?}, {} stale {:?} {columns:?} in {}",

@@ -21,8 +21,16 @@ pub struct Column {
     pub name: String,
     /// Its type.
     pub kind: Kind,
-    /// PostgreSQL computes it; it does not travel.
+    /// PostgreSQL computes it.
     pub generated: bool,
+    /// It is in the stream: generated columns are since 18.
+    pub travels: bool,
+}
+
+impl Column {
+    fn plain(name: String, kind: Kind) -> Self {
+        Self { name, kind, generated: false, travels: true }
+    }
 }
 
 /// A foreign key to the primary key of another table.
@@ -123,14 +131,25 @@ impl Table {
         if dice.chance(10) { "null".into() } else { format!("{}::{}", kind.random(dice), kind.sql()) }
     }
 
+    /// Columns that clients are told.
+    pub fn travelling(&self) -> Vec<usize> {
+        (0..self.columns.len()).filter(|c| self.columns[*c].travels).collect()
+    }
+
+    /// From a value that is stored out of line, where there is one: what the stream leaves out, this has to know.
+    fn generation(&self) -> String {
+        let big = self.columns.iter().position(|column| column.kind == Kind::Big);
+        let from = big.map_or("'g'::text || 'x'::text".to_owned(), |c| format!("md5({})", self.column(c)));
+        format!(" generated always as ({from}) stored")
+    }
+
     fn ddl(&self, tables: &[Self]) -> String {
         if let Some(ddl) = &self.ddl {
             return ddl.clone();
         }
         let mut parts: Vec<String> = Vec::new();
         for (i, column) in self.columns.iter().enumerate() {
-            let more =
-                if column.generated { " generated always as ('g'::text || 'x'::text) stored" } else { "" };
+            let more = if column.generated { self.generation() } else { String::new() };
             parts.push(format!("{} {}{more}", self.column(i), column.kind.sql()));
         }
         let list = |columns: &[usize]| columns.iter().map(|c| self.column(*c)).collect::<Vec<_>>().join(", ");
@@ -174,6 +193,14 @@ impl Schema {
         Self { tables, fixed, scoped_families }
     }
 
+    /// For this version.
+    pub fn on(mut self, major: u32) -> Self {
+        for column in self.tables.iter_mut().flat_map(|table| &mut table.columns) {
+            column.travels = !column.generated || major >= 18;
+        }
+        self
+    }
+
     /// Everything as SQL, the fixed tables' first rows included.
     pub fn ddl(&self) -> String {
         let labels: Vec<String> = COLOURS.iter().map(|c| literal(c)).collect();
@@ -208,8 +235,7 @@ impl Schema {
 
 fn fixed(scoped_families: bool) -> Vec<Table> {
     let table = |name: &str, columns: &[(&str, Kind)], scope: Option<usize>, more: &str| {
-        let columns: Vec<Column> =
-            columns.iter().map(|(n, k)| Column { name: (*n).into(), kind: *k, generated: false }).collect();
+        let columns: Vec<Column> = columns.iter().map(|(n, k)| Column::plain((*n).into(), *k)).collect();
         let list: Vec<String> =
             columns.iter().map(|c| format!("{} {} not null", c.name, c.kind.sql())).collect();
         let list = list.join(", ").replacen(" not null", " primary key", 1);
@@ -264,7 +290,7 @@ fn random_table(dice: &mut Dice, number: usize, others: &[Table], fixed: usize) 
         1 => format!("order_{number}"),
         _ => format!("t{number}"),
     };
-    let column = |name: String, kind: Kind| Column { name, kind, generated: false };
+    let column = Column::plain;
     let mut columns = Vec::new();
     let mut key = Vec::new();
     for part in 0..if dice.chance(30) { 2 } else { 1 } {
@@ -294,7 +320,7 @@ fn random_table(dice: &mut Dice, number: usize, others: &[Table], fixed: usize) 
         columns.push(column("big".into(), Kind::Big));
     }
     if dice.chance(25) {
-        columns.push(Column { name: "made".into(), kind: Kind::Text, generated: true });
+        columns.push(Column { generated: true, travels: false, ..column("made".into(), Kind::Text) });
     }
     let mut reference = None;
     if !others.is_empty() && dice.chance(60) {

@@ -52,9 +52,8 @@ impl Shape {
         }
         let mut columns = None;
         if dice.chance(35) {
-            let rest: Vec<usize> = (0..table.columns.len())
-                .filter(|c| !table.columns[*c].generated && (table.key.contains(c) || dice.chance(50)))
-                .collect();
+            let mut rest = table.travelling();
+            rest.retain(|c| table.key.contains(c) || dice.chance(50));
             columns = Some(rest);
         }
         let predicate = dice.chance(50).then(|| crate::predicates::random(table, dice));
@@ -83,7 +82,7 @@ impl Shape {
     fn travelling(&self, table: &Table) -> Vec<usize> {
         match &self.columns {
             Some(columns) => columns.clone(),
-            None => (0..table.columns.len()).filter(|c| !table.columns[*c].generated).collect(),
+            None => table.travelling(),
         }
     }
 

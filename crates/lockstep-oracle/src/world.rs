@@ -127,6 +127,7 @@ impl World {
             builder = builder.home(disk.folder());
         }
         let cluster = tokio::task::block_in_place(|| builder.start())?;
+        let schema = schema.on(cluster.major());
         database(&cluster, &schema, options.plant).await?;
         let app = Arc::new(Application {
             url: RwLock::new(cluster.url()),

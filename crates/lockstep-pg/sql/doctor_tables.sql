@@ -11,18 +11,18 @@ select jsonb_build_object(
     and (pk.indkey::int2[])[0:pk.indnkeyatts - 1] = t.key_attnums,
   'triggers', t.triggers,
   'in_place', (
-    select count(*) from pg_trigger g where g.tgrelid = t.relation and g.tgfoid = to_regproc('lockstep.log_' || t.log)),
+    select count(*) from pg_trigger g where g.tgrelid = t.relation and g.tgfoid = any(ours.functions)),
   'always', (
     select count(*) from pg_trigger g
-    where g.tgrelid = t.relation and g.tgfoid = to_regproc('lockstep.log_' || t.log) and g.tgenabled = 'A'),
+    where g.tgrelid = t.relation and g.tgfoid = any(ours.functions) and g.tgenabled = 'A'),
   -- Partitions that lack a trigger: of one that came later, only that for TRUNCATE.
   'partitions_without', (
     select coalesce(jsonb_agg(format('%I.%I', ln.nspname, l.relname) order by l.relname), '[]')
     from pg_partition_tree(t.relation) p
     join pg_class l on l.oid = p.relid join pg_namespace ln on ln.oid = l.relnamespace
-    where p.isleaf and p.relid <> t.relation and 4 <> (
+    where p.isleaf and p.relid <> t.relation and 5 <> (
       select count(*) from pg_trigger g
-      where g.tgrelid = p.relid and g.tgenabled = 'A' and g.tgfoid = to_regproc('lockstep.log_' || t.log))),
+      where g.tgrelid = p.relid and g.tgenabled = 'A' and g.tgfoid = any(ours.functions))),
   'unlogged_partitions', (
     select coalesce(jsonb_agg(format('%I.%I', ln.nspname, l.relname) order by l.relname), '[]')
     from pg_partition_tree(t.relation) p
@@ -63,6 +63,11 @@ select jsonb_build_object(
     (select max(k.at) from lockstep.clock k where k.xid <= t.horizon)))))
 )::text
 from lockstep.tracked t
+cross join lateral (
+  select array(
+    select to_regproc(format('lockstep.%s_%s', f, t.log)) from unnest(array['put', 'gone', 'moved', 'truncated']) f
+  )::oid[] as functions
+) ours
 left join pg_class c on c.oid = t.relation
 left join pg_namespace n on n.oid = c.relnamespace
 left join pg_index pk on pk.indrelid = c.oid and pk.indisprimary

@@ -53,7 +53,7 @@ select
     select g.tgname::text from pg_trigger g join pg_proc p on p.oid = g.tgfoid
     where (g.tgrelid = c.oid or g.tgrelid in (select t.relid from pg_partition_tree(c.oid) t))
       and p.pronamespace <> to_regnamespace('lockstep')
-      and g.tgname in ('lockstep_insert', 'lockstep_update', 'lockstep_delete', 'lockstep_truncate') limit 1
+      and g.tgname in ('lockstep_insert', 'lockstep_update', 'lockstep_move', 'lockstep_delete', 'lockstep_truncate') limit 1
   ) as trigger_taken,
   exists (
     select from pg_publication_rel r join pg_publication p on p.oid = r.prpubid

@@ -3,16 +3,16 @@
 select
   t.log, t.key_attnums, t.triggers,
   (
-    select count(*) = 4 from pg_trigger g
-    where g.tgrelid = t.relation and g.tgenabled = 'A' and g.tgfoid = to_regproc('lockstep.log_' || t.log)
+    select count(*) = 5 from pg_trigger g
+    where g.tgrelid = t.relation and g.tgenabled = 'A' and g.tgfoid = any(ours.functions)
   )
-  -- Every partition: three clones, and a trigger for TRUNCATE of its own. One that was created or attached since the
+  -- Every partition: four clones, and a trigger for TRUNCATE of its own. One that was created or attached since the
   -- table was tracked lacks the latter.
   and not exists (
     select from pg_partition_tree(t.relation) p
-    where p.isleaf and p.relid <> t.relation and 4 <> (
+    where p.isleaf and p.relid <> t.relation and 5 <> (
       select count(*) from pg_trigger g
-      where g.tgrelid = p.relid and g.tgenabled = 'A' and g.tgfoid = to_regproc('lockstep.log_' || t.log)
+      where g.tgrelid = p.relid and g.tgenabled = 'A' and g.tgfoid = any(ours.functions)
     )
   )
   -- A horizon that this server has not reached: the log was restored from another one.
@@ -24,4 +24,9 @@ select
     where r.prrelid = to_regclass('lockstep.tombstones_' || t.log) and p.pubname = 'lockstep_tombstones'
   ) as whole
 from lockstep.tracked t
+cross join lateral (
+  select array(
+    select to_regproc(format('lockstep.%s_%s', f, t.log)) from unnest(array['put', 'gone', 'moved', 'truncated']) f
+  )::oid[] as functions
+) ours
 where t.relation = $1

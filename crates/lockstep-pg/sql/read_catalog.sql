@@ -1,20 +1,37 @@
 -- One JSON text for each tracked table that can be followed; read by catalog.rs. Not followed, as if it were not
--- tracked: a table whose primary key is not the one that its log names, one without its logs, and one that is not in
--- our publications as `track` put it there.
+-- tracked: a table whose primary key is not the one that its log names, one without its logs or triggers, and one that is
+-- not in our publications as `track` put it there. The placeholder says which of the rest are asked for.
 -- Names are unquoted here; the generation is in log_id and the horizon is not: collecting old entries must not make
 -- clients load anew.
 with recursive ours as (
-  select t.*, c.relname, c.relkind, n.nspname, pk.indkey
+  select t.*, c.relname, c.relkind, n.nspname, pk.indkey, leaves.of as leaves
   from lockstep.tracked t
   join pg_catalog.pg_class c on c.oid = t.relation
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
   join pg_catalog.pg_index pk on pk.indrelid = c.oid and pk.indisprimary and pk.indisvalid
-  where (pk.indkey::int2[])[0:pk.indnkeyatts - 1] = t.key_attnums
+  cross join lateral (
+    select array[to_regproc('lockstep.put_' || t.log), to_regproc('lockstep.gone_' || t.log),
+      to_regproc('lockstep.moved_' || t.log)]::oid[] as by_row, to_regproc('lockstep.truncated_' || t.log)::oid as truncated
+  ) f
+  -- The relations that hold rows.
+  cross join lateral (
+    select case when c.relkind = 'p'
+      then array(select p.relid::oid from pg_catalog.pg_partition_tree(c.oid) p where p.isleaf order by p.relid)
+      else array[c.oid] end as of
+  ) leaves
+  where {only} and (pk.indkey::int2[])[0:pk.indnkeyatts - 1] = t.key_attnums
     and to_regclass('lockstep.changes_' || t.log) is not null
     and to_regproc('lockstep.key_' || t.log) is not null
-    -- A dump that was restored elsewhere brings the numbers of tables along, and other tables may have them there.
-    and exists (
-      select from pg_catalog.pg_trigger g where g.tgrelid = c.oid and g.tgfoid = to_regproc('lockstep.log_' || t.log))
+    -- All our triggers, none disabled: what goes past the log would be missed. A dump that was restored elsewhere brings
+    -- the numbers of tables along, and other tables may have them there.
+    and 5 = (
+      select count(*) from pg_catalog.pg_trigger g
+      where g.tgrelid = c.oid and g.tgenabled in ('A', 'O') and g.tgfoid = any(f.by_row || f.truncated))
+    -- Partitions have clones of those for rows.
+    and (c.relkind <> 'p' or not exists (
+      select from unnest(leaves.of) l(relation) where 4 <> (
+        select count(*) from pg_catalog.pg_trigger g
+        where g.tgrelid = l.relation and g.tgenabled in ('A', 'O') and g.tgfoid = any(f.by_row))))
     and not exists (
       select from unnest(t.key_attnums || t.scope_attnums) u(attnum)
       where not exists (
@@ -22,13 +39,16 @@ with recursive ours as (
         where a.attrelid = t.relation and a.attnum = u.attnum and not a.attisdropped))
 ),
 -- Generated columns are in the stream from 18 on, if they are stored and the publication says so.
+generated as (
+  select exists (
+    select from pg_catalog.pg_publication p
+    where p.pubname = 'lockstep_tables' and to_jsonb(p) ->> 'pubgencols' = 's') as stored
+),
 travels as (
-  select o.relation, a.*
+  select distinct a.atttypid
   from ours o
   join pg_catalog.pg_attribute a on a.attrelid = o.relation and a.attnum > 0 and not a.attisdropped
-  where a.attgenerated = '' or a.attgenerated = 's' and exists (
-    select from pg_catalog.pg_publication p
-    where p.pubname = 'lockstep_tables' and to_jsonb(p) ->> 'pubgencols' = 's')
+  where a.attgenerated = '' or a.attgenerated = 's' and (select stored from generated)
 ),
 -- What the values of a type are made of. Built-in types never change.
 part as (
@@ -58,12 +78,6 @@ base as (
   select distinct atttypid as root, atttypid as type from travels
   union
   select b.root, t.typbasetype from base b join pg_catalog.pg_type t on t.oid = b.type where t.typtype = 'd'
-),
--- The relations that hold rows.
-leaf as (
-  select o.relation as root, p.relid as relation from ours o, pg_catalog.pg_partition_tree(o.relation) p where p.isleaf
-  union
-  select o.relation, o.relation from ours o where o.relkind <> 'p'
 )
 select jsonb_build_object(
   'oid', o.relation::int8,
@@ -83,12 +97,12 @@ select jsonb_build_object(
     (select string_agg(s.attnums::text, ',' order by s.scope) from lockstep.scopes s where s.log = o.log),
     (select string_agg(concat_ws(':', g.tgrelid::text, g.tgname, g.tgenabled, g.xmin::text), ',' order by g.tgrelid, g.tgname)
        from pg_catalog.pg_trigger g
-       where g.tgname like 'lockstep\_%' and (g.tgrelid = o.relation
-         or g.tgname <> 'lockstep_truncate' and g.tgrelid in (select l.relation from leaf l where l.root = o.relation))))),
+       where g.tgname like 'lockstep\_%' and (g.tgname <> 'lockstep_truncate' or g.tgrelid = o.relation)
+         and g.tgrelid = any(o.leaves || o.relation)))),
   -- Rows come and go with partitions without a trace, and a rewrite may compute them anew.
   'storage_id', md5(coalesce((
     select string_agg(concat_ws(':', l.relation::text, c.relfilenode::text), ',' order by l.relation)
-      from leaf l join pg_catalog.pg_class c on c.oid = l.relation where l.root = o.relation), ''))
+      from unnest(o.leaves) l(relation) join pg_catalog.pg_class c on c.oid = l.relation), ''))
 )::text
 from ours o
 join lateral (
@@ -117,12 +131,13 @@ cross join lateral (
       'identity', md5(concat_ws('/', format_type(a.atttypid, a.atttypmod), a.atttypid::text, bt.oid::text, a.attcollation::text, a.attgenerated,
         (select m.text from made_of m where m.root = a.atttypid))),
       -- By name: a partition may have its columns in another order.
-      'missing', coalesce((
-        select jsonb_agg(distinct l.attmissingval::text) from leaf
-        join pg_catalog.pg_attribute l on l.attrelid = leaf.relation and l.attname = a.attname and not l.attisdropped
-        where leaf.root = o.relation), '[]')
+      'missing', case when o.relkind <> 'p' then jsonb_build_array(a.attmissingval::text) else coalesce((
+        select jsonb_agg(distinct l.attmissingval::text)
+        from pg_catalog.pg_attribute l
+        where l.attrelid = any(o.leaves) and l.attname = a.attname and not l.attisdropped), '[]') end
     ) order by a.attnum) as columns
-  from travels a
+  -- Not the rows of travels: those would be looked through once for each table.
+  from pg_catalog.pg_attribute a
   join pg_catalog.pg_type ty on ty.oid = a.atttypid
   join pg_catalog.pg_namespace tn on tn.oid = ty.typnamespace
   join base b on b.root = a.atttypid
@@ -146,6 +161,7 @@ cross join lateral (
     ) x
     where k.oid = a.attcollation
   ) k on true
-  where a.relation = o.relation
+  where a.attrelid = o.relation and a.attnum > 0 and not a.attisdropped
+    and (a.attgenerated = '' or a.attgenerated = 's' and (select stored from generated))
 ) cols
 order by o.relation

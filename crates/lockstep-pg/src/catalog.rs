@@ -4,6 +4,7 @@ use crate::error::PgError;
 use crate::session::SET_LOCAL;
 use lockstep_core::catalog::{Catalog, Collation, Column, Missing, Table};
 use serde::Deserialize;
+use std::collections::BTreeSet;
 use tokio_postgres::{GenericClient, SimpleQueryMessage};
 
 /// One JSON text per tracked table that can be followed. Of generated columns only those travel that are in the stream.
@@ -120,8 +121,18 @@ pub(crate) async fn texts<C: GenericClient>(client: &C, sql: &str) -> Result<Vec
 
 /// The tracked tables. Run after a LOCK it is the catalog as of that lock.
 pub async fn tables<C: GenericClient>(client: &C) -> Result<Vec<Table>, PgError> {
+    ask(client, "true").await
+}
+
+/// Those of them that have these logs, for the price of these alone.
+pub async fn tables_of<C: GenericClient>(client: &C, logs: &BTreeSet<i32>) -> Result<Vec<Table>, PgError> {
+    let logs = logs.iter().map(i32::to_string).collect::<Vec<_>>().join(",");
+    ask(client, &format!("t.log = any('{{{logs}}}')")).await
+}
+
+async fn ask<C: GenericClient>(client: &C, only: &str) -> Result<Vec<Table>, PgError> {
     let mut tables = Vec::new();
-    for json in texts(client, TABLES).await? {
+    for json in texts(client, &TABLES.replace("{only}", only)).await? {
         let row: Row = serde_json::from_str(&json).map_err(|_| PgError::Protocol("the catalog query"))?;
         tables.push(row.into_table()?);
     }

@@ -1,6 +1,6 @@
 //! Catch-up: one repeatable-read transaction that reads shapes from the change logs, or in full (rule 1).
 
-use crate::catalog::{literal, qualified, quote, tables, texts};
+use crate::catalog::{literal, qualified, quote, tables_of, texts};
 use crate::error::PgError;
 use crate::lease::within;
 use crate::session::SET_LOCAL;
@@ -124,7 +124,8 @@ async fn check_schema(client: &Client, request: &CatchUpRequest) -> Result<BTree
     if request.reads.is_empty() {
         return Ok(BTreeMap::new());
     }
-    let now = tables(client).await?;
+    let logs = request.reads.iter().map(|read| read.shape.table.log).collect();
+    let now = tables_of(client, &logs).await?;
     for read in &request.reads {
         let table = &read.shape.table;
         if !now.iter().any(|t| t.same_schema(table)) {

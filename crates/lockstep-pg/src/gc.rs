@@ -129,11 +129,12 @@ async fn begin(client: &Client) -> Result<(), Stop> {
     if turn.first().is_some_and(|t| t == "true") { Ok(()) } else { Err(Stop::Elsewhere) }
 }
 
-/// The logs are found by their ids, whatever the statistics say. Those are of the moment after the last collection, when
-/// a log was nearly empty: by them PostgreSQL would take each entry's turn and look through the whole log for it.
-async fn by_id(client: &Client) -> Result<(), Stop> {
+/// Entries are found by their places, whatever the statistics say. Those are of the moment after the last collection,
+/// when a log was nearly empty: by them PostgreSQL would take each entry's turn and look through the whole log for it.
+/// In one statement a place is safe to go by: nothing that its snapshot sees is vacuumed away.
+async fn by_place(client: &Client) -> Result<(), Stop> {
     let only =
-        "set local enable_seqscan = off; set local enable_bitmapscan = off; set local enable_sort = off";
+        "set local enable_seqscan = off; set local enable_indexscan = off; set local enable_bitmapscan = off";
     Ok(client.batch_execute(only).await?)
 }
 
@@ -204,8 +205,9 @@ async fn collect_log(
 /// lacks entries at or above its horizon.
 async fn expire(client: &Client, log: i32, table: &str, horizon: Xid, batch: u32) -> Result<Gone, Stop> {
     let mut all = Gone::default();
-    // Going on behind the last id keeps later batches from wading through what earlier ones deleted.
-    let mut after = 0;
+    // Going on behind the last place keeps later batches from wading through what earlier ones deleted. What is written
+    // meanwhile is above the horizon, wherever it is put; what is skipped goes with the next collection.
+    let mut after = String::from("(0,0)");
     loop {
         begin(client).await?;
         client
@@ -213,19 +215,24 @@ async fn expire(client: &Client, log: i32, table: &str, horizon: Xid, batch: u32
                 "update lockstep.tracked set horizon = {horizon} where log = {log} and horizon < {horizon}"
             ))
             .await?;
-        by_id(client).await?;
+        by_place(client).await?;
         let sql = format!(
             "with gone as (
-               delete from {table} e where id = any(array(
-                 select id from {table} where id > {after}
-                   and xid < (select horizon from lockstep.tracked where log = {log}) order by id limit {batch}))
-               returning e.id, pg_column_size(e.*) as bytes)
-             select concat_ws(' ', count(*), coalesce(sum(bytes), 0), coalesce(max(id), 0)) from gone"
+               delete from {table} e where ctid = any(array(
+                 select ctid from {table} where ctid > '{after}'
+                   and xid < (select horizon from lockstep.tracked where log = {log}) limit {batch}))
+               returning e.ctid, pg_column_size(e.*) as bytes)
+             select concat_ws(' ', count(*), coalesce(sum(bytes), 0), coalesce(max(ctid), '(0,0)')) from gone"
         );
-        let [rows, bytes, last] = numbers(client, &sql).await?;
+        let answer = texts(client, &sql).await?.pop().unwrap_or_default();
+        let mut words = answer.split(' ');
+        let mut number = || words.next().and_then(|word| word.parse().ok());
+        let (Some(rows), Some(bytes)) = (number(), number()) else {
+            return Err(PgError::Protocol("an answer during garbage collection").into());
+        };
+        after = words.next().unwrap_or_default().to_owned();
         commit(client).await?;
         all += Gone { rows, bytes };
-        after = last;
         if rows < u64::from(batch) {
             return Ok(all);
         }

@@ -1,12 +1,15 @@
 //! Clients' mutations: each in one transaction, exactly once, in order (rule 5).
 
+mod condition;
+
 use crate::catalog::{qualified, quote, tables};
 use crate::error::PgError;
 use crate::lease::within;
-use lockstep_core::catalog::{Catalog, Table, Wire};
+use crate::poll;
+use lockstep_core::catalog::{Catalog, Column, Table, Wire};
 use lockstep_core::fanout::hub::{MutateRequest, MutateResult};
-use lockstep_core::mutation::{Mutation, Operation, Refusal, is_refusal};
-use lockstep_core::position::Xid;
+use lockstep_core::mutation::{Mutation, Operation, Outcome, Refusal, is_refusal};
+use lockstep_core::position::{Lsn, Xid};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -29,12 +32,19 @@ struct Statement {
 
 /// What one try of one mutation came to.
 enum Step {
-    /// Committed; the id of the transaction that did it.
-    Committed(Xid),
-    /// Decided before.
-    Already,
+    /// Decided; here, the transaction that did it, or before.
+    Decided(Option<Xid>, Option<Refusal>),
     /// The request ends here.
     Stop(MutateResult),
+}
+
+/// What became of a request.
+#[derive(Debug, Default)]
+pub struct Ran {
+    /// The transactions whose COMMIT returned, whatever came after them.
+    pub committed: Vec<Xid>,
+    /// What is decided, from the first mutation on: now, or when the request was sent before.
+    pub outcomes: Vec<Outcome>,
 }
 
 /// Why a try failed.
@@ -62,18 +72,35 @@ impl From<tokio_postgres::Error> for Failure {
     }
 }
 
-/// Runs a request's mutations one after another. Returns the transactions whose COMMIT returned, whatever came
-/// after them, and what is to be replied.
-pub async fn run(client: &Client, request: &MutateRequest, catalog: &Catalog) -> (Vec<Xid>, MutateResult) {
-    let mut committed = Vec::new();
+/// Runs a request's mutations one after another, and says what is to be replied.
+pub async fn run(client: &Client, request: &MutateRequest, catalog: &Catalog) -> (Ran, MutateResult) {
+    let mut ran = Ran::default();
     for mutation in &request.mutations {
         match with_patience(client, request, mutation, catalog).await {
-            Step::Committed(xid) => committed.push(xid),
-            Step::Already => {}
-            Step::Stop(result) => return (committed, result),
+            Step::Decided(xid, refusal) => {
+                ran.committed.extend(xid);
+                ran.outcomes.push(Outcome { n: mutation.n, id: mutation.id.as_str().into(), refusal });
+            }
+            Step::Stop(result) => return (ran, result),
         }
     }
-    (committed, MutateResult::Decided)
+    (ran, MutateResult::Decided)
+}
+
+/// A position at or behind every commit that was seen so far, once all up to it is durable: a COMMIT may return before
+/// it is (`synchronous_commit = off`).
+pub async fn durable(client: &Client) -> Result<Lsn, PgError> {
+    let sql =
+        "select pg_catalog.pg_current_wal_insert_lsn()::text, pg_catalog.pg_current_wal_flush_lsn()::text";
+    let rows = client.query_typed(sql, &[]).await?;
+    let row = rows.first().ok_or(PgError::Protocol("where the log ends"))?;
+    let (inserted, flushed): (Lsn, Lsn) =
+        (row.get::<_, String>(0).parse()?, row.get::<_, String>(1).parse()?);
+    if flushed < inserted {
+        // A commit that is flushed takes along what was written before it.
+        poll::push_fence(client).await?;
+    }
+    Ok(inserted)
 }
 
 /// Passing failures (deadlock, serialization, time-outs) are retried under the same number, never refused.
@@ -173,8 +200,13 @@ async fn attempt(
         return Ok(step);
     }
     if refusal.is_none() {
-        for operation in mutation.operations().map_err(Failure::Refused)? {
-            let statement = compile(&operation, catalog).map_err(Failure::Refused)?;
+        let operations = mutation.operations().map_err(Failure::Refused)?;
+        // All of them first: they speak of the rows as they were before this mutation.
+        for operation in &operations {
+            check(client, operation, catalog).await?;
+        }
+        for operation in &operations {
+            let statement = compile(operation, catalog).map_err(Failure::Refused)?;
             execute(client, &statement.sql, &statement.values).await?;
         }
     }
@@ -182,7 +214,32 @@ async fn attempt(
     let xid = xid.first().and_then(|r| r.get::<_, String>(0).parse().ok());
     // Deferred constraints fail here.
     client.batch_execute("commit").await?;
-    xid.map(Step::Committed).ok_or(Failure::Passing(PgError::Protocol("no transaction id")))
+    match xid {
+        Some(xid) => Ok(Step::Decided(Some(xid), refusal.cloned())),
+        None => Err(Failure::Passing(PgError::Protocol("no transaction id"))),
+    }
+}
+
+/// Locks the operation's row, if it is conditional, and looks whether it is as it was seen.
+///
+/// The refusal is stored by a transaction that begins after this look, and so commits after whoever changed the row:
+/// the stream, and every snapshot that sees the refusal, has that change too.
+async fn check(client: &Client, operation: &Operation, catalog: &Catalog) -> Result<(), Failure> {
+    let Some(Statement { sql, values }) = condition::compile(operation, catalog).map_err(Failure::Refused)?
+    else {
+        return Ok(());
+    };
+    let typed: Vec<(&(dyn ToSql + Sync), Type)> =
+        values.iter().map(|v| (v as &(dyn ToSql + Sync), Type::TEXT)).collect();
+    let rows = client.query_typed(&sql, &typed).await?;
+    match rows.first().map(|row| row.get::<_, String>(0)) {
+        Some(changed) if changed.is_empty() => Ok(()),
+        Some(changed) => Err(Failure::Refused(Refusal::new(
+            "conflict",
+            format!("the row has changed since it was seen: {changed}"),
+        ))),
+        None => Err(Failure::Refused(Refusal::new("conflict", "the row is gone"))),
+    }
 }
 
 async fn execute(
@@ -237,9 +294,10 @@ async fn claim(
 /// The number was not the next one: what is known of it.
 async fn stored(client: &Client, request: &MutateRequest, mutation: &Mutation) -> Result<Step, PgError> {
     let n = mutation.n.to_string();
-    let sql = "select c.last::text, c.id, m.id from lockstep.clients c left join lockstep.mutations m \
-               on m.subject = c.subject and m.client = c.client and m.n = $3::bigint \
-               where c.subject = $1 and c.client = $2";
+    let sql = "select c.last::text, c.id, m.id, x.outcome, x.code, x.message from lockstep.clients c \
+               left join lockstep.mutations m on m.subject = c.subject and m.client = c.client and m.n = $3::bigint \
+               cross join lateral (select m.outcome, m.code, m.message where m.id is not null union all \
+               select c.outcome, c.code, c.message where m.id is null) x where c.subject = $1 and c.client = $2";
     let parameters: [(&(dyn ToSql + Sync), Type); 3] =
         [(&request.subject, Type::TEXT), (&request.client, Type::TEXT), (&n, Type::TEXT)];
     let rows = client.query_typed(sql, &parameters).await?;
@@ -252,7 +310,10 @@ async fn stored(client: &Client, request: &MutateRequest, mutation: &Mutation) -
     let newest = row.get::<_, Option<String>>(1).filter(|_| last == mutation.n);
     let id = row.get::<_, Option<String>>(2).or(newest);
     Ok(match id.as_deref() {
-        Some(id) if id == mutation.id => Step::Already,
+        Some(id) if id == mutation.id => {
+            let text = |at: usize| row.get::<_, Option<String>>(at).unwrap_or_default();
+            Step::Decided(None, (text(3) == "refused").then(|| Refusal::new(text(4), text(5))))
+        }
         Some(_) => Step::Stop(MutateResult::Renumber { last: mutation.n - 1 }),
         // Its outcome was confirmed and forgotten, by another copy of the profile: it may well be this mutation, and
         // under another number it would run again.
@@ -283,7 +344,7 @@ fn compile(operation: &Operation, catalog: &Catalog) -> Result<Statement, Refusa
                 )
             }
         }
-        Operation::Update { table, key, set } => {
+        Operation::Update { table, key, set, .. } => {
             let table = find(catalog, table)?;
             let mut changes = Vec::new();
             for (name, value) in set {
@@ -296,7 +357,7 @@ fn compile(operation: &Operation, catalog: &Catalog) -> Result<Statement, Refusa
             let key = key_condition(table, key, &mut values)?;
             format!("update {} set {} where {key}", qualified(table), changes.join(", "))
         }
-        Operation::Delete { table, key } => {
+        Operation::Delete { table, key, .. } => {
             let table = find(catalog, table)?;
             let key = key_condition(table, key, &mut values)?;
             format!("delete from {} where {key}", qualified(table))
@@ -338,10 +399,21 @@ fn bind(
     value: &Json,
     values: &mut Vec<Option<String>>,
 ) -> Result<(String, String), Refusal> {
-    let column = table.column(name).map(|i| &table.columns[i]).ok_or_else(|| {
+    let column = column(table, name)?;
+    values.push(parameter(column, value)?);
+    Ok((quote(&column.name), format!("${}::{}", values.len(), column.type_sql)))
+}
+
+fn column<'a>(table: &'a Table, name: &str) -> Result<&'a Column, Refusal> {
+    table.column(name).map(|i| &table.columns[i]).ok_or_else(|| {
         Refusal::new("unknown_column", format!("{}.{} has no column {name:?}", table.schema, table.name))
-    })?;
-    let text = match value {
+    })
+}
+
+/// A value's text, to be cast to the column's type.
+fn parameter(column: &Column, value: &Json) -> Result<Option<String>, Refusal> {
+    let name = &column.name;
+    Ok(match value {
         Json::Null => None,
         _ if column.wire() == Wire::Json => Some(value.to_string()),
         Json::String(text) => Some(text.clone()),
@@ -350,7 +422,5 @@ fn bind(
         Json::Array(_) | Json::Object(_) => {
             return Err(Refusal::new("malformed", format!("column {name:?} takes no JSON array or object")));
         }
-    };
-    values.push(text);
-    Ok((quote(&column.name), format!("${}::{}", values.len(), column.type_sql)))
+    })
 }

@@ -117,7 +117,7 @@ impl Target {
                 why.unwrap_or_default()
             ))
         })?;
-        if config.get_hosts().iter().any(|host| matches!(host, Host::Tcp(name) if name.contains('@'))) {
+        if config.get_hosts().iter().any(|host| too_many_at(host, is_url(url))) {
             return Err(PgError::Url("there is an @ too many; in a password, write %40".into()));
         }
         set_defaults(&mut config);
@@ -186,6 +186,21 @@ impl Target {
     pub(crate) fn port(&self, nth: usize) -> u16 {
         let ports = self.config.get_ports();
         ports.get(nth).or(ports.first()).copied().unwrap_or(5432)
+    }
+}
+
+const SCHEMES: &[&str] = &["postgres://", "postgresql://"];
+
+fn is_url(url: &str) -> bool {
+    SCHEMES.iter().any(|scheme| url.starts_with(scheme))
+}
+
+/// Whether a piece of the password may stand in the host: in a URL, where the first @ ends it. A path may begin with one
+/// (a socket without a file), and where it is written as `host=` it may hold any.
+fn too_many_at(host: &Host, in_url: bool) -> bool {
+    match host {
+        Host::Tcp(name) => name.contains('@'),
+        Host::Unix(path) => in_url && path.to_string_lossy().chars().skip(1).any(|c| c == '@'),
     }
 }
 
@@ -282,7 +297,7 @@ fn read_write(value: &str) -> Result<bool, PgError> {
 /// What is left of the URL for tokio-postgres, and the parameters of [`OURS`].
 fn split(url: &str) -> Result<(String, Vec<Pair>), PgError> {
     let mut taken = Vec::new();
-    let scheme = ["postgres://", "postgresql://"].iter().find_map(|s| Some((*s, url.strip_prefix(s)?)));
+    let scheme = SCHEMES.iter().find_map(|s| Some((*s, url.strip_prefix(s)?)));
     let Some((scheme, rest)) = scheme else {
         let mut kept = String::new();
         for (nth, (key, value)) in words(url)?.into_iter().enumerate() {
@@ -332,7 +347,7 @@ fn taker(key: &str, value: &str, nth: usize) -> Result<Option<&'static str>, PgE
     if let Some(name) = REFUSED.iter().find(|name| **name == key) {
         return Err(PgError::Url(format!("{name} is not understood here; take it out")));
     }
-    let alike = OURS.iter().chain(THEIRS).find(|name| distance(key, name) <= 2);
+    let alike = OURS.iter().chain(THEIRS).find(|name| strsim::levenshtein(key, name) <= 2);
     let alike = alike.map(|name| format!(", much like {name}")).unwrap_or_default();
     Err(PgError::Url(format!("unknown option: parameter {nth}{alike}; a password must be percent-encoded")))
 }
@@ -382,23 +397,6 @@ fn words(text: &str) -> Result<Vec<(String, String)>, PgError> {
     Ok(pairs)
 }
 
-/// How many letters must be changed, added or taken away.
-fn distance(a: &str, b: &str) -> usize {
-    let b: Vec<char> = b.chars().collect();
-    let mut row: Vec<usize> = (0..=b.len()).collect();
-    // Long words are not misspelt short ones.
-    for (i, x) in a.chars().take(40).enumerate() {
-        let mut diagonal = row[0];
-        row[0] = i + 1;
-        for (j, y) in b.iter().enumerate() {
-            let change = diagonal + usize::from(x != *y);
-            diagonal = row[j + 1];
-            row[j + 1] = change.min(row[j] + 1).min(diagonal + 1);
-        }
-    }
-    row[b.len()]
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -412,6 +410,7 @@ mod tests {
         for (url, says) in [
             ("nonsense", "write the former"),
             ("postgres://u:secret@h:port/x", "postgres://"),
+            ("postgres://u:/pa@%2Fsecret%40h/x", "an @ too many"),
             ("host=h password=secret port=x", "postgres://"),
             ("host=h password='secret", "write the former"),
             ("postgres://u:secret@h/x?nonsense=1", "parameter 1"),

@@ -1,7 +1,7 @@
 //! The commands.
 
 use crate::config::{self, ServeSettings, Span};
-use crate::{node, types};
+use crate::{serve, types};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use lockstep_pg::doctor::{self, DoctorOptions};
@@ -171,7 +171,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
 async fn command(command: Command, url: String, file: ServeSettings) -> Result<()> {
     let patience = Patience { on_wait: say_who, ..Patience::default() };
     match command {
-        Command::Serve(settings) => node::serve(settings.resolve(url, file)?).await,
+        Command::Serve(settings) => serve::serve(settings.resolve(url, file)?).await,
         Command::Install { allow_foreign_publications, grant_node, grant_writer, .. } => {
             let mut client = connect(&url).await?;
             let options = InstallOptions { allow_foreign_publications, grant_node, grant_writer };

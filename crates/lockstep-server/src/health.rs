@@ -82,6 +82,11 @@ impl Health {
         news
     }
 
+    /// Whether GRANTs were lacking at the last look.
+    pub fn lacks_rights(&self) -> bool {
+        self.state().lacking.is_some()
+    }
+
     /// It streams: all is well.
     pub fn streaming(&self) {
         self.state().problem = None;

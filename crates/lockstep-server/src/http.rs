@@ -2,6 +2,7 @@
 
 use crate::health::Health;
 use crate::node::Event;
+use crate::post::{self, Posts};
 use crate::socket;
 use axum::Router;
 use axum::body::Body;
@@ -27,6 +28,8 @@ pub struct Shared {
     pub events: mpsc::Sender<Event>,
     /// From the node.
     pub health: Arc<Health>,
+    /// Writes without a socket.
+    pub posts: Arc<Posts>,
     /// Numbers connections.
     pub next_session: Arc<AtomicU64>,
     /// What may wait for one client.
@@ -55,12 +58,14 @@ pub async fn serve(
     axum::serve(listener, router).with_graceful_shutdown(stop).await
 }
 
-/// Routes: `/socket/websocket`, `/health`, and the folder's files, with `index.html` for every other page.
+/// Routes: `/socket/websocket`, `/v1/mutations`, `/health`, and the folder's files, with `index.html` for every other page.
 pub fn router(shared: Shared, files: Option<&Path>) -> Router {
     // Under `/socket` nothing else is found: an HTML page would only confuse a client that tries long polling.
     let mut router = Router::new()
         .route("/socket/websocket", get(upgrade))
         .route("/socket/{*rest}", any(|| async { StatusCode::NOT_FOUND }))
+        .route("/v1/mutations", axum::routing::post(mutations))
+        .route("/v1/{*rest}", any(|| async { StatusCode::NOT_FOUND }))
         .route("/health", get(health));
     if let Some(folder) = files {
         let index: PathBuf = folder.join("index.html");
@@ -102,6 +107,11 @@ async fn known_host(request: Request, next: Next) -> Response<Body> {
 async fn health(State(shared): State<Shared>) -> impl IntoResponse {
     let (ready, body) = shared.health.report();
     (if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(body))
+}
+
+async fn mutations(State(shared): State<Shared>, request: Request) -> Response<Body> {
+    let foreign = foreign_origin(request.headers());
+    post::answer(shared.posts, request, foreign).await
 }
 
 fn has_token(headers: &HeaderMap, name: header::HeaderName, token: &str) -> bool {

@@ -1,13 +1,10 @@
 //! The node: one task owns the hub and carries its outputs out.
 
-use crate::config::Serve;
 use crate::health::Health;
-use crate::http::{Shared, router};
-use crate::janitor;
+use crate::post::Posts;
 use crate::socket::{Outbox, SWEEP};
-use crate::source::Source;
 use crate::tasks::Database;
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, bail};
 use bytes::Bytes;
 use lockstep_core::catalog::Catalog;
 use lockstep_core::fanout::hub::{
@@ -18,19 +15,14 @@ use lockstep_core::fanout::{Hub, Output};
 use lockstep_core::position::{Lsn, Xid};
 use lockstep_pg::PgError;
 use lockstep_pg::replication_stream::Feedback;
-use lockstep_pg::target::Target;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::AbortHandle;
 
-/// Events from sockets and tasks on their way to the hub.
-const EVENTS: usize = 4096;
 /// How long clients get to take their close frames.
-const GOODBYE: Duration = Duration::from_secs(3);
+pub const GOODBYE: Duration = Duration::from_secs(3);
 
 /// A running stream's ends.
 #[derive(Debug)]
@@ -72,103 +64,39 @@ pub enum Event {
     CaughtUp(CatchUpId, Result<CatchUpAnswer, CatchUpError>),
     /// An answer.
     Mutated(SessionId, ReplyTo, Vec<Xid>, MutateResult),
+    /// Mutations came another way than over a socket; these transactions' COMMIT returned.
+    Committed(Vec<Xid>),
     /// A look at the catalog, asked for or not.
     Catalog(Result<Arc<Catalog>, PgError>),
     /// A task panicked: somebody would wait for its answer for ever.
     Defect,
 }
 
-/// Runs a node until SIGTERM or SIGINT.
-///
-/// # Errors
-/// If the address cannot be bound, a URL cannot be read, or a part of the node fails. A database that cannot be
-/// reached is waited for.
-pub async fn serve(settings: Serve) -> Result<()> {
-    crate::log::start(settings.log_json)?;
-    anyhow::ensure!(
-        settings.read_database_url == settings.database_url,
-        "reading from another server than the primary is not supported yet; leave --read-database-url out"
-    );
-    let database = Arc::new(Database::new(&settings)?);
-    let target = Target::parse(&settings.database_url)?;
-    let replication = Target::parse(&settings.replication_url).context("--replication-url")?;
-    let listener = tokio::net::TcpListener::bind(settings.listen).await.with_context(|| {
-        format!("cannot listen on {}; is another node running? choose --listen", settings.listen)
-    })?;
-    let address = listener.local_addr()?;
-    tracing::info!("listening on http://{address}, for the database at {}", target.place());
-    let (stop, stopped) = watch::channel(false);
-    let (events_out, events) = mpsc::channel(EVENTS);
-    let health = Arc::new(Health::default());
-    let restart = Arc::new(Notify::new());
-    tokio::spawn(janitor::run(
-        target.clone(),
-        settings.database_timeout,
-        settings.gc.clone(),
-        stopped.clone(),
-    ));
-    let source = Source {
-        target,
-        replication,
-        database: database.clone(),
-        events: events_out.clone(),
-        restart: restart.clone(),
-        stop: stopped.clone(),
-        health: health.clone(),
-    };
-    let node = Node::new(database, restart, events_out.clone(), events, health.clone(), stopped.clone());
-    let shared = Shared {
-        events: events_out,
-        health,
-        next_session: Arc::new(AtomicU64::new(1)),
-        queue_bytes: settings.queue_bytes,
-    };
-    let mut source = tokio::spawn(source.run());
-    let mut node = tokio::spawn(node.run());
-    let mut server =
-        tokio::spawn(crate::http::serve(listener, router(shared, settings.static_files.as_deref()), stopped));
-    // A node without one of its parts would look alive and serve nobody: it ends, and whoever runs it starts another.
-    tokio::select! {
-        signal = wait_for_signal() => signal?,
-        ended = &mut node => {
-            ended.context("the node failed")??;
-            bail!("the node ended by itself");
-        }
-        ended = &mut source => bail!("the replication task ended by itself: {ended:?}"),
-        ended = &mut server => bail!("the web server ended by itself: {ended:?}"),
-    }
-    tracing::info!("stopping; once more ends it at once");
-    stop.send_replace(true);
-    let orderly = async {
-        node.await.context("the node failed")??;
-        // Connections that are not sockets end by themselves; ones that linger are cut with the process.
-        if let Ok(ended) = tokio::time::timeout(GOODBYE, server).await {
-            ended??;
-        }
-        Ok(())
-    };
-    tokio::select! {
-        result = orderly => result,
-        again = wait_for_signal() => again,
-    }
+/// What a node is given.
+#[derive(Debug)]
+pub struct Links {
+    /// The database.
+    pub database: Arc<Database>,
+    /// Asks the source for another stream.
+    pub restart: Arc<Notify>,
+    /// Events, for tasks that the node starts.
+    pub events_out: mpsc::Sender<Event>,
+    /// Events, as they come.
+    pub events: mpsc::Receiver<Event>,
+    /// For operators.
+    pub health: Arc<Health>,
+    /// Writes without a socket.
+    pub posts: Arc<Posts>,
+    /// Becomes true when the node stops.
+    pub stopped: watch::Receiver<bool>,
 }
 
-async fn wait_for_signal() -> Result<()> {
-    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
-    }
-    Ok(())
-}
-
-struct Node {
+/// The task that owns the hub.
+#[derive(Debug)]
+pub struct Node {
     hub: Hub,
     began: Instant,
-    events_out: mpsc::Sender<Event>,
-    events: mpsc::Receiver<Event>,
-    health: Arc<Health>,
-    stopped: watch::Receiver<bool>,
+    links: Links,
     sockets: HashMap<SessionId, Arc<Outbox>>,
     /// Frames were queued for it and it was not told yet.
     unsent: Option<(SessionId, Arc<Outbox>)>,
@@ -180,26 +108,15 @@ struct Node {
     reading: HashMap<CatchUpId, AbortHandle>,
     stream: Option<StreamHandle>,
     history: Arc<Vec<(u32, Lsn)>>,
-    database: Arc<Database>,
-    restart: Arc<Notify>,
 }
 
 impl Node {
-    fn new(
-        database: Arc<Database>,
-        restart: Arc<Notify>,
-        events_out: mpsc::Sender<Event>,
-        events: mpsc::Receiver<Event>,
-        health: Arc<Health>,
-        stopped: watch::Receiver<bool>,
-    ) -> Self {
+    /// A node that knows nothing yet.
+    pub fn new(links: Links) -> Self {
         Self {
             hub: Hub::default(),
             began: Instant::now(),
-            events_out,
-            events,
-            health,
-            stopped,
+            links,
             sockets: HashMap::new(),
             unsent: None,
             mutating: HashMap::new(),
@@ -207,8 +124,6 @@ impl Node {
             reading: HashMap::new(),
             stream: None,
             history: Arc::default(),
-            database,
-            restart,
         }
     }
 
@@ -216,7 +131,11 @@ impl Node {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    async fn run(mut self) -> Result<()> {
+    /// Runs until it is told to stop.
+    ///
+    /// # Errors
+    /// If a part of it fails.
+    pub async fn run(mut self) -> Result<()> {
         let mut sweep = tokio::time::interval(SWEEP);
         loop {
             let timeout = self.hub.next_timeout();
@@ -229,11 +148,11 @@ impl Node {
             };
             let stopped = async {
                 // An error means that nobody is left to say stop.
-                let _ = self.stopped.wait_for(|stop| *stop).await;
+                let _ = self.links.stopped.wait_for(|stop| *stop).await;
             };
             tokio::select! {
                 () = stopped => break,
-                event = self.events.recv() => match event {
+                event = self.links.events.recv() => match event {
                     Some(Event::Defect) => bail!("a task panicked; please report the lines above"),
                     Some(event) => self.handle(event),
                     None => break,
@@ -257,7 +176,8 @@ impl Node {
                 }
                 awaited
             });
-            self.health.update(&self.hub);
+            self.links.health.update(&self.hub);
+            self.links.posts.update(&self.hub);
         }
         for outbox in self.sockets.values() {
             outbox.close(1012, "the node is stopping; come back");
@@ -265,7 +185,7 @@ impl Node {
         let deadline = Instant::now() + GOODBYE;
         while !self.sockets.is_empty() {
             let left = deadline.saturating_duration_since(Instant::now());
-            match tokio::time::timeout(left, self.events.recv()).await {
+            match tokio::time::timeout(left, self.links.events.recv()).await {
                 Ok(Some(Event::Closed(id))) => drop(self.sockets.remove(&id)),
                 Ok(Some(_)) => {}
                 Ok(None) | Err(_) => break,
@@ -341,6 +261,7 @@ impl Node {
                 tracing::info!(%error, "transactions at the stream's start could not be looked up");
                 hub.handle_gap_failed();
             }
+            Event::Committed(xids) => hub.handle_committed(&xids),
             Event::CaughtUp(id, answer) => hub.handle_catch_up(id, answer),
             Event::Catalog(Ok(catalog)) => {
                 if !catalog.same(hub.catalog()) {
@@ -389,31 +310,31 @@ impl Node {
             Output::RestartStream(reason) => {
                 tracing::info!(reason, "the stream cannot be followed");
                 self.stream = None;
-                self.restart.notify_one();
+                self.links.restart.notify_one();
             }
             Output::Mutate(request) => {
                 let session = request.session;
                 let queue = self.mutating.entry(session).or_default();
-                queue.push_back((request, self.serving.take()));
+                queue.push_back((*request, self.serving.take()));
                 if queue.len() == 1 {
                     self.run_mutation(session);
                 }
             }
             Output::CatchUp(request) => {
                 let id = request.id;
-                let task = self.spawn(self.database.clone().catch_up(request, self.history.clone()));
+                let task = self.spawn(self.links.database.clone().catch_up(request, self.history.clone()));
                 self.reading.insert(id, task);
             }
-            Output::Poll(number) => drop(self.spawn(self.database.clone().poll(number))),
-            Output::PushFence(number) => drop(self.spawn(self.database.clone().push_fence(number))),
-            Output::ReadCatalog => drop(self.spawn(self.database.clone().catalog())),
-            Output::ReadGap(xids) => drop(self.spawn(self.database.clone().gap(xids))),
+            Output::Poll(number) => drop(self.spawn(self.links.database.clone().poll(number))),
+            Output::PushFence(number) => drop(self.spawn(self.links.database.clone().push_fence(number))),
+            Output::ReadCatalog => drop(self.spawn(self.links.database.clone().catalog())),
+            Output::ReadGap(xids) => drop(self.spawn(self.links.database.clone().gap(xids))),
         }
     }
 
     /// Runs a task that ends in an event.
     fn spawn(&self, task: impl Future<Output = Event> + Send + 'static) -> AbortHandle {
-        let events = self.events_out.clone();
+        let events = self.links.events_out.clone();
         let task = tokio::spawn(task);
         let handle = task.abort_handle();
         tokio::spawn(async move {
@@ -430,7 +351,7 @@ impl Node {
 
     fn run_mutation(&self, session: SessionId) {
         let Some((request, _)) = self.mutating.get(&session).and_then(VecDeque::front) else { return };
-        self.spawn(self.database.clone().mutate(request.clone(), self.hub.catalog().clone()));
+        self.spawn(self.links.database.clone().mutate(request.clone(), self.hub.catalog().clone()));
     }
 
     fn next_mutation(&mut self, session: SessionId) {
@@ -445,6 +366,7 @@ impl Node {
     }
 }
 
-fn fresh_client() -> String {
+/// An id for a client that has none.
+pub(crate) fn fresh_client() -> String {
     format!("{:032x}", rand::random::<u128>())
 }

@@ -7,7 +7,7 @@ use lockstep_core::limits;
 use lockstep_core::protocol::Frame;
 use lockstep_core::session::{Full, SendQueue};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
 use tokio_websockets::{CloseCode, Limits, Message, ServerBuilder, WebSocketStream};
 
@@ -22,6 +22,9 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Between two looks at all sockets. One timer for all of them: thousands would cost more than what they wait for.
 pub const SWEEP: Duration = FAREWELL;
+/// So many looks are [`IDLE`].
+#[allow(clippy::cast_possible_truncation, reason = "thirty")]
+const LOOKS: u16 = (IDLE.as_secs() / SWEEP.as_secs()) as u16;
 
 /// What waits for one socket. The node pushes, the socket's task sends.
 #[derive(Debug)]
@@ -34,10 +37,10 @@ pub struct Outbox {
 struct State {
     queue: SendQueue,
     close: Option<(u16, &'static str)>,
-    /// When the socket last took a frame, or had none to take.
-    moved: Instant,
-    /// When the client last said something.
-    heard: Instant,
+    /// Looks since the socket last took a frame, or had none to take.
+    unmoved: u16,
+    /// Looks since the client last said something.
+    unheard: u16,
     /// Ends the socket whatever its writer hangs in.
     abandon: Option<oneshot::Sender<()>>,
     /// It was told to close at the last look.
@@ -53,12 +56,11 @@ enum Next {
 impl Outbox {
     /// Empty, with room for `most` bytes.
     pub fn new(most: usize) -> Self {
-        let now = Instant::now();
         let state = State {
             queue: SendQueue::new(most),
             close: None,
-            moved: now,
-            heard: now,
+            unmoved: 0,
+            unheard: 0,
             abandon: None,
             closing: false,
         };
@@ -71,12 +73,7 @@ impl Outbox {
 
     /// Queues a frame, or closes the session if it does not read. It is sent when [`Self::send`] is called.
     pub fn push(&self, frame: Frame) {
-        let full = self.with(|s| {
-            if s.queue.bytes() == 0 {
-                s.moved = Instant::now();
-            }
-            s.close.is_none() && s.queue.push(frame) == Err(Full)
-        });
+        let full = self.with(|s| s.close.is_none() && s.queue.push(frame) == Err(Full));
         if full {
             self.unread();
         }
@@ -105,8 +102,10 @@ impl Outbox {
                 // It ends now, or has ended.
                 drop(s.abandon.take());
             }
-            let unread = s.queue.bytes() > 0 && s.moved.elapsed() > IDLE;
-            (s.close.is_none() && s.heard.elapsed() > IDLE, s.close.is_none() && unread)
+            s.unheard = s.unheard.saturating_add(1);
+            s.unmoved = if s.queue.bytes() > 0 { s.unmoved.saturating_add(1) } else { 0 };
+            let open = s.close.is_none();
+            (open && s.unheard > LOOKS, open && s.unmoved > LOOKS)
         });
         if silent {
             self.close(1001, "no heartbeat came");
@@ -117,9 +116,7 @@ impl Outbox {
 
     fn next(&self) -> Next {
         self.with(|s| {
-            if s.queue.bytes() > 0 {
-                s.moved = Instant::now();
-            }
+            s.unmoved = 0;
             match (s.close, s.queue.pop()) {
                 // What was queued before an orderly close is still sent; a client that does not read gets no more.
                 (Some((code, reason)), None) => Next::Close(code, reason),
@@ -160,7 +157,7 @@ where
         let unserved = Arc::new(Semaphore::new(limits::UNSERVED_BYTES / ROOM));
         loop {
             let message = stream.next().await;
-            outbox.with(|s| s.heard = Instant::now());
+            outbox.with(|s| s.unheard = 0);
             match message {
                 Some(Ok(message)) if message.is_text() => {
                     let text = message.as_text().unwrap_or_default().to_owned();

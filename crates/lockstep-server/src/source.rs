@@ -18,6 +18,8 @@ use tokio::sync::{Notify, mpsc, watch};
 
 /// Between two looks at the catalog: tables tracked or changed meanwhile.
 const CATALOG_EVERY: Duration = Duration::from_secs(2);
+/// Between two looks at what the roles may do, but for those when the catalog has changed or something was lacking.
+const RIGHTS_EVERY: Duration = Duration::from_secs(60);
 /// So many looks may fail one after another before the stream is given up for it.
 const CATALOG_MISSES: u32 = 3;
 /// Between two tries to reach the database, first and longest.
@@ -263,12 +265,18 @@ impl Source {
     async fn watch_catalog(&self) -> Result<(), PgError> {
         let mut every = tokio::time::interval(CATALOG_EVERY);
         let mut misses = 0;
+        let mut last: Option<Arc<Catalog>> = None;
+        let mut looked = Instant::now();
         loop {
             every.tick().await;
-            self.look_at_rights().await;
             match self.database.read_catalog().await {
                 Ok(now) => {
                     misses = 0;
+                    let changed = last.replace(now.clone()).is_none_or(|before| !before.same(&now));
+                    if changed || self.health.lacks_rights() || looked.elapsed() >= RIGHTS_EVERY {
+                        self.look_at_rights().await;
+                        looked = Instant::now();
+                    }
                     self.tell(Event::Catalog(Ok(now))).await?;
                 }
                 Err(error) => {

@@ -8,6 +8,7 @@ use lockstep_core::fanout::hub::{CatchUpError, CatchUpRequest, MutateRequest, Mu
 use lockstep_core::position::{Lsn, Xid};
 use lockstep_pg::connect::Pool;
 use lockstep_pg::lease::{Lease, within};
+use lockstep_pg::mutate::Ran;
 use lockstep_pg::target::Target;
 use lockstep_pg::{PgError, catalog, catch_up, mutate, poll};
 use std::sync::Arc;
@@ -15,6 +16,8 @@ use std::time::Duration;
 
 /// Polls, fences and the look at the catalog: one at a time of each, and one to spare.
 const CONTROL_CONNECTIONS: usize = 4;
+/// Connections that mutations are tried on before whoever sent them is told to come back later.
+const CONNECTIONS_TRIED: u32 = 3;
 
 /// The ways to the database. Three pools: catch-ups may take long and writes may wait for locks, and neither may
 /// keep a poll or a fence from being asked, for which everybody waits.
@@ -115,22 +118,57 @@ impl Database {
 
     /// Runs a client's mutations.
     pub async fn mutate(self: Arc<Self>, request: MutateRequest, catalog: Arc<Catalog>) -> Event {
-        let (committed, result) = match Lease::of(&self.writes).await {
+        let (ran, result) = self.run_mutations(&request, &catalog).await;
+        Event::Mutated(request.session, request.reply, ran.committed, result)
+    }
+
+    async fn run_mutations(&self, request: &MutateRequest, catalog: &Catalog) -> (Ran, MutateResult) {
+        match Lease::of(&self.writes).await {
             Ok(lease) => {
-                let (committed, result) = mutate::run(&lease, &request, &catalog).await;
+                let (ran, result) = mutate::run(&lease, request, catalog).await;
                 let clean = match result {
                     MutateResult::Busy => Err(PgError::Protocol("during a mutation")),
                     _ => Ok(()),
                 };
                 // An error only decides whether the connection can be used again.
                 let _ = lease.end(clean, self.answer).await;
-                (committed, result)
+                (ran, result)
             }
             Err(error) => {
                 tracing::warn!(%error, "no connection for a client's write; the client sends it again");
-                (Vec::new(), MutateResult::Busy)
+                (Ran::default(), MutateResult::Busy)
             }
+        }
+    }
+
+    /// The same for somebody who waits for the outcomes: also where all that was decided is durable. A connection that
+    /// was lost says nothing of what it carried, so the same numbers are tried again on others.
+    pub async fn mutate_durably(
+        &self,
+        request: &MutateRequest,
+        catalog: &Catalog,
+    ) -> (Ran, MutateResult, Option<Lsn>) {
+        let mut committed = Vec::new();
+        let (mut ran, mut result) = (Ran::default(), MutateResult::Busy);
+        for _ in 0..CONNECTIONS_TRIED {
+            (ran, result) = self.run_mutations(request, catalog).await;
+            committed.append(&mut ran.committed);
+            if result != MutateResult::Busy {
+                break;
+            }
+        }
+        ran.committed = committed;
+        let durable = async {
+            let lease = Lease::of(&self.writes).await?;
+            let durable = within(self.answer, mutate::durable(&lease)).await;
+            lease.end(durable, self.answer).await
         };
-        Event::Mutated(request.session, request.reply, committed, result)
+        match durable.await {
+            Ok(lsn) => (ran, result, Some(lsn)),
+            Err(error) => {
+                tracing::info!(%error, "whether mutations are durable could not be asked; the client sends them again");
+                (Ran { committed: ran.committed, outcomes: Vec::new() }, MutateResult::Busy, None)
+            }
+        }
     }
 }

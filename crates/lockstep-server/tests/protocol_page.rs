@@ -65,6 +65,11 @@ fn error_codes() {
     let page = file("docs/protocol.md");
     let join = first_column(part(&page, "\nERROR:", "A client that holds several shapes"));
     let reply = first_column(part(&page, "Errors of the reply:", "The node goes by"));
+    let posts = page.split_once("| code | status |").unwrap().1;
+    let source: String = file("crates/lockstep-server/src/post.rs").split_whitespace().collect();
+    let calls = source.split("refuse(StatusCode::").skip(1).filter_map(|call| call.split('"').nth(1));
+    let requests: Names = calls.map(str::to_owned).collect();
+    assert_eq!(&first_column(posts) | &["not_ready".to_owned()].into(), requests, "errors of requests");
     let refusals = first_column(part(&page, "or these words:", "A failure that says nothing"));
     let in_code = literals(&[SESSIONS, SHAPES, PREDICATES], &["Reply::error(", "ShapeError::new(", "code: "]);
     assert_eq!(&join | &reply, in_code, "errors of replies and shapes");

@@ -13,6 +13,11 @@ use crate::node::{self, Node};
 use crate::{child, console, setup, stop, workspace};
 
 mod database;
+mod pages;
+mod sql_console;
+
+use pages::Pages;
+use sql_console::SqlConsole;
 
 const DEFAULT_PORT: u16 = 4000;
 const POLL: Duration = Duration::from_millis(50);
@@ -139,10 +144,13 @@ pub enum Place {
     },
 }
 
-/// A running demo. Dropping it stops the node, then PostgreSQL: fields are dropped in this order.
+/// A running demo. Dropping it stops the node, the console, then PostgreSQL: fields are dropped in this order.
 #[derive(Debug)]
 pub struct Demo {
     node: Node,
+    console: SqlConsole,
+    pages: Pages,
+    program: PathBuf,
     cluster: Cluster,
     app: String,
     postgres: String,
@@ -168,13 +176,16 @@ impl Demo {
         let postgres = cluster.url_for(database::NAME);
         console::step("Preparing the database", || database::prepare(&cluster, &parts.program))?;
         stop::check()?;
+        let console = SqlConsole::start(&cluster, port)?;
+        let pages = Pages::with_console(&parts.pages, &console.url())?;
         let node = console::step("Starting the node", || {
             node::require_free(port)?;
-            Node::start(&parts.program, &postgres, port, &parts.pages)
+            Node::start(&parts.program, &postgres, port, pages.folder())
         })?;
         let app = format!("http://127.0.0.1:{port}/");
         let socket = format!("ws://127.0.0.1:{port}/socket");
-        Ok(Demo { node, cluster, app, postgres, socket })
+        let program = parts.program.clone();
+        Ok(Demo { node, console, pages, program, cluster, app, postgres, socket })
     }
 
     fn introduce(&self) {
@@ -185,12 +196,8 @@ The database:    psql '{postgres}'
 Logs:            {node_log}
                  {pg_log}
 
-What to try:
-  - Open the app in two windows, add and tick to-dos in one: the other follows.
-  - In psql:  update todos set done = not done where title like 'Sweep%';
-    and, in one transaction, several rows: they appear together.
-  - Use the app's offline switch, change something on both sides, go online again.
-  - Add a to-do called 'forbidden': the database refuses it, and the app says so.
+The page shows two people side by side, what to try, and an SQL console on the same database.
+It can be opened in more windows, tabs and browsers, and psql works beside it.
 
 Ctrl-C stops everything; the data stays for the next time (--fresh forgets it).",
             app = self.app,
@@ -202,7 +209,13 @@ Ctrl-C stops everything; the data stays for the next time (--fresh forgets it)."
 
     /// Tells programs where everything is.
     pub fn write_ready(&self, file: &Path) -> Result<()> {
-        let ready = serde_json::json!({"app": self.app, "postgres": self.postgres, "socket": self.socket});
+        let ready = serde_json::json!({
+            "app": self.app,
+            "postgres": self.postgres,
+            "socket": self.socket,
+            "console": self.console.url(),
+            "program": self.program,
+        });
         workspace::write_atomically(file, &format!("{ready}\n"))
     }
 
@@ -220,8 +233,13 @@ Ctrl-C stops everything; the data stays for the next time (--fresh forgets it)."
 
     /// Two browsers and SQL, by `e2e/check.mjs`; its lines are printed.
     pub fn check(&mut self, chromium: &Path) -> Result<bool> {
+        console::step("Checking the app's types against the database", || {
+            let types = ["types", "--check", "--out", "apps/todo/src/lib/schema.ts"];
+            node::lockstep(&self.program, &self.postgres, &types)
+        })?;
         let mut check = Command::new("node");
         check.arg("e2e/check.mjs").args(["--app", &self.app, "--postgres", &self.postgres]);
+        check.args(["--console", &self.console.url()]);
         check.env("CHROMIUM", chromium).current_dir(workspace::root());
         let ended = console::step("Checking it with two browsers", || child::run(check, "demo-check"))?;
         print!("{}", ended.text());
@@ -234,7 +252,9 @@ Ctrl-C stops everything; the data stays for the next time (--fresh forgets it)."
     /// Stops the node, then PostgreSQL. Both are stopped even if one of them complains.
     pub fn stop(mut self) -> Result<()> {
         let node = self.node.stop();
+        drop(self.console);
         let cluster = self.cluster.stop(StopMode::Fast);
+        drop(self.pages);
         node.and(cluster).context("the demo did not stop as it should")
     }
 }

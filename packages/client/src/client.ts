@@ -21,7 +21,7 @@ import { keysOf, type Subscription } from './subscriptions'
 import type { Command } from './tab_messages'
 import { browserTabs, type TabPlatform } from './tab_platform'
 import { platformTimers, type Timers } from './timers'
-import { phoenixTransport, type TransportFactory } from './transport'
+import { phoenixTransport, type TransportFactory, type WebSocketClass } from './transport'
 import type { SchemaTypes, TypedClient } from './typed'
 import type { Row } from './values'
 import { Writer } from './writer'
@@ -34,6 +34,8 @@ export interface ClientOptions {
   readonly store: Store
   /** Whose data this is; empty until there are tokens. */
   readonly subject?: string
+  /** The WebSocket class, where there is none (Node before 22), or to use another one. */
+  readonly webSocket?: WebSocketClass
   /** Passed to phoenix's Socket. */
   readonly socketOptions?: Record<string, unknown>
   /** The module that `lockstep types` wrote: it types the client, and live queries follow its relationships. */
@@ -134,7 +136,7 @@ export class LockstepClient implements Client {
     this.platform = seams.tabs === undefined ? browserTabs() : seams.tabs
     const report = (error: { code: string; message: string } | null) => this.status.setError('store', error)
     this.keeper = new Keeper(options.store, report, (event) => this.storeEvent(event))
-    const transport = seams.transport ?? phoenixTransport(options.url, options.socketOptions)
+    const transport = seams.transport ?? phoenixTransport(options.url, options.webSocket, options.socketOptions)
     this.role = new PageRole(this.platform, this.timers, () => this.screen, () => this.link.status, this.rolePorts())
     this.link = new NodeLink(this.subject, () => this.screen, this.timers, this.linkPorts(), transport)
     const run = (job: () => Promise<void>) => this.run(job)

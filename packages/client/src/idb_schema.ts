@@ -75,9 +75,9 @@ export async function openPlace(name: string, tell: (event: StoreEvent) => void)
   return idb
 }
 
-/** Uses the directory. */
-export async function inDirectory<T>(use: (db: IDBPDatabase<Directory>) => Promise<T>): Promise<T> {
-  const db = await openDB<Directory>('lockstep', 1, { upgrade: (fresh) => void fresh.createObjectStore('databases') })
+/** Uses the directory of the stores of this name. */
+export async function inDirectory<T>(name: string, use: (db: IDBPDatabase<Directory>) => Promise<T>): Promise<T> {
+  const db = await openDB<Directory>(name, 1, { upgrade: (fresh) => void fresh.createObjectStore('databases') })
   try {
     return await use(db)
   } finally {

@@ -161,6 +161,8 @@ class IdbStore implements Store {
   private highest = 0
   private readonly logs = new Logs()
 
+  constructor(private readonly name: string) {}
+
   get place(): string | null {
     return this.opened?.name ?? null
   }
@@ -173,14 +175,14 @@ class IdbStore implements Store {
     this.url = url
     this.subject = subject
     this.opened?.idb.close()
-    const database = await inDirectory((db) => db.get('databases', this.directoryKey()))
+    const database = await inDirectory(this.name, (db) => db.get('databases', this.directoryKey()))
     this.opened = await this.openFor(database ?? null)
     return this.read()
   }
 
   async lead(revision: number | null): Promise<StoreContents> {
     const { idb, database } = this.isOpen()
-    const named = await inDirectory((db) => db.get('databases', this.directoryKey()))
+    const named = await inDirectory(this.name, (db) => db.get('databases', this.directoryKey()))
     if ((named ?? null) !== database) throw new MovedError('the store has moved')
     const tx: Writing = idb.transaction([...STORES], 'readwrite', { durability: 'relaxed' })
     const { lead, contents, damaged, unreadable } = await readAll(tx, database, this.logs, revision)
@@ -208,7 +210,7 @@ class IdbStore implements Store {
     if (old.database === database) return null
     const next = await this.openFor(database)
     if (old.database === null) await this.move(old, next)
-    await inDirectory((db) => db.put('databases', database, this.directoryKey()))
+    await inDirectory(this.name, (db) => db.put('databases', database, this.directoryKey()))
     // only now: a crash before this line leaves a second copy that the directory no longer leads to
     if (old.database === null) {
       await inLead(old, this.epoch, 'strict', (tx, _, requests) => {
@@ -265,7 +267,7 @@ class IdbStore implements Store {
   async wipe(): Promise<void> {
     const { database } = this.isOpen()
     await this.close()
-    await inDirectory((db) => db.delete('databases', this.directoryKey()))
+    await inDirectory(this.name, (db) => db.delete('databases', this.directoryKey()))
     const names = [this.nameOf(null), ...(database === null ? [] : [this.nameOf(database)])]
     await Promise.all(names.map(deleteDatabase))
   }
@@ -309,7 +311,7 @@ class IdbStore implements Store {
   }
 
   private nameOf(database: string | null): string {
-    return `lockstep ${JSON.stringify(database === null ? ['url', this.url, this.subject] : ['database', database, this.subject])}`
+    return `${this.name} ${JSON.stringify(database === null ? ['url', this.url, this.subject] : ['database', database, this.subject])}`
   }
 
   private async openFor(database: string | null): Promise<Opened> {
@@ -331,7 +333,13 @@ function deleteDatabase(name: string): Promise<void> {
   })
 }
 
+/** Where an IndexedDB store is. */
+export interface IdbStoreOptions {
+  /** What its databases' names begin with, `lockstep` unless given. Stores of different names share nothing. */
+  readonly name?: string
+}
+
 /** A new store in this origin's IndexedDB. Rejects where there is none; the client then goes on in memory. */
-export function idbStore(): Store {
-  return new IdbStore()
+export function idbStore({ name = 'lockstep' }: IdbStoreOptions = {}): Store {
+  return new IdbStore(name)
 }

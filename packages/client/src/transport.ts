@@ -36,11 +36,8 @@ export interface Transport {
 /** Makes a transport that reports to `events`. */
 export type TransportFactory = (events: TransportEvents) => Transport
 
-interface SocketLike {
-  close(code?: number, reason?: string): void
-}
-
-type SocketConstructor = new (url: string, protocols?: string | string[]) => SocketLike
+/** What is needed of a WebSocket class: the browser's, or that of a package such as `ws`. */
+export type WebSocketClass = new (url: string, protocols?: string | string[]) => { close(code?: number, reason?: string): void }
 
 /** The close code that means "do not come back". */
 const CLOSE_NORMAL = 1000
@@ -49,8 +46,8 @@ const CLOSE_NORMAL = 1000
  * Wraps a WebSocket class so that closes of our own are remembered: phoenix closes with 1000 itself (heartbeat timeout,
  * hidden page), and the echo must not be read as the server's "do not come back".
  */
-function rememberOwnCloses(base: SocketConstructor, closedHere: WeakSet<object>): SocketConstructor {
-  function Remembering(url: string, protocols?: string | string[]): SocketLike {
+function rememberOwnCloses(base: WebSocketClass, closedHere: WeakSet<object>): WebSocketClass {
+  function Remembering(url: string, protocols?: string | string[]) {
     const socket = new base(url, protocols)
     const close = socket.close.bind(socket)
     socket.close = (code?: number, reason?: string) => {
@@ -60,17 +57,17 @@ function rememberOwnCloses(base: SocketConstructor, closedHere: WeakSet<object>)
     }
     return socket
   }
-  return Remembering as unknown as SocketConstructor
+  return Remembering as unknown as WebSocketClass
 }
 
 /**
  * A transport over phoenix's Socket with `vsn` 2.0.0. `url` is the socket's URL without `/websocket`; `options` are
- * passed to phoenix (`transport` may be another WebSocket class). Throws when there is no WebSocket class at all.
+ * passed to phoenix. Throws where there is no WebSocket class and none was given.
  */
-export function phoenixTransport(url: string, options: Record<string, unknown> = {}): TransportFactory {
+export function phoenixTransport(url: string, webSocket?: WebSocketClass, options: Record<string, unknown> = {}): TransportFactory {
   return (events) => {
-    const base = (options['transport'] ?? (globalThis as { WebSocket?: unknown }).WebSocket) as SocketConstructor | undefined
-    if (base === undefined) throw new Error('there is no WebSocket here; pass one as socketOptions.transport')
+    const base = webSocket ?? (globalThis as { WebSocket?: WebSocketClass }).WebSocket
+    if (base === undefined) throw new Error('there is no WebSocket here (Node has one since 22): give createClient a webSocket, such as that of the package ws')
     const closedHere = new WeakSet<object>()
     const socket = new Socket(url, { ...options, vsn: '2.0.0', transport: rememberOwnCloses(base, closedHere) })
     socket.onOpen(() => events.opened())

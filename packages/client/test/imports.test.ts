@@ -14,16 +14,22 @@ const paths = JSON.parse(process.argv[1])
 const found = {}
 for (const path of paths) found[path] = Object.keys(await import(path)).sort()
 const { createClient, memoryStore, idbStore } = await import(paths[0])
-// Node 20 has no WebSocket of its own
-const socketOptions = { transport: class { close() {} } }
-const client = createClient({ url: 'ws://127.0.0.1:9/socket', store: memoryStore(), socketOptions })
+// as in Node 20, which has none of its own
+delete globalThis.WebSocket
+try {
+  createClient({ url: 'ws://127.0.0.1:9/socket', store: memoryStore() })
+} catch ({ message }) {
+  found.refusal = message
+}
+const webSocket = class { close() {} }
+const client = createClient({ url: 'ws://127.0.0.1:9/socket', store: memoryStore(), webSocket })
 client.setOnline(false)
 client.subscribe({ table: 't' })
 client.mutate([{ op: 'insert', table: 't', values: { id: 1 } }])
 found.rows = client.query({ table: 't' }).getSnapshot()
 await client.close()
 // where there is no IndexedDB, a page's store fails and its client goes on in memory
-const page = createClient({ url: 'ws://127.0.0.1:9/socket', store: idbStore(), socketOptions })
+const page = createClient({ url: 'ws://127.0.0.1:9/socket', store: idbStore(), webSocket })
 page.subscribe({ table: 't' })
 found.status = page.status.getSnapshot().connection
 await page.close()
@@ -49,6 +55,7 @@ it('imports in plain Node, with no window in sight', async () => {
     expect(answer[paths[0]!]).toContain('createClient')
     expect(answer[paths[1]!]).toEqual(['useLive', 'useMutation', 'useQuery', 'useShape', 'useStatus'])
     expect(answer[paths[2]!]).toEqual(['live', 'liveQuery', 'liveStatus'])
+    expect(answer.refusal).toContain('give createClient a webSocket, such as that of the package ws')
     expect(answer.rows).toEqual([{ id: 1 }])
   } finally {
     rmSync(folder, { recursive: true, force: true })

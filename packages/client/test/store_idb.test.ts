@@ -55,6 +55,11 @@ async function allRecords(name: string, store: string): Promise<unknown[]> {
   })
 }
 
+/** The database that a store finds itself in when it is opened anew. */
+async function databaseOf(store: Store): Promise<string | null> {
+  return (await store.open(URL, '')).database
+}
+
 const PLACE = 'lockstep ["database","db1","ann"]'
 
 describe('idbStore', () => {
@@ -72,6 +77,23 @@ describe('idbStore', () => {
     expect(names.sort()).toEqual(['lockstep', PLACE, 'lockstep ["url","ws://node/socket","ann"]'].sort())
     expect(await objectStores(PLACE)).toEqual(['lead', 'meta', 'outbox', 'refused', 'rows', 'shapes'])
     expect(await objectStores('lockstep')).toEqual(['databases'])
+  })
+
+  it('shares nothing with a store of another name', async () => {
+    const [ann, bob] = [idbStore(), makeStore({ name: 'bob' })]
+    opened.push(bob)
+    for (const store of [ann, bob]) {
+      await store.open(URL, '')
+      await store.lead(null)
+      await store.adopt('db1')
+      await store.lead(null)
+    }
+    await ann.append([draft('m1')])
+    expect([ann.place, bob.place]).toEqual(['lockstep ["database","db1",""]', 'bob ["database","db1",""]'])
+    expect((await bob.outboxAfter(0)).length).toBe(0)
+    await ann.wipe()
+    expect((await indexedDB.databases()).map(({ name }) => name)).toEqual(expect.arrayContaining(['bob', 'bob ["database","db1",""]']))
+    expect(await databaseOf(bob)).toBe('db1')
   })
 
   it('writes everything in one transaction with the durability asked for', async () => {

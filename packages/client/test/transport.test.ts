@@ -43,7 +43,7 @@ beforeEach(() => {
   vi.useFakeTimers()
   FakeWebSocket.all = []
   seen = []
-  transport = phoenixTransport('ws://node/socket', { transport: FakeWebSocket })({
+  transport = phoenixTransport('ws://node/socket', FakeWebSocket)({
     opened: () => seen.push('opened'),
     closed: (comeBack) => seen.push(comeBack ? 'lost' : 'sent away'),
     message: (message) => seen.push(message),
@@ -121,7 +121,7 @@ describe('the phoenix transport', () => {
 
   it('says what is missing where there is no WebSocket', () => {
     vi.stubGlobal('WebSocket', undefined)
-    expect(() => phoenixTransport('ws://node/socket')({ opened: () => 0, closed: () => 0, message: () => 0 })).toThrow('socketOptions.transport')
+    expect(() => phoenixTransport('ws://node/socket')({ opened: () => 0, closed: () => 0, message: () => 0 })).toThrow('give createClient a webSocket')
     vi.unstubAllGlobals()
   })
 })

@@ -134,7 +134,7 @@ export function Adapters() {
 
 describe('a schema module', () => {
   it('gives a client its relationships and types at run time', async () => {
-    const client = createClient({ url: 'ws://127.0.0.1:9/socket', store: memoryStore(), schema, socketOptions: { transport: class { close() {} } } })
+    const client = createClient({ url: 'ws://127.0.0.1:9/socket', store: memoryStore(), schema, webSocket: class { close() {} } })
     client.setOnline(false)
     client.subscribe({ table: 'lists' })
     client.subscribe({ table: 'todos' })

@@ -1,9 +1,9 @@
-// Words for an edit that the database would not take. The constraint's name is in PostgreSQL's
-// sentence; the rules of schema.sql get a friendlier one, everything else is shown as it came.
-import type { RefusedMutation } from '@lockstep/client'
+// Words for an edit that the database would not take. The constraint's name is in PostgreSQL's sentence; the rules of
+// schema.sql get a friendlier one, everything else is shown as it came.
+import type { Op, RefusedMutation } from '@lockstep/client'
 
 const RULES: Record<string, string> = {
-  todos_title_not_forbidden: 'The word “forbidden” is not allowed in a title.',
+  todos_title_not_forbidden: 'The word “forbidden” is not allowed in a title: a constraint of the database says so.',
   todos_title_length: 'A title has 1 to 200 characters.',
   lists_name_length: 'The name of a list has 1 to 80 characters.',
   members_name_length: 'The name of a person has 1 to 40 characters.',
@@ -20,12 +20,28 @@ export function explain({ code, message }: RefusedMutation): string {
 const ACTIONS = { insert: 'Adding', update: 'Changing', delete: 'Deleting' }
 const THINGS: Record<string, string> = { todos: 'a to-do', lists: 'a list', members: 'a person' }
 
-export function summarise({ ops }: RefusedMutation): string {
-  const first = ops[0]
+const given = (op: Op): Readonly<Record<string, unknown>> => (op.op === 'insert' ? op.values : op.op === 'update' ? op.set : {})
+
+/** The words that the edit wrote; null where it wrote none. */
+export function wordsOf({ ops }: RefusedMutation): string | null {
+  const values = ops[0] ? given(ops[0]) : {}
+  const words = values['title'] ?? values['name']
+  return typeof words === 'string' ? words : null
+}
+
+/** The same operations with other words. */
+export function reworded({ ops }: RefusedMutation, words: string): Op[] {
+  return ops.map((op, at) => {
+    if (at > 0 || op.op === 'delete') return op
+    const name = 'title' in given(op) ? 'title' : 'name'
+    return op.op === 'insert' ? { ...op, values: { ...op.values, [name]: words } } : { ...op, set: { ...op.set, [name]: words } }
+  })
+}
+
+export function summarise(refused: RefusedMutation): string {
+  const [first] = refused.ops
   if (!first) return 'An edit'
-  const given: Record<string, unknown> = first.op === 'insert' ? first.values : first.op === 'update' ? first.set : {}
-  const name = given['title'] ?? given['name']
-  const renames = first.op === 'update' && name !== undefined
-  const thing = typeof name === 'string' ? `“${name}”` : (THINGS[first.table] ?? 'a row')
-  return `${renames ? 'Renaming to' : ACTIONS[first.op]} ${thing}`
+  const words = wordsOf(refused)
+  const thing = words === null ? (THINGS[first.table] ?? 'a row') : `“${words}”`
+  return `${words !== null && first.op === 'update' ? 'Renaming to' : ACTIONS[first.op]} ${thing}`
 }

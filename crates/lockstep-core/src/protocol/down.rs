@@ -86,17 +86,20 @@ fn fill(shape: &Shape, from: usize) -> serde_json::Map<String, Json> {
 /// One mutation's outcome.
 pub type AckFrame = Outcome;
 
-/// Tells a session what became of its mutations.
-pub fn ack_frame(outcomes: &[Outcome]) -> Frame {
-    let mutations: Vec<_> = outcomes
-        .iter()
-        .map(|o| match &o.refusal {
+impl From<&Outcome> for Json {
+    fn from(o: &Outcome) -> Self {
+        match &o.refusal {
             None => json!({"n": o.n.to_string(), "id": &*o.id, "outcome": "applied"}),
             Some(r) => json!({
                 "n": o.n.to_string(), "id": &*o.id, "outcome": "refused", "code": r.code, "message": r.message,
             }),
-        })
-        .collect();
+        }
+    }
+}
+
+/// Tells a session what became of its mutations.
+pub fn ack_frame(outcomes: &[Outcome]) -> Frame {
+    let mutations: Vec<Json> = outcomes.iter().map(Json::from).collect();
     json!([null, null, TOPIC, "ack", {"mutations": mutations}]).to_string().into()
 }
 

@@ -8,7 +8,7 @@ pub use codec::{Delta, encode_value, rows_frame, rows_frames, touches_frame};
 pub use down::{
     AckFrame, CommitFrames, Reply, ack_frame, commit_frame, is_commit, is_part, phx_close, shape_frame,
 };
-pub use up::{Envelope, Join, MutateFrame, Subscribe, Unsubscribe, Up, UpError, parse};
+pub use up::{Envelope, ID_RULE, Join, MutateFrame, Post, Subscribe, Unsubscribe, Up, UpError, is_id, parse};
 
 use serde::{Deserialize, Deserializer};
 

@@ -1,5 +1,6 @@
 //! Messages from clients.
 
+use crate::limits;
 use crate::mutation::Mutation;
 use crate::shape::ShapeRequest;
 use serde::Deserialize;
@@ -63,6 +64,45 @@ pub struct MutateFrame {
     pub confirmed: u64,
     /// In the order of their numbers.
     pub mutations: Vec<Mutation>,
+}
+
+impl MutateFrame {
+    /// Whether its mutations can be run at all.
+    ///
+    /// # Errors
+    /// What about them is not as docs/protocol.md says.
+    pub fn check(&self) -> Result<(), String> {
+        let most = limits::MUTATIONS_PER_FRAME;
+        if self.mutations.len() > most {
+            return Err(format!("more than {most} mutations in one message"));
+        }
+        if self.mutations.iter().any(|m| m.n == 0 || i64::try_from(m.n).is_err()) {
+            return Err("mutations are numbered from 1".into());
+        }
+        if self.mutations.iter().all(|m| is_id(&m.id)) { Ok(()) } else { Err(ID_RULE.into()) }
+    }
+}
+
+/// What [`is_id`] asks for.
+pub const ID_RULE: &str = "an id has 1 to 100 characters, none of them a control character";
+
+/// Ids are stored before anything can be refused under them, so they must be storable.
+pub fn is_id(text: &str) -> bool {
+    (1..=100).contains(&text.chars().count()) && !text.chars().any(char::is_control)
+}
+
+/// Writes without a session: the body of `POST /v1/mutations`.
+#[derive(Debug, Clone, Deserialize)]
+pub struct Post {
+    /// Reserved.
+    #[serde(default)]
+    pub subject: String,
+    /// Client id, if it has one.
+    #[serde(default)]
+    pub client: Option<String>,
+    /// As over a session.
+    #[serde(flatten)]
+    pub frame: MutateFrame,
 }
 
 fn zero() -> u64 {

@@ -150,8 +150,8 @@ fn table(log: &Log, name: &str, installation: &Installation, found: &mut Vec<Fin
 
 /// Whether what is written is noted.
 fn logging(log: &Log, name: &str, track: &str, found: &mut Vec<Finding>) {
-    if log.in_place < 4 || log.always < 4 || !log.logs {
-        let what = if log.logs && log.in_place == 4 {
+    if log.in_place < 5 || log.always < 5 || !log.logs {
+        let what = if log.logs && log.in_place == 5 {
             format!("Triggers of {name} are not ENABLE ALWAYS")
         } else {
             format!("Triggers, or the logs, of {name} are missing")

@@ -3,18 +3,18 @@
 //! "Last written" is by `id`, not by transaction id: a transaction that began early may write a row after a younger
 //! one has committed. The proof is in `docs/decisions/0011-compaction.md`.
 
-use super::{Gone, Stop, begin, by_id, commit, numbers};
+use super::{Gone, Stop, begin, by_place, commit, numbers};
 use crate::catalog::texts;
 use tokio_postgres::Client;
 
-/// Ids fetched at a time; 8 bytes each.
+/// Entries fetched at a time, as texts of some 20 bytes each.
 const AT_ONCE: usize = 500_000;
 
 pub(super) async fn run(client: &Client, log: i32, batch: u32) -> Result<Gone, Stop> {
     let mut all = Gone::default();
     loop {
         begin(client).await?;
-        let Some((since, settled)) = bounds(client, log).await? else {
+        let Some(Bounds { since, settled, generation }) = bounds(client, log).await? else {
             commit(client).await?;
             return Ok(all);
         };
@@ -23,28 +23,21 @@ pub(super) async fn run(client: &Client, log: i32, batch: u32) -> Result<Gone, S
         let found = texts(client, &superseded(client, log, since).await?).await?;
         commit(client).await?;
         for table in ["changes", "tombstones"] {
-            let prefix = &table[..1];
-            let ids: Vec<&str> = found.iter().filter_map(|id| id.strip_prefix(prefix)).collect();
-            for some in ids.chunks(batch.max(1) as usize) {
+            let of = |entry: &'_ String| entry.strip_prefix(&table[..1]).map(str::to_owned);
+            let entries: Vec<String> = found.iter().filter_map(of).collect();
+            for some in entries.chunks(batch.max(1) as usize) {
                 begin(client).await?;
-                by_id(client).await?;
-                let sql = format!(
-                    "with gone as (
-                       delete from lockstep.{table}_{log} e where id = any('{{{}}}'::bigint[])
-                       returning pg_column_size(e.*) as bytes)
-                     select concat_ws(' ', count(*), coalesce(sum(bytes), 0)) from gone",
-                    some.join(",")
-                );
-                let [rows, bytes] = numbers(client, &sql).await?;
+                by_place(client).await?;
+                let [rows, bytes] = numbers(client, &delete(table, log, generation, some)).await?;
                 commit(client).await?;
                 all += Gone { rows, bytes };
             }
         }
         if found.len() < AT_ONCE {
             begin(client).await?;
-            // The table may have been tracked anew meanwhile: then its new log starts at 0 again, which is below.
             let sql = format!(
-                "update lockstep.tracked set compacted = {settled} where log = {log} and compacted = {since}"
+                "update lockstep.tracked set compacted = {settled} where log = {log} and compacted = {since} \
+                 and generation = {generation}"
             );
             client.batch_execute(&sql).await?;
             commit(client).await?;
@@ -53,17 +46,44 @@ pub(super) async fn run(client: &Client, log: i32, batch: u32) -> Result<Gone, S
     }
 }
 
-/// Up to which transaction everything was compacted before, and up to which it will be now: what is below the
-/// snapshot's xmin is visible, and no entry is added to it.
-async fn bounds(client: &Client, log: i32) -> Result<Option<(u64, u64)>, Stop> {
+/// The statement that deletes entries, each an id and a place. A place is where to look and the id is what is meant: in
+/// this transaction another entry may lie there. And the table may have been tracked anew: then its log is another one,
+/// whose ids begin at 1 again. The statement's snapshot is taken when it has the log's lock, so it sees that.
+fn delete(table: &str, log: i32, generation: u64, entries: &[String]) -> String {
+    let (ids, places): (Vec<&str>, Vec<&str>) =
+        entries.iter().filter_map(|entry| entry.split_once(' ')).unzip();
+    let places = places.iter().map(|place| format!("\"{place}\"")).collect::<Vec<_>>().join(",");
+    format!(
+        "with gone as (
+           delete from lockstep.{table}_{log} e
+           where ctid = any('{{{places}}}'::tid[]) and id = any('{{{}}}'::bigint[])
+             and (select generation from lockstep.tracked where log = {log}) = {generation}
+           returning pg_column_size(e.*) as bytes)
+         select concat_ws(' ', count(*), coalesce(sum(bytes), 0)) from gone",
+        ids.join(",")
+    )
+}
+
+/// What a compaction goes by.
+struct Bounds {
+    /// Every entry of a transaction below was looked at before.
+    since: u64,
+    /// And will be below this one: what is below the snapshot's xmin is visible, and no entry is added to it.
+    settled: u64,
+    /// Which log it is.
+    generation: u64,
+}
+
+async fn bounds(client: &Client, log: i32) -> Result<Option<Bounds>, Stop> {
     let sql = format!(
-        "select concat_ws(' ', compacted, pg_snapshot_xmin(pg_current_snapshot())) from lockstep.tracked where log = {log}"
+        "select concat_ws(' ', compacted, pg_snapshot_xmin(pg_current_snapshot()), generation) \
+         from lockstep.tracked where log = {log}"
     );
     if texts(client, &sql).await?.is_empty() {
         return Ok(None);
     }
-    let [since, settled] = numbers(client, &sql).await?;
-    Ok(Some((since, settled)))
+    let [since, settled, generation] = numbers(client, &sql).await?;
+    Ok(Some(Bounds { since, settled, generation }))
 }
 
 /// The query for entries with a later one of the same scope and key. Only an entry that is new since the last time
@@ -94,11 +114,11 @@ async fn superseded(client: &Client, log: i32, since: u64) -> Result<String, Sto
              union all
              select {names}, id from lockstep.tombstones_{log} where xid >= {since} and k1 is not null) fresh
            group by {names})
-         select 'c' || e.id from lockstep.changes_{log} e join f on {same} where e.id < f.newest
+         select concat_ws(' ', 'c' || e.id, e.ctid) from lockstep.changes_{log} e join f on {same} where e.id < f.newest
          union all
-         select 't' || e.id from lockstep.tombstones_{log} e join f on {same} where e.id < f.newest
+         select concat_ws(' ', 't' || e.id, e.ctid) from lockstep.tombstones_{log} e join f on {same} where e.id < f.newest
          union all
-         select 't' || id from lockstep.tombstones_{log}
+         select concat_ws(' ', 't' || id, ctid) from lockstep.tombstones_{log}
          where kind = 't' and id < (select max(id) from lockstep.tombstones_{log} where kind = 't')
          limit {AT_ONCE}"
     ))

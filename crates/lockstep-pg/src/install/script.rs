@@ -70,7 +70,9 @@ pub(super) fn track(table: &Table, design: &Design) -> String {
             out
         })
     };
-    let mut triggers = fill(triggers_template(table), &[("n", &number), ("table", &table.quoted)]);
+    let (functions, triggers) = templates(table);
+    let moved = moved(scope.iter().chain(&key));
+    let mut triggers = fill(&triggers, &[("n", &number), ("table", &table.quoted), ("moved", &moved)]);
     for leaf in &table.leaves {
         triggers +=
             &fill(include_str!("../../sql/trigger_partition.sql"), &[("n", &number), ("table", leaf)]);
@@ -79,7 +81,6 @@ pub(super) fn track(table: &Table, design: &Design) -> String {
         ("n", number.clone()),
         ("names", join(&|(name, _)| name)),
         ("k_names", join(&|(name, _)| format!("k.{name}"))),
-        ("j_names", join(&|(name, _)| format!("j.{name}"))),
     ];
     let names = names.each_ref().map(|(name, value)| (*name, value.as_str()));
     fill(
@@ -87,7 +88,7 @@ pub(super) fn track(table: &Table, design: &Design) -> String {
         &[
             ("n", &number),
             ("table", &table.quoted),
-            ("log_body", &fill(log_template(table), &names)),
+            ("functions", &fill(&functions, &names)),
             ("triggers", &triggers),
             ("drop_old", &drop_old(table, design.number)),
             ("changes_columns", &lines(" not null")),
@@ -101,18 +102,33 @@ pub(super) fn track(table: &Table, design: &Design) -> String {
     )
 }
 
-fn log_template(table: &Table) -> &'static str {
-    match table.triggers() {
-        TriggerKind::Statement => include_str!("../../sql/log_statement.sql"),
-        TriggerKind::Row => include_str!("../../sql/log_row.sql"),
-    }
+/// What the triggers run, and the triggers.
+fn templates(table: &Table) -> (String, String) {
+    let (functions, triggers) = match table.triggers() {
+        TriggerKind::Statement => (
+            include_str!("../../sql/functions_statement.sql"),
+            include_str!("../../sql/triggers_statement.sql"),
+        ),
+        TriggerKind::Row => {
+            (include_str!("../../sql/functions_row.sql"), include_str!("../../sql/triggers_row.sql"))
+        }
+    };
+    (
+        functions.to_owned() + include_str!("../../sql/functions.sql"),
+        triggers.to_owned() + include_str!("../../sql/triggers.sql"),
+    )
 }
 
-fn triggers_template(table: &Table) -> &'static str {
-    match table.triggers() {
-        TriggerKind::Statement => include_str!("../../sql/triggers_statement.sql"),
-        TriggerKind::Row => include_str!("../../sql/triggers_row.sql"),
+/// A row leaves its key or one of its scopes. Types are such that distinct values have distinct texts.
+fn moved<'a>(columns: impl Iterator<Item = &'a &'a Column>) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for Column { quoted, .. } in columns {
+        let part = format!("old.{quoted} is distinct from new.{quoted}");
+        if !parts.contains(&part) {
+            parts.push(part);
+        }
     }
+    parts.join(" or ")
 }
 
 fn drop_old(table: &Table, number: i32) -> String {

@@ -75,4 +75,9 @@ async fn the_system_column_names_the_savepoint() {
         one(&client, "select count(distinct top) || ' ' || count(distinct xmin::text) from t").await,
         "1 2"
     );
+    // What the logs draw: the same id as a bigint, of the top-level transaction, whatever its age in the manual.
+    run(&client, &["begin", "savepoint a"]).await;
+    assert_eq!(one(&client, "select txid_current()::text = pg_current_xact_id()::text").await, "true");
+    assert_eq!(one(&client, "select pg_typeof(txid_current())").await, "bigint");
+    run(&client, &["rollback"]).await;
 }

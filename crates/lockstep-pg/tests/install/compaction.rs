@@ -12,9 +12,10 @@ use rand::{Rng, SeedableRng};
 use serde_json::json;
 use tokio_postgres::Client;
 
-use crate::harness::{connect, entries, one, settled, tracked_and_settled};
+use crate::harness::{connect, entries, one, request, settled, tracked_and_settled};
 use crate::mirror::Mirror;
 use crate::retention::collect;
+use lockstep_pg::install;
 
 const ITEMS: &str = "create table items (id int primary key, list int, title text);";
 const MONTH: u64 = 30 * 24 * 3600;
@@ -71,6 +72,46 @@ async fn a_log_that_grew_since_its_statistics_were_taken_is_collected_in_one_go(
     drop(collector);
     let after = counted(&(2 * MANY).to_string()).await;
     assert!(after - before < 100 * MANY, "{} entries were read to collect {MANY}", after - before);
+}
+
+/// Between finding entries and deleting them the table is tracked anew: its new log has entries with the same ids, which
+/// must stay. Locks stop the collection before it looks for entries, and again before it deletes them.
+#[tokio::test]
+async fn a_log_that_is_built_anew_meanwhile_is_left_alone() {
+    let database = "compact_anew";
+    let mut client =
+        tracked_and_settled(database, &format!("{ITEMS} insert into items values (1, 1)"), &["list"]).await;
+    client
+        .batch_execute("update items set title = 'a'; update items set title = 'b'")
+        .await
+        .expect("two entries");
+    settled(&client).await;
+    // What `track` will run, for the trigger is missing; in a transaction that a reader of the log does not wait for yet.
+    client.batch_execute("alter table items disable trigger lockstep_update").await.expect("broken");
+    let anew = install::track_sql(&mut client, &request("items", &["list"])).await.expect("a script");
+    let anew = anew.trim_start().trim_start_matches("begin;").trim_end().trim_end_matches("commit;");
+    let first = connect(database).await;
+    first.batch_execute("begin; lock table lockstep.tombstones_1 in share mode").await.expect("a lock");
+    let collector = connect(database).await;
+    let collecting = tokio::spawn(async move { collect(&collector, MONTH).await });
+    let waits = async |log: &str| {
+        let sql = format!(
+            "select count(*) from pg_locks where relation = 'lockstep.{log}_1'::regclass and not granted"
+        );
+        while one(&client, &sql).await != "1" {}
+    };
+    waits("tombstones").await;
+    client.batch_execute("begin; lock table lockstep.changes_1 in share mode").await.expect("a lock");
+    first.batch_execute("commit").await.expect("go on");
+    waits("changes").await;
+    let rest = format!(
+        "{anew}; set local search_path = public; update items set title = 'c'; update items set title = 'd'; commit"
+    );
+    client.batch_execute(&rest).await.expect("tracked anew");
+    let report = collecting.await.expect("collected");
+    assert!(report.later.is_empty(), "{report:?}");
+    let left = "select string_agg(id::text, ' ' order by id) from lockstep.changes_1";
+    assert_eq!(one(&client, left).await, "1 2", "{report:?}");
 }
 
 /// By scope and key, over both logs; NULL is a scope like others, and a truncation supersedes only truncations.

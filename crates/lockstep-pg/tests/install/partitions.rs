@@ -179,6 +179,42 @@ async fn partitions_come_and_go() {
     .await;
 }
 
+/// What goes past the log would be missed by whoever comes back: a table is followed only with all its triggers, on its
+/// partitions as well. "enable trigger all" leaves them as ORIGIN, which sessions of the application fire.
+#[tokio::test]
+async fn a_table_with_a_trigger_disabled_is_not_followed() {
+    let mut client = tracked("parts_disabled", ITEMS, &["list"]).await;
+    client.batch_execute("create table notes (id int primary key)").await.expect("another table");
+    track(&mut client, "notes", &[]).await.expect("tracked");
+    let followed = async |client: &Client| catalog::tables(client).await.expect("tables").len();
+    for trigger in ["insert", "update", "move", "delete", "truncate"] {
+        for state in ["disable", "enable replica"] {
+            let sql = format!("alter table notes {state} trigger lockstep_{trigger}");
+            client.batch_execute(&sql).await.expect(&sql);
+            assert_eq!(followed(&client).await, 1, "{sql}");
+            client.batch_execute("alter table notes enable trigger all").await.expect("enabled");
+            assert_eq!(followed(&client).await, 2, "{trigger}");
+        }
+        let sql = format!("drop trigger lockstep_{trigger} on notes");
+        client.batch_execute(&sql).await.expect(&sql);
+        assert_eq!(followed(&client).await, 1, "{sql}");
+        assert_eq!(track(&mut client, "notes", &[]).await, Ok(Outcome::Changed));
+        assert_eq!(followed(&client).await, 2, "{sql}");
+    }
+    client
+        .batch_execute("alter table items_3b disable trigger lockstep_move")
+        .await
+        .expect("of one partition");
+    assert_eq!(followed(&client).await, 1);
+    client.batch_execute("alter table items_3b enable trigger lockstep_move").await.expect("enabled");
+    // A partition that comes later has clones; what lacks the trigger for TRUNCATE shows in its storage.
+    client
+        .batch_execute("create table items_5 partition of items for values from (50) to (60)")
+        .await
+        .expect("later");
+    assert_eq!(followed(&client).await, 2);
+}
+
 #[tokio::test]
 async fn it_is_followed_by_its_own_name_and_leaves_nothing() {
     let mut client = empty("parts_leave").await;

@@ -1,6 +1,6 @@
 //! The application's sessions: they need no rights of ours and never fail because of us.
 
-use crate::harness::{connect, entries, fails, one, tracked, writes};
+use crate::harness::{connect, entries, entries_of, fails, one, track, tracked, writes};
 
 const ITEMS: &str = "create table items (id int primary key, list int, title text);
     insert into items select i, 1 from generate_series(1, 4) i;";
@@ -27,18 +27,49 @@ async fn a_role_without_rights_on_our_schema_writes() {
     assert_eq!(entries(&client).await, expected);
 }
 
+/// The functions run with their owner's rights and the path of whoever writes: nothing in them may be looked up there.
 #[tokio::test]
 async fn a_search_path_of_the_application_changes_nothing() {
-    let client = tracked("writers_path", ITEMS, &["list"]).await;
-    // Functions and operators of the same names, in front of everything.
-    let trap = "create schema trap; create table trap.new_rows (id int, list int, title text);
-        create function trap.pg_current_xact_id() returns xid8 language sql as $$ select '1'::xid8 $$;
-        create function trap.sum(int) returns int language sql as $$ select 0 $$;
+    let parts = "create table parts (id int primary key, list int, title text) partition by range (id);
+        create table parts_1 partition of parts for values from (0) to (10);";
+    let mut client = tracked("writers_path", &format!("{ITEMS} {parts}"), &["list"]).await;
+    track(&mut client, "parts", &["list"]).await.expect("tracked");
+    // Functions, operators and tables of the same names, in front of everything.
+    let trap = "create schema trap;
+        create table trap.new_rows (id int, list int, title text);
+        create temp table old_rows (id int, list int, title text);
+        create function trap.to_regproc(text) returns regproc language sql as $$ select null::regproc $$;
+        create function trap.nextval(regclass) returns bigint language sql as $$ select 1::bigint $$;
+        create function trap.txid_current() returns bigint language sql as $$ select 1::bigint $$;
+        create function trap.never(int, int) returns bool language sql as $$ select false $$;
+        create function trap.always(int, int) returns bool language sql as $$ select true $$;
+        create function trap.never(text, text) returns bool language sql as $$ select false $$;
+        create operator trap.= (leftarg = int, rightarg = int, function = trap.always);
+        create operator trap.<> (leftarg = int, rightarg = int, function = trap.never);
+        create operator trap.> (leftarg = int, rightarg = int, function = trap.never);
+        create operator trap.= (leftarg = text, rightarg = text, function = trap.never);
         set search_path = trap, pg_temp, public, pg_catalog";
     client.batch_execute(trap).await.expect("the trap");
-    client.batch_execute("update public.items set list = 2 where id = 1").await.expect("an update");
-    assert_eq!(one(&client, "select xid > 1 from lockstep.changes_1").await, "true");
-    assert_eq!(entries(&client).await, ["put s1=2 k1=1", "m s1=1 k1=1"]);
+    for (log, table) in [(1, "items"), (2, "parts")] {
+        let all = format!(
+            "insert into public.{table} values (9, 1); update public.{table} set list = 2 where id operator(pg_catalog.=) 9;
+             delete from public.{table} where id operator(pg_catalog.=) 9"
+        );
+        client.batch_execute(&all).await.expect("writes");
+        let own = format!("select bool_and(xid operator(pg_catalog.>) 1) from lockstep.changes_{log}");
+        assert_eq!(one(&client, &own).await, "true");
+        let expected = ["put s1=1 k1=9", "put s1=2 k1=9", "d s1=2 k1=9", "m s1=1 k1=9"];
+        client.batch_execute("set search_path = public").await.expect("to look");
+        assert_eq!(entries_of(&client, log).await, expected, "{table}");
+        let truncate = "set search_path = trap, pg_temp, public, pg_catalog; truncate public.parts_1; truncate public.items";
+        client.batch_execute(truncate).await.expect("truncated");
+        client.batch_execute("set search_path = public").await.expect("to look");
+        let truncated = [["t s1=- k1=-"], ["p s1=- k1=-"]][log as usize - 1];
+        assert_eq!(entries_of(&client, log).await, truncated, "{table}");
+        let rest = "delete from lockstep.tombstones_1; delete from lockstep.tombstones_2;
+            set search_path = trap, pg_temp, public, pg_catalog";
+        client.batch_execute(rest).await.expect("the next");
+    }
 }
 
 #[tokio::test]
@@ -78,6 +109,6 @@ async fn a_plan_made_for_one_row_serves_a_hundred_thousand() {
     let count = |table: &str| format!("select count(*) from lockstep.{table}_1");
     assert_eq!(one(&client, &count("changes")).await, "200000");
     assert_eq!(one(&client, &count("tombstones")).await, "100000");
-    let settings = one(&client, "select proconfig from pg_proc where oid = 'lockstep.log_1'::regproc").await;
+    let settings = one(&client, "select proconfig from pg_proc where oid = 'lockstep.put_1'::regproc").await;
     assert!(settings.contains("jit=off"), "{settings}");
 }

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod catch_up;
+mod conflicts;
 mod failover;
 mod generated;
 mod holes;
@@ -12,6 +13,7 @@ mod operator;
 mod partitions;
 mod polling;
 mod pooler;
+mod posts;
 mod predicates;
 mod promotion;
 mod protocol;

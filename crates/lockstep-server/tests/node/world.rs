@@ -266,6 +266,25 @@ impl Node {
         String::from_utf8_lossy(&answer).into_owned()
     }
 
+    /// Posts a body; the status and the answer, null if it is no JSON.
+    pub async fn post(&self, path: &str, headers: &str, body: &[u8]) -> (u16, Json) {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        let mut socket = tokio::net::TcpStream::connect(self.http()).await.expect("the node listens");
+        let length = body.len();
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Length: {length}\r\n{headers}\r\n"
+        );
+        socket.write_all(head.as_bytes()).await.expect("a request");
+        // The node may answer before it has read all of it.
+        let _ = socket.write_all(body).await;
+        let mut answer = Vec::new();
+        let _ = socket.read_to_end(&mut answer).await;
+        let answer = String::from_utf8_lossy(&answer).into_owned();
+        let status = answer.split(' ').nth(1).and_then(|s| s.parse().ok()).unwrap_or(0);
+        let body = answer.split_once("\r\n\r\n").map_or("", |(_, body)| body);
+        (status, serde_json::from_str(body).unwrap_or_default())
+    }
+
     /// What `/health` says.
     pub async fn health(&self) -> Json {
         let answer = self.request("GET /health HTTP/1.0\r\nHost: localhost").await;

@@ -179,8 +179,15 @@ impl Db {
         Ok(())
     }
 
-    /// `gone` and `come` are the transition tables: old rows (and whether deleted) and new rows.
-    fn apply(&mut self, id: TxId, table: usize, op: &Op, gone: &mut Vec<(Row, bool)>, come: &mut Vec<Row>) {
+    /// `gone` and `come` are what triggers get: old rows, each with what it became, and new rows.
+    fn apply(
+        &mut self,
+        id: TxId,
+        table: usize,
+        op: &Op,
+        gone: &mut Vec<(Row, Option<Row>)>,
+        come: &mut Vec<Row>,
+    ) {
         let oid = self.published(table);
         match op {
             Op::Insert(row) => {
@@ -208,7 +215,7 @@ impl Db {
                     self.put(id, table, key.clone(), None);
                 }
                 self.put(id, table, new_key, Some(row.clone()));
-                gone.push((old, false));
+                gone.push((old, Some(row.clone())));
                 come.push(row.clone());
             }
             Op::Delete(key) => {
@@ -216,7 +223,7 @@ impl Db {
                 let key_only = self.key_only(table, &old);
                 self.message(id, oid, |oid| encode::delete(oid, &encode::whole(&key_only)));
                 self.put(id, table, key.clone(), None);
-                gone.push((old, true));
+                gone.push((old, None));
             }
         }
     }
@@ -245,27 +252,25 @@ impl Db {
         row.iter().enumerate().map(|(i, v)| v.clone().filter(|_| key.contains(&i))).collect()
     }
 
-    /// Rule 4: new rows to `changes`; what was there before and is not there after, counted, to `tombstones`.
-    fn triggers(&mut self, id: TxId, table: usize, gone: Vec<(Row, bool)>, come: Vec<Row>) {
+    /// Rule 4: new rows to `changes`; where a row was that is deleted, or has moved, to `tombstones`.
+    fn triggers(&mut self, id: TxId, table: usize, gone: Vec<(Row, Option<Row>)>, come: Vec<Row>) {
         let place = |row: &Row| {
             let core = &self.schema.tables[table].table;
             let scope: Row = core.scope_columns.iter().map(|c| row[*c].clone()).collect();
             (scope, self.schema.key_of(table, row))
         };
         let mut entries = Vec::new();
-        let mut after: Vec<_> = come.iter().map(place).collect();
-        for (scope, key) in &after {
-            entries.push(Entry { table, scope: scope.clone(), key: Some(key.clone()), kind: None });
+        for (scope, key) in come.iter().map(place) {
+            entries.push(Entry { table, scope, key: Some(key), kind: None });
         }
-        for (row, deleted) in gone {
-            let (scope, key) = place(&row);
-            match after.iter().position(|a| *a == (scope.clone(), key.clone())) {
-                Some(at) if !deleted => drop(after.swap_remove(at)),
-                _ => {
-                    let kind = Some(if deleted { 'd' } else { 'm' });
-                    entries.push(Entry { table, scope, key: Some(key), kind });
-                }
-            }
+        for (old, new) in gone {
+            let (scope, key) = place(&old);
+            let kind = match new.as_ref().map(place) {
+                None => Some('d'),
+                Some(after) if after != (scope.clone(), key.clone()) => Some('m'),
+                Some(_) => continue,
+            };
+            entries.push(Entry { table, scope, key: Some(key), kind });
         }
         for entry in entries {
             self.log(id, entry);

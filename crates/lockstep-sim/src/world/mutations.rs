@@ -213,7 +213,7 @@ impl World {
         let (name, given) = match operation {
             Operation::Insert { table, values } => (table, values),
             Operation::Update { table, set, .. } => (table, set),
-            Operation::Delete { table, key } => (table, key),
+            Operation::Delete { table, key, .. } => (table, key),
         };
         if given.get("n").and_then(Json::as_u64) == Some(FORBIDDEN) {
             return Err(Some(Refusal::new("P0001", "forbidden")));

@@ -34,19 +34,24 @@ async fn create(cluster: &Cluster) -> Result<()> {
     }
     let database = connect(&cluster.url_for(NAME)).await?;
     if database.query_opt("select from pg_tables where schemaname = 'public' limit 1", &[]).await?.is_none() {
-        let path = workspace::root().join("apps/todo/schema.sql");
-        let schema = fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let (schema, archive) = (read("apps/todo/schema.sql")?, read("apps/todo/archive.sql")?);
         // All or nothing: a half-loaded schema would pass for a loaded one the next time.
-        let whole = format!("begin;\n{schema}\ncommit;");
-        database.batch_execute(&whole).await.context("apps/todo/schema.sql does not load")?;
+        let whole = format!("begin;\n{schema}\n{archive}\ncommit;");
+        database.batch_execute(&whole).await.context("the SQL of apps/todo does not load")?;
     }
     Ok(())
 }
 
-async fn connect(url: &str) -> Result<Client> {
+fn read(file: &str) -> Result<String> {
+    let path = workspace::root().join(file);
+    fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))
+}
+
+/// Connects; the connection ends with the client.
+pub async fn connect(url: &str) -> Result<Client> {
     let (client, connection) =
         tokio_postgres::connect(url, NoTls).await.context("cannot connect to PostgreSQL")?;
-    // It ends when the client is dropped; its errors reach the client's calls.
+    // Its errors reach the client's calls.
     tokio::spawn(connection);
     Ok(client)
 }

@@ -15,11 +15,13 @@
 
 mod catch_up;
 mod deliver;
+mod few;
 mod schema;
 mod sessions;
 mod stream;
 mod types;
 
+pub use sessions::answer_to;
 pub use types::*;
 
 use crate::catalog::Catalog;
@@ -30,6 +32,7 @@ use crate::limits::{self, Bounds};
 use crate::position::{CursorHead, Lsn, Snapshot, Xid};
 use crate::protocol::Frame;
 use crate::shape::{Shape, ShapeId};
+use few::{FewMap, FewSet};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -48,7 +51,7 @@ pub enum Mode {
 #[derive(Debug)]
 struct Held {
     shape: Arc<Shape>,
-    subscribers: BTreeSet<SessionId>,
+    subscribers: FewSet<SessionId>,
 }
 
 /// What a subscription waits for.
@@ -113,7 +116,7 @@ struct Session {
     client: String,
     /// Its client takes a shape that got more columns without loading it anew.
     widens: bool,
-    subs: BTreeMap<String, Sub>,
+    subs: FewMap<String, Sub>,
     /// The session's own position while it does not follow the stream.
     base: Option<Arc<CursorHead>>,
     /// The state that its client came with.
@@ -192,7 +195,7 @@ pub struct Hub {
     next_shape: ShapeIndex,
     index: MatchIndex,
     sessions: BTreeMap<SessionId, Session>,
-    by_client: BTreeMap<(Text, Text), BTreeSet<SessionId>>,
+    by_client: BTreeMap<(Text, Text), FewSet<SessionId>>,
     /// Transactions whose COMMIT has returned; kept until a poll sees them.
     released: BTreeSet<Xid>,
     /// Sessions with a batch that waits for a release.

@@ -1,5 +1,6 @@
 //! Sessions: what clients say, and the shapes they hold.
 
+use super::few::FewSet;
 use super::{
     Held, Hub, MutateRequest, MutateResult, Output, ReadFrom, ReplyTo, Session, SessionId, Sub, SubState,
 };
@@ -7,7 +8,7 @@ use crate::change::Text;
 use crate::limits;
 use crate::position::{Cursor, CursorHead, ResetReason, Xid};
 use crate::protocol::{
-    Envelope, Join, MutateFrame, Reply, TOPIC, Up, UpError, VERSION, WIDEN, parse, phx_close,
+    Envelope, ID_RULE, Join, MutateFrame, Reply, TOPIC, Up, UpError, VERSION, WIDEN, is_id, parse, phx_close,
 };
 use crate::shape::{Fingerprint, Shape, ShapeError, ShapeRequest};
 use serde_json::{Value as Json, json};
@@ -189,7 +190,7 @@ impl Hub {
     ) -> Result<(), ShapeError> {
         let shape = Shape::resolve(request, &self.catalog)?;
         let session = self.sessions.get(&id);
-        let subs = session.map(|s| &s.subs).into_iter().flatten();
+        let subs = session.into_iter().flat_map(|s| s.subs.iter());
         let mut held = 0;
         for (reference, sub) in subs {
             held += 1;
@@ -223,7 +224,9 @@ impl Hub {
             self.next_shape += 1;
             let shape = Arc::new(shape);
             self.index.insert(index, shape.clone());
-            self.shapes.insert(index, Held { shape, subscribers: [session].into() });
+            let mut subscribers = FewSet::default();
+            subscribers.insert(session);
+            self.shapes.insert(index, Held { shape, subscribers });
         } else if let Some(held) = self.shapes.get_mut(&index) {
             held.subscribers.insert(session);
         }
@@ -269,15 +272,8 @@ impl Hub {
     }
 
     fn mutate(&mut self, id: SessionId, envelope: &Envelope, frame: MutateFrame) -> Option<Reply> {
-        let most = limits::MUTATIONS_PER_FRAME;
-        if frame.mutations.len() > most {
-            return Some(Reply::error("malformed", format!("more than {most} mutations in one message")));
-        }
-        if frame.mutations.iter().any(|m| m.n == 0 || i64::try_from(m.n).is_err()) {
-            return Some(Reply::error("malformed", "mutations are numbered from 1"));
-        }
-        if !frame.mutations.iter().all(|m| is_id(&m.id)) {
-            return Some(Reply::error("malformed", ID_RULE));
+        if let Err(why) = frame.check() {
+            return Some(Reply::error("malformed", why));
         }
         let session = self.sessions.get(&id)?;
         let request = MutateRequest {
@@ -292,7 +288,7 @@ impl Hub {
             confirmed: frame.confirmed,
             mutations: frame.mutations,
         };
-        self.outputs.push_back(Output::Mutate(request));
+        self.outputs.push_back(Output::Mutate(Box::new(request)));
         None
     }
 
@@ -305,46 +301,51 @@ impl Hub {
         result: MutateResult,
         fresh_client: &str,
     ) {
-        self.released.extend(committed.iter().filter(|x| !self.last_poll.sees(**x)));
-        self.poll_soon();
+        self.handle_committed(committed);
         if let (MutateResult::Gap { last }, Some(session)) = (result, self.sessions.get_mut(&session)) {
             // Numbers beyond are used again, and their outcomes told again.
             session.acknowledged = session.acknowledged.min(last);
         }
-        let mut answer = match result {
-            MutateResult::Decided => Reply::ok(json!({})),
-            MutateResult::Renumber { .. } => {
-                Reply::error("renumber", "this number is taken: the profile was copied or restored")
-            }
-            MutateResult::Gap { .. } => Reply::error("gap", "an earlier mutation is missing"),
-            MutateResult::UnknownClient => Reply::error(
-                "unknown_client",
-                "this client is not known here; what became of its mutations is unknown",
-            ),
-            MutateResult::Busy => Reply::error("busy", "a passing failure; send again"),
-        };
-        match result {
-            MutateResult::Gap { last } => answer.response["last"] = last.to_string().into(),
-            MutateResult::Renumber { last } => {
-                answer.response["client"] = fresh_client.into();
-                answer.response["last"] = last.to_string().into();
-            }
-            MutateResult::UnknownClient => answer.response["client"] = fresh_client.into(),
-            MutateResult::Decided | MutateResult::Busy => {}
-        }
+        let answer = answer_to(result, fresh_client);
         if self.sessions.contains_key(&session) {
             let frame = answer.frame(reply.join_ref.as_deref(), reply.reference.as_deref(), &reply.topic);
             self.send(session, frame);
         }
         self.release_seen();
     }
+
+    /// Transactions of mutations whose COMMIT returned.
+    pub fn handle_committed(&mut self, committed: &[Xid]) {
+        self.released.extend(committed.iter().filter(|x| !self.last_poll.sees(**x)));
+        self.poll_soon();
+        self.release_seen();
+    }
 }
 
-const ID_RULE: &str = "an id has 1 to 100 characters, none of them a control character";
-
-/// Ids are stored before anything can be refused under them, so they must be storable.
-fn is_id(text: &str) -> bool {
-    (1..=100).contains(&text.chars().count()) && !text.chars().any(char::is_control)
+/// What is said to mutations when they were run, whichever way they came.
+pub fn answer_to(result: MutateResult, fresh_client: &str) -> Reply {
+    let mut answer = match result {
+        MutateResult::Decided => Reply::ok(json!({})),
+        MutateResult::Renumber { .. } => {
+            Reply::error("renumber", "this number is taken: the profile was copied or restored")
+        }
+        MutateResult::Gap { .. } => Reply::error("gap", "an earlier mutation is missing"),
+        MutateResult::UnknownClient => Reply::error(
+            "unknown_client",
+            "this client is not known here; what became of its mutations is unknown",
+        ),
+        MutateResult::Busy => Reply::error("busy", "a passing failure; send again"),
+    };
+    match result {
+        MutateResult::Gap { last } => answer.response["last"] = last.to_string().into(),
+        MutateResult::Renumber { last } => {
+            answer.response["client"] = fresh_client.into();
+            answer.response["last"] = last.to_string().into();
+        }
+        MutateResult::UnknownClient => answer.response["client"] = fresh_client.into(),
+        MutateResult::Decided | MutateResult::Busy => {}
+    }
+    answer
 }
 
 /// Resumed only if the cursor names the shape, the client has it, and its fingerprint is still right: or was before

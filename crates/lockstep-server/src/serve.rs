@@ -1,0 +1,138 @@
+//! `lockstep serve`: the parts of a node, started together and ended together.
+
+use crate::config::Serve;
+use crate::health::Health;
+use crate::http::{Shared, router};
+use crate::janitor;
+use crate::node::{GOODBYE, Links, Node};
+use crate::post::Posts;
+use crate::source::Source;
+use crate::tasks::Database;
+use anyhow::{Context, Result, bail};
+use lockstep_pg::target::Target;
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::JoinHandle;
+
+/// Events from sockets and tasks on their way to the hub.
+const EVENTS: usize = 4096;
+
+/// The parts of a running node.
+struct Parts {
+    node: JoinHandle<Result<()>>,
+    source: JoinHandle<()>,
+    server: JoinHandle<std::io::Result<()>>,
+}
+
+/// One descriptor per client: as many as the system allows this process.
+fn raise_descriptors() -> nix::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)
+}
+
+/// Runs a node until SIGTERM or SIGINT.
+///
+/// # Errors
+/// If the address cannot be bound, a URL cannot be read, or a part of the node fails. A database that cannot be
+/// reached is waited for.
+pub async fn serve(settings: Serve) -> Result<()> {
+    crate::log::start(settings.log_json)?;
+    if let Err(error) = raise_descriptors() {
+        tracing::info!(%error, "the limit of open files stays as it is: each client takes one");
+    }
+    anyhow::ensure!(
+        settings.read_database_url == settings.database_url,
+        "reading from another server than the primary is not supported yet; leave --read-database-url out"
+    );
+    let (stop, stopped) = watch::channel(false);
+    let mut parts = start(&settings, stopped).await?;
+    // A node without one of its parts would look alive and serve nobody: it ends, and whoever runs it starts another.
+    tokio::select! {
+        signal = wait_for_signal() => signal?,
+        ended = &mut parts.node => {
+            ended.context("the node failed")??;
+            bail!("the node ended by itself");
+        }
+        ended = &mut parts.source => bail!("the replication task ended by itself: {ended:?}"),
+        ended = &mut parts.server => bail!("the web server ended by itself: {ended:?}"),
+    }
+    tracing::info!("stopping; once more ends it at once");
+    stop.send_replace(true);
+    let orderly = async {
+        parts.node.await.context("the node failed")??;
+        // Connections that are not sockets end by themselves; ones that linger are cut with the process.
+        if let Ok(ended) = tokio::time::timeout(GOODBYE, parts.server).await {
+            ended??;
+        }
+        Ok(())
+    };
+    tokio::select! {
+        result = orderly => result,
+        again = wait_for_signal() => again,
+    }
+}
+
+async fn start(settings: &Serve, stopped: watch::Receiver<bool>) -> Result<Parts> {
+    let database = Arc::new(Database::new(settings)?);
+    let target = Target::parse(&settings.database_url)?;
+    let replication = Target::parse(&settings.replication_url).context("--replication-url")?;
+    let listener = TcpListener::bind(settings.listen).await.with_context(|| {
+        format!("cannot listen on {}; is another node running? choose --listen", settings.listen)
+    })?;
+    let address = listener.local_addr()?;
+    tracing::info!("listening on http://{address}, for the database at {}", target.place());
+    let (events_out, events) = mpsc::channel(EVENTS);
+    let health = Arc::new(Health::default());
+    let restart = Arc::new(Notify::new());
+    let posts = Arc::new(Posts::new(database.clone(), events_out.clone()));
+    tokio::spawn(janitor::run(
+        target.clone(),
+        settings.database_timeout,
+        settings.gc.clone(),
+        stopped.clone(),
+    ));
+    let source = Source {
+        target,
+        replication,
+        database: database.clone(),
+        events: events_out.clone(),
+        restart: restart.clone(),
+        stop: stopped.clone(),
+        health: health.clone(),
+    };
+    let node = Node::new(Links {
+        database,
+        restart,
+        events_out: events_out.clone(),
+        events,
+        health: health.clone(),
+        posts: posts.clone(),
+        stopped: stopped.clone(),
+    });
+    let shared = Shared {
+        events: events_out,
+        health,
+        posts,
+        next_session: Arc::new(AtomicU64::new(1)),
+        queue_bytes: settings.queue_bytes,
+    };
+    let router = router(shared, settings.static_files.as_deref());
+    Ok(Parts {
+        node: tokio::spawn(node.run()),
+        source: tokio::spawn(source.run()),
+        server: tokio::spawn(crate::http::serve(listener, router, stopped)),
+    })
+}
+
+async fn wait_for_signal() -> Result<()> {
+    let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = term.recv() => {}
+        _ = int.recv() => {}
+    }
+    Ok(())
+}

@@ -1,0 +1,81 @@
+// The node is killed and started again, then PostgreSQL is; edits are made while each is away.
+import assert from 'node:assert/strict'
+import { spawn } from 'node:child_process'
+import { once } from 'node:events'
+import { createServer } from 'node:net'
+import pg from 'pg'
+import { addressOf } from '../check.mjs'
+import { PATIENCE_MS } from '../demo-page.mjs'
+
+/** A node of its own, which may be killed: the demo's is everybody's. */
+export const needsProgram = true
+
+async function freePort() {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address()
+  server.close()
+  await once(server, 'close')
+  return port
+}
+
+function startNode({ program, postgres }, port) {
+  const env = { ...process.env, LOCKSTEP_DATABASE_URL: postgres }
+  return spawn(program, ['serve', '--listen', `127.0.0.1:${port}`], { env, stdio: 'ignore' })
+}
+
+async function kill(node) {
+  const ended = once(node, 'exit')
+  node.kill('SIGKILL')
+  await ended
+}
+
+/** As after a crash: the death of one of its processes makes PostgreSQL end all others and recover. */
+async function crashPostgres(url) {
+  const victim = new pg.Client({ connectionString: url })
+  const gone = once(victim, 'error')
+  await victim.connect()
+  const { rows } = await victim.query('select pg_backend_pid() as pid')
+  process.kill(rows[0].pid, 'SIGKILL')
+  await gone
+}
+
+async function startedAt(sql) {
+  // restarted processes of its own: their ages, not the server's
+  const { rows } = await sql.query("select pid from pg_stat_activity where backend_type = 'checkpointer'")
+  return rows[0].pid
+}
+
+export async function run(scene) {
+  const port = await freePort()
+  let node = startNode(scene.target, port)
+  try {
+    scene.url = addressOf({ ...scene.target, socket: `ws://127.0.0.1:${port}/socket` }, scene.list)
+    const demo = await scene.tab('one')
+    await kill(node)
+    await demo.notLive(0)
+    const away = await demo.add('While the node was away')
+    await demo.notLive(1)
+    const other = await scene.insert('Of somebody else')
+    node = startNode(scene.target, port)
+    await demo.live()
+    await demo.shows(other, {})
+    await scene.untilRow(away, { title: 'While the node was away' })
+
+    const before = await startedAt(scene.sql)
+    await crashPostgres(scene.target.postgres)
+    const crashed = await demo.add('While PostgreSQL was away')
+    for (const end = performance.now() + PATIENCE_MS; (await startedAt(scene.sql)) === before; ) {
+      if (performance.now() > end) throw new Error('PostgreSQL was not restarted')
+    }
+    const later = await scene.insert('After the restart')
+    await demo.shows(later, {})
+    await demo.live()
+    await scene.untilRow(crashed, { title: 'While PostgreSQL was away' })
+    assert.deepEqual([await scene.writes(away), await scene.writes(crashed)], [['insert'], ['insert']])
+    assert.equal(await demo.refusals().count(), 0)
+    return 'both edits were carried out once, and others arrived'
+  } finally {
+    await kill(node)
+  }
+}

@@ -1,0 +1,2 @@
+/** See the script. */
+export function privateNames(): string[]
