@@ -250,7 +250,7 @@ impl MatchIndex {
     ///
     /// Contract: for each shape, what [`delta_for`](super::delta_for) says, and nothing for those it leaves alone.
     pub fn route<'n>(&mut self, net: &'n NetChanges) -> Routed<'n> {
-        let mut routed = Routed::default();
+        let mut routed = Routed(Vec::with_capacity(16));
         for (oid, table_net) in &net.tables {
             if let Some(table) = self.tables.get(oid) {
                 table.route(table_net, &self.places, &mut self.scratch, &mut routed.0);
