@@ -380,7 +380,7 @@ impl Node {
             Output::Mutate(request) => {
                 let session = request.session;
                 let queue = self.mutating.entry(session).or_default();
-                queue.push_back((request, self.serving.take()));
+                queue.push_back((*request, self.serving.take()));
                 if queue.len() == 1 {
                     self.run_mutation(session);
                 }

@@ -35,6 +35,13 @@ struct Parts {
     server: JoinHandle<std::io::Result<()>>,
 }
 
+/// One descriptor per client: as many as the system allows this process.
+fn raise_descriptors() -> nix::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)
+}
+
 /// Runs a node until SIGTERM or SIGINT.
 ///
 /// # Errors
@@ -43,6 +50,9 @@ struct Parts {
 pub async fn serve(settings: Serve) -> Result<()> {
     crate::log::start(settings.log_format)?;
     let metrics = crate::metrics::start()?;
+    if let Err(error) = raise_descriptors() {
+        tracing::info!(%error, "the limit of open files stays as it is: each client takes one");
+    }
     anyhow::ensure!(
         settings.read_database_url == settings.database_url,
         "reading from another server than the primary is not supported yet; leave --read-database-url out"

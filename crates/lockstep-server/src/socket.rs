@@ -11,7 +11,7 @@ use lockstep_core::session::{Full, SendQueue};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_websockets::proto::ProtocolError;
 use tokio_websockets::{CloseCode, Error, Limits, Message, ServerBuilder, WebSocketStream};
@@ -27,6 +27,9 @@ const FAREWELL: Duration = Duration::from_secs(2);
 
 /// Between two looks at all sockets. One timer for all of them: thousands would cost more than what they wait for.
 pub const SWEEP: Duration = FAREWELL;
+/// So many looks are [`IDLE`].
+#[allow(clippy::cast_possible_truncation, reason = "thirty")]
+const LOOKS: u16 = (IDLE.as_secs() / SWEEP.as_secs()) as u16;
 
 /// What waits for one socket. The node pushes, the socket's task sends.
 #[derive(Debug)]
@@ -77,10 +80,10 @@ struct State {
     /// For each frame of the queue: how it leaves if it is deflated.
     packed: VecDeque<Option<Arc<Packed>>>,
     close: Option<(u16, &'static str)>,
-    /// When the socket last took a frame, or had none to take.
-    moved: Instant,
-    /// When the client last said something.
-    heard: Instant,
+    /// Looks since the socket last took a frame, or had none to take.
+    unmoved: u16,
+    /// Looks since the client last said something.
+    unheard: u16,
     /// Ends the socket whatever its writer hangs in.
     abandon: Option<oneshot::Sender<()>>,
     /// It was told to close at the last look.
@@ -96,13 +99,12 @@ enum Next {
 impl Outbox {
     /// Empty, with room for as much as the node gives one client.
     pub fn new(node: Arc<NodeBounds>, deflates: bool, address: String) -> Self {
-        let now = Instant::now();
         let state = State {
             queue: SendQueue::new(node.queue_bytes),
             packed: VecDeque::new(),
             close: None,
-            moved: now,
-            heard: now,
+            unmoved: 0,
+            unheard: 0,
             abandon: None,
             closing: false,
         };
@@ -120,9 +122,6 @@ impl Outbox {
         let crowded = self.node.queued.load(Ordering::Relaxed) > self.node.node_queue_bytes;
         let most = if crowded { limits::QUEUE_FAIR_BYTES } else { usize::MAX };
         let full = self.with(|s| {
-            if s.queue.bytes() == 0 {
-                s.moved = Instant::now();
-            }
             if s.close.is_some() {
                 return false;
             }
@@ -173,8 +172,10 @@ impl Outbox {
                 // It ends now, or has ended.
                 drop(s.abandon.take());
             }
-            let unread = s.queue.bytes() > 0 && s.moved.elapsed() > IDLE;
-            (s.close.is_none() && s.heard.elapsed() > IDLE, s.close.is_none() && unread)
+            s.unheard = s.unheard.saturating_add(1);
+            s.unmoved = if s.queue.bytes() > 0 { s.unmoved.saturating_add(1) } else { 0 };
+            let open = s.close.is_none();
+            (open && s.unheard > LOOKS, open && s.unmoved > LOOKS)
         });
         if silent {
             self.close(1001, "no heartbeat came");
@@ -185,9 +186,7 @@ impl Outbox {
 
     fn next(&self) -> Next {
         self.with(|s| {
-            if s.queue.bytes() > 0 {
-                s.moved = Instant::now();
-            }
+            s.unmoved = 0;
             let (next, packed) = (s.queue.pop(), s.packed.pop_front().flatten());
             self.node.queued.fetch_sub(next.as_ref().map_or(0, |frame| frame.len()), Ordering::Relaxed);
             match (s.close, next) {
@@ -236,7 +235,7 @@ where
         let unserved = Arc::new(Semaphore::new(limits::UNSERVED_BYTES / ROOM));
         loop {
             let message = stream.next().await;
-            outbox.with(|s| s.heard = Instant::now());
+            outbox.with(|s| s.unheard = 0);
             match message {
                 Some(Ok(message)) if message.is_text() => {
                     let text = message.as_text().unwrap_or_default().to_owned();

@@ -129,7 +129,9 @@ pub async fn decoder(url: &str, slot: &str, commits: usize, rows: usize, shapes:
     // A transaction of a million rows is held here: passing it through is not built.
     let mut hub = Hub::with_bounds(Bounds { transaction_bytes: usize::MAX, ..Bounds::default() });
     let (system, timeline, database) = poll::identify(&client).await?;
-    let catalog = catalog::load(&client).await?;
+    let mut catalog = catalog::load(&client).await?;
+    // What is read again was written before: a node that starts would catch up past it.
+    catalog.as_of = Snapshot::default();
     let identity = Identity { system, timeline, database, incarnation: 1 };
     hub.handle_database(identity, catalog);
     let facts = Facts {

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 /// Frames that each client gets before it is measured.
 const FRAMES: usize = 100;
+/// Rows of one transaction, each of another client.
+const TOUCHED: usize = 500;
 /// Shapes of one client, for what a shape takes.
 const SHAPES: usize = 50;
 
@@ -23,7 +25,9 @@ pub async fn run(options: &Options) -> Result<Bench> {
     let joined = world.node.process().rss()?;
     let first: Vec<i32> = (1..=i32::try_from(clients)?).collect();
     for nth in 1..=FRAMES {
-        world.touch(&first).await?;
+        for some in first.chunks(TOUCHED) {
+            world.touch(some).await?;
+        }
         world.clients.wait(clients, clients * nth, PATIENCE)?;
     }
     ensure!(world.clients.report()?.len() == clients * FRAMES, "a transaction was delivered twice");

@@ -1,5 +1,6 @@
 //! A transaction from the stream to the sessions that it concerns.
 
+use super::few::FewSet;
 use super::{Batch, Bound, Brought, Hub, Output, ReadFrom, SessionId, SubState, Undo};
 use crate::change::{Delivered, TableNet};
 use crate::fanout::match_index::ShapeIndex;
@@ -99,7 +100,7 @@ impl Hub {
             }
             let Some(frame) = frame else { continue };
             let mut sent = 0;
-            for id in &held.subscribers {
+            for id in held.subscribers.iter() {
                 let follows = self.sessions.get(id).is_some_and(|s| s.base.is_none() && s.is_live(index));
                 if follows {
                     sent += 1;
@@ -111,7 +112,7 @@ impl Hub {
         }
         for ack in &net.acknowledged {
             let client = (ack.subject.clone(), ack.client.clone());
-            for id in self.by_client.get(&client).into_iter().flatten() {
+            for id in self.by_client.get(&client).into_iter().flat_map(FewSet::iter) {
                 if self.sessions.get(id).is_some_and(|s| s.established && s.base.is_none()) {
                     parts.entry(*id).or_default().acknowledged.push(ack.outcome.clone());
                 }

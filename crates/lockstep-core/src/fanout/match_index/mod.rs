@@ -98,6 +98,8 @@ const BEFORE: u8 = 2;
 const LEFT: u8 = 4;
 /// It must be looked at.
 const LOOK: u8 = 8;
+/// In its scope alone, now or before, and nothing says whether the row was in the shape.
+const SCOPED: u8 = 16;
 
 /// A shape's place: columns and the values that its rows must have.
 struct Where {
@@ -207,18 +209,13 @@ impl MatchIndex {
         let (place, member) = of_all(&shape);
         let group = group_of(&mut table.exact, &place.columns, &mut self.places);
         if let Some(at) = self.places.at(group, &place.values) {
-            match member {
-                Member::Filtered => {
-                    at.filters.get_or_insert_with(Box::<Filters>::default).insert(index, &shape);
-                }
-                simple => at.insert(index, simple),
-            }
+            at.insert(index, member, (member == Member::Filtered).then_some(&*shape));
         }
         if member != Member::Plain {
             let scope = of_scope(&shape);
             let group = group_of(&mut table.scopes, &scope.columns, &mut self.places);
             if let Some(at) = self.places.at(group, &scope.values) {
-                at.insert(index, Member::Filtered);
+                at.insert(index, Member::Filtered, None);
             }
         }
         let predicate = shape.predicate.as_ref().map(|p| table.predicate(p.sql()));
@@ -234,17 +231,10 @@ impl MatchIndex {
             table.forget(predicate.sql());
         }
         let (place, member) = of_all(shape);
-        take_from(&mut table.exact, &place, &mut self.places, |at| match (member, &mut at.filters) {
-            (Member::Filtered, Some(filters)) => {
-                filters.remove(index, shape);
-                if filters.is_empty() {
-                    at.filters = None;
-                }
-            }
-            _ => at.remove(index),
-        });
+        let filtered = (member == Member::Filtered).then_some(shape);
+        take_from(&mut table.exact, &place, &mut self.places, |at| at.remove(index, filtered));
         if member != Member::Plain {
-            take_from(&mut table.scopes, &of_scope(shape), &mut self.places, |at| at.remove(index));
+            take_from(&mut table.scopes, &of_scope(shape), &mut self.places, |at| at.remove(index, None));
         }
         if table.shapes.is_empty() {
             self.tables.remove(&shape.table.oid);
@@ -260,7 +250,7 @@ impl MatchIndex {
     ///
     /// Contract: for each shape, what [`delta_for`](super::delta_for) says, and nothing for those it leaves alone.
     pub fn route<'n>(&mut self, net: &'n NetChanges) -> Routed<'n> {
-        let mut routed = Routed::default();
+        let mut routed = Routed(Vec::with_capacity(16));
         for (oid, table_net) in &net.tables {
             if let Some(table) = self.tables.get(oid) {
                 table.route(table_net, &self.places, &mut self.scratch, &mut routed.0);
@@ -317,11 +307,10 @@ impl TableIndex {
             passed.clear();
             for same in found.chunk_by(|a, b| a.0 == b.0) {
                 let how = same.iter().fold(0, |how, (.., more)| how | more);
-                let member = if partial || how & LOOK != 0 { Member::Filtered } else { same[0].1 };
-                let touch = match member {
-                    Member::Plain => row.plain(how),
-                    Member::Equal => row.equal(how),
-                    Member::Filtered => self.shapes.get(&same[0].0).and_then(|shape| row.look(shape, passed)),
+                let touch = if partial || how & LOOK != 0 {
+                    self.shapes.get(&same[0].0).and_then(|shape| row.look(shape, passed))
+                } else {
+                    row.known(same[0].1, how)
                 };
                 routed.extend(touch.map(|touch| (same[0].0, touch)));
             }
@@ -357,6 +346,7 @@ impl TableIndex {
                 self.probe(&self.scopes, Source::LeftScope(u32::MAX), |_| None, places, scratch);
             }
         }
+        places.fetch(scratch.probes.iter().map(|(probe, ..)| *probe));
         for at in 0..scratch.probes.len() {
             let (probe, group, source) = scratch.probes[at];
             self.look_up(probe, group, source, row, places, &mut scratch.found);
@@ -392,7 +382,7 @@ impl TableIndex {
                 for place in group.entries().iter().filter_map(|entry| places.get(*entry)) {
                     let mut all = |index| found.push((index, Member::Filtered, LOOK));
                     place.each(|index, _| all(index));
-                    place.filters.iter().for_each(|filters| filters.all(&mut all));
+                    place.filters().into_iter().for_each(|filters| filters.all(&mut all));
                 }
                 continue;
             }
@@ -419,10 +409,10 @@ impl TableIndex {
             Source::New => NEW,
             Source::Before => BEFORE,
             Source::Left(_) => LEFT,
-            Source::Scope | Source::LeftScope(_) => LOOK,
+            Source::Scope | Source::LeftScope(_) => SCOPED,
         };
         place.each(|index, member| found.push((index, member, how)));
-        let Some(filters) = &place.filters else { return };
+        let Some(filters) = place.filters() else { return };
         self.filtered(filters, source, row, |index| found.push((index, Member::Filtered, LOOK)));
     }
 
@@ -492,21 +482,18 @@ impl<'n> Row<'n, '_> {
         matches!(self.end, Final::Row(row) if row.contains(&Value::Unchanged))
     }
 
-    /// What happens to a shape that is its scope.
-    fn plain(&self, how: u8) -> Option<Touch<'n>> {
+    /// What happens to a shape about which the places where it was found say all: if its rows must have more than
+    /// values, this one does not have it.
+    fn known(&self, member: Member, how: u8) -> Option<Touch<'n>> {
         match self.end {
-            Final::Row(row) if how & NEW != 0 => Some(Touch::Put(row)),
-            _ => (how & LEFT != 0).then_some(Touch::Remove(self.key)),
+            Final::Row(row) if how & NEW != 0 => return Some(Touch::Put(row)),
+            _ => {}
         }
-    }
-
-    /// What happens to one that is scope and equalities. Were it not known what the row was before, it would be
-    /// looked at.
-    fn equal(&self, how: u8) -> Option<Touch<'n>> {
-        match self.end {
-            Final::Row(row) if how & NEW != 0 => Some(Touch::Put(row)),
-            _ => (how & BEFORE != 0).then_some(Touch::Remove(self.key)),
-        }
+        let was_here = match member {
+            Member::Plain => how & LEFT,
+            Member::Equal | Member::Filtered => how & (BEFORE | SCOPED),
+        };
+        (was_here != 0).then_some(Touch::Remove(self.key))
     }
 
     /// What happens to any shape. Each predicate is evaluated once for the row, and once for what it was.

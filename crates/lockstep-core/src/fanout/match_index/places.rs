@@ -6,6 +6,7 @@
 use super::filters::Filters;
 use super::{Member, ShapeIndex};
 use crate::change::{Text, Value};
+use crate::shape::Shape;
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, RandomState};
 
@@ -14,6 +15,7 @@ use std::hash::{BuildHasher, RandomState};
 pub(super) struct Group {
     /// Ascending.
     pub columns: Box<[usize]>,
+    number: u32,
     seed: u64,
     /// Its places.
     entries: Vec<u32>,
@@ -27,25 +29,32 @@ impl Group {
 }
 
 /// Shapes whose rows must have the same values in the same columns.
+///
+/// One line of the processor's cache: with a million of them each one that is looked at comes from memory.
 #[derive(Debug)]
+#[repr(align(64))]
 pub(super) struct Place {
     hash: u64,
-    group: u64,
+    group: u32,
     /// Where it is in its group's list.
     at: u32,
     values: Packed,
-    /// Those that these values alone decide about.
-    simple: Simple,
-    /// Those that ask for more.
-    pub filters: Option<Box<Filters>>,
+    shapes: Shapes,
 }
 
-/// Nearly all places have one shape.
+/// Nearly all places have one shape, about which their values alone decide.
 #[derive(Debug)]
-enum Simple {
+enum Shapes {
     None,
     One(ShapeIndex, Member),
-    Many(BTreeMap<ShapeIndex, Member>),
+    Many(Box<Several>),
+}
+
+/// More of them, and those that ask for more.
+#[derive(Debug, Default)]
+struct Several {
+    simple: BTreeMap<ShapeIndex, Member>,
+    filters: Filters,
 }
 
 /// Values as bytes, each with its length before it. Short ones lie in the place itself.
@@ -64,7 +73,7 @@ pub(super) struct Places {
     free: Vec<u32>,
     used: usize,
     random: RandomState,
-    groups: u64,
+    groups: u32,
 }
 
 /// A place to look for, its slot already read.
@@ -133,7 +142,7 @@ impl Places {
     /// A set of columns with no place yet.
     pub fn group(&mut self, columns: Box<[usize]>) -> Group {
         self.groups += 1;
-        Group { columns, seed: self.random.hash_one(self.groups) | 1, entries: Vec::new() }
+        Group { columns, number: self.groups, seed: self.random.hash_one(self.groups), entries: Vec::new() }
     }
 
     /// A value's part of a hash.
@@ -165,7 +174,7 @@ impl Places {
         while slot != 0 {
             if slot >> 32 == probe.hash >> 32
                 && let Some(place) = self.place(slot)
-                && place.group == group.seed
+                && place.group == group.number
                 && place.values.is(values.clone())
             {
                 return Some(place);
@@ -175,6 +184,14 @@ impl Places {
             slot = self.slots[next];
         }
         None
+    }
+
+    /// Has the places read that probes will find, all at the same time.
+    pub fn fetch(&self, probes: impl Iterator<Item = Probe>) {
+        let likely = probes.filter(|p| p.slot != 0 && p.slot >> 32 == p.hash >> 32);
+        let touched =
+            likely.filter_map(|p| self.place(p.slot)).fold(0, |touched, place| touched ^ place.hash);
+        std::hint::black_box(touched);
     }
 
     fn place(&self, slot: u64) -> Option<&Place> {
@@ -214,11 +231,10 @@ impl Places {
         let number = self.free.pop().or_else(|| u32::try_from(self.places.len()).ok())?;
         let place = Place {
             hash,
-            group: group.seed,
+            group: group.number,
             at: u32::try_from(group.entries.len()).ok()?,
             values: Packed::of(values.iter().map(AsRef::as_ref)),
-            simple: Simple::None,
-            filters: None,
+            shapes: Shapes::None,
         };
         if number as usize == self.places.len() {
             self.places.push(Some(place));
@@ -294,42 +310,65 @@ impl Places {
 }
 
 impl Place {
-    /// Adds a shape that the values alone decide about.
-    pub fn insert(&mut self, index: ShapeIndex, member: Member) {
-        self.simple = match std::mem::replace(&mut self.simple, Simple::None) {
-            Simple::None => Simple::One(index, member),
-            Simple::One(other, before) => Simple::Many([(other, before), (index, member)].into()),
-            Simple::Many(mut all) => {
-                all.insert(index, member);
-                Simple::Many(all)
+    fn several(&mut self) -> &mut Several {
+        let several = match std::mem::replace(&mut self.shapes, Shapes::None) {
+            Shapes::None => Box::default(),
+            Shapes::One(index, member) => {
+                Box::new(Several { simple: [(index, member)].into(), ..Several::default() })
             }
+            Shapes::Many(several) => several,
         };
+        self.shapes = Shapes::Many(several);
+        match &mut self.shapes {
+            Shapes::Many(several) => several,
+            Shapes::None | Shapes::One(..) => unreachable!("it was just put there"),
+        }
+    }
+
+    /// Adds a shape: one that the values alone decide about, or one that asks for more.
+    pub fn insert(&mut self, index: ShapeIndex, member: Member, filtered: Option<&Shape>) {
+        match (filtered, &self.shapes) {
+            (Some(shape), _) => self.several().filters.insert(index, shape),
+            (None, Shapes::None) => self.shapes = Shapes::One(index, member),
+            (None, _) => drop(self.several().simple.insert(index, member)),
+        }
     }
 
     /// Takes one out.
-    pub fn remove(&mut self, index: ShapeIndex) {
-        match &mut self.simple {
-            Simple::One(only, _) if *only == index => self.simple = Simple::None,
-            Simple::Many(all) => {
-                all.remove(&index);
-                if all.is_empty() {
-                    self.simple = Simple::None;
+    pub fn remove(&mut self, index: ShapeIndex, filtered: Option<&Shape>) {
+        match &mut self.shapes {
+            Shapes::One(only, _) if *only == index => self.shapes = Shapes::None,
+            Shapes::Many(several) => {
+                match filtered {
+                    Some(shape) => several.filters.remove(index, shape),
+                    None => drop(several.simple.remove(&index)),
+                }
+                if several.simple.is_empty() && several.filters.is_empty() {
+                    self.shapes = Shapes::None;
                 }
             }
-            Simple::None | Simple::One(..) => {}
+            Shapes::None | Shapes::One(..) => {}
         }
     }
 
     fn is_empty(&self) -> bool {
-        matches!(self.simple, Simple::None) && self.filters.is_none()
+        matches!(self.shapes, Shapes::None)
+    }
+
+    /// Those that ask for more than values.
+    pub fn filters(&self) -> Option<&Filters> {
+        match &self.shapes {
+            Shapes::Many(several) if !several.filters.is_empty() => Some(&several.filters),
+            _ => None,
+        }
     }
 
     /// Calls `found` with each shape that the values alone decide about.
     pub fn each(&self, mut found: impl FnMut(ShapeIndex, Member)) {
-        match &self.simple {
-            Simple::None => {}
-            Simple::One(index, member) => found(*index, *member),
-            Simple::Many(all) => all.iter().for_each(|(index, member)| found(*index, *member)),
+        match &self.shapes {
+            Shapes::None => {}
+            Shapes::One(index, member) => found(*index, *member),
+            Shapes::Many(several) => several.simple.iter().for_each(|(index, member)| found(*index, *member)),
         }
     }
 }
@@ -374,10 +413,10 @@ mod tests {
                 let texts = values(group, value);
                 if add {
                     of.insert(shape);
-                    places.at(&mut groups[group], &texts).unwrap().insert(shape, Member::Plain);
+                    places.at(&mut groups[group], &texts).unwrap().insert(shape, Member::Plain, None);
                 } else {
                     of.remove(&shape);
-                    places.take(&mut groups[group], &texts, |place| place.remove(shape));
+                    places.take(&mut groups[group], &texts, |place| place.remove(shape, None));
                 }
                 for group in 0..2 {
                     for value in 0..12 {
@@ -389,6 +428,11 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_place_is_one_line_of_the_cache() {
+        assert_eq!(size_of::<Option<Place>>(), 64);
     }
 
     #[test]
