@@ -22,7 +22,8 @@ export async function run(scene) {
     })
   })
   await demo.page.getByText('15,000 of 20,000 open').waitFor()
-  assert.equal(hold.cutAfter, null, 'the connection was not cut')
+  // on a first visit too one connection is enough, but for the one that was cut
+  assert.deepEqual([hold.cutAfter, hold.opened], [null, 2])
   const seen = states.map((state) => JSON.parse(state))
   const progress = seen.map(([, loading]) => Number(loading.replace(/\D/g, ''))).filter((rows) => rows > 0)
   assert.ok(progress.length > 1, 'no progress was told')

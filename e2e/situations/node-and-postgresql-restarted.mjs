@@ -1,34 +1,13 @@
 // The node is killed and started again, then PostgreSQL is; edits are made while each is away.
 import assert from 'node:assert/strict'
-import { spawn } from 'node:child_process'
 import { once } from 'node:events'
-import { createServer } from 'node:net'
 import pg from 'pg'
 import { addressOf } from '../check.mjs'
 import { PATIENCE_MS } from '../demo-page.mjs'
+import { freePort, kill, startNode } from '../node-process.mjs'
 
-/** A node of its own, which may be killed: the demo's is everybody's. */
+/** It starts a node. */
 export const needsProgram = true
-
-async function freePort() {
-  const server = createServer().listen(0, '127.0.0.1')
-  await once(server, 'listening')
-  const { port } = server.address()
-  server.close()
-  await once(server, 'close')
-  return port
-}
-
-function startNode({ program, postgres }, port) {
-  const env = { ...process.env, LOCKSTEP_DATABASE_URL: postgres }
-  return spawn(program, ['serve', '--listen', `127.0.0.1:${port}`], { env, stdio: 'ignore' })
-}
-
-async function kill(node) {
-  const ended = once(node, 'exit')
-  node.kill('SIGKILL')
-  await ended
-}
 
 /** As after a crash: the death of one of its processes makes PostgreSQL end all others and recover. */
 async function crashPostgres(url) {

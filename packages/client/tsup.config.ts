@@ -1,7 +1,7 @@
 import { defineConfig } from 'tsup'
 import { privateNames } from './scripts/private-names.mjs'
 
-// `idb` and `phoenix` stay imports: an application that uses them too gets one copy. So do React and Svelte.
+// `phoenix` stays an import: an application that uses it too gets one copy. So do React and Svelte.
 export default defineConfig({
   entry: ['src/index.ts', 'src/react.ts', 'src/svelte.ts'],
   format: ['esm'],

@@ -184,6 +184,8 @@ pub struct Replica {
     pub(crate) shapes: BTreeMap<String, Held>,
     leaving: Option<Leaving>,
     batch: Vec<(String, Json)>,
+    /// Rows that are of no batch yet, by the names that the node gave them.
+    aside: BTreeMap<String, Vec<Json>>,
 }
 
 impl Replica {
@@ -200,6 +202,7 @@ impl Replica {
     /// The connection is gone: a batch without its commit never happened.
     pub fn disconnected(&mut self) {
         self.batch.clear();
+        self.aside.clear();
         if let Some(leaving) = &mut self.leaving {
             leaving.asked = true;
         }
@@ -290,10 +293,31 @@ impl Replica {
         match event.as_str() {
             "shape" | "rows" | "withdraw" | "ack" => self.batch.push((event, payload)),
             "commit" => return self.commit(&payload).map(Heard::Commit),
-            "phx_close" => self.batch.clear(),
+            "load" => {
+                let name =
+                    payload["load"].as_str().ok_or_else(|| bad("rows without the name of their load"))?;
+                self.aside.entry(name.into()).or_default().push(payload);
+            }
+            "loaded" | "unload" => self.end_loads(event == "loaded", &payload)?,
+            "phx_close" => {
+                self.batch.clear();
+                self.aside.clear();
+            }
             _ => self.unknown += 1,
         }
         Ok(Heard::Nothing)
+    }
+
+    /// What was set aside becomes a part of the batch, or is forgotten.
+    fn end_loads(&mut self, taken: bool, payload: &Json) -> Result<(), ReplicaError> {
+        for name in payload["loads"].as_array().ok_or_else(|| bad("no names of loads"))? {
+            let rows = self.aside.remove(name.as_str().unwrap_or_default());
+            let rows = rows.ok_or_else(|| bad("the name of a load that was not sent"))?;
+            if taken {
+                self.batch.extend(rows.into_iter().map(|payload| ("rows".to_owned(), payload)));
+            }
+        }
+        Ok(())
     }
 
     /// Nothing before this call is visible; everything after it is, at once. A batch that breaks off leaves no part
@@ -462,6 +486,11 @@ impl Replica {
         let mut values: Vec<String> = rows.values().filter_map(|r| r.get(column)).map(text).collect();
         values.sort();
         values
+    }
+
+    /// Frames that are set aside.
+    pub fn aside(&self) -> usize {
+        self.aside.values().map(Vec::len).sum()
     }
 
     /// Frames of a batch that is not committed yet.

@@ -56,6 +56,12 @@ impl Figure {
         Self { limit, ratio: Some(compared.ratio), min: Some(compared.min), max: Some(compared.max), ..told }
     }
 
+    /// The same, told by its worst run.
+    #[must_use]
+    pub fn highest(self) -> Self {
+        Self { value: self.max.unwrap_or(self.value), ..self }
+    }
+
     /// Whether it keeps its limit.
     pub fn holds(&self) -> bool {
         match self.limit {

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use lockstep_load::figures::Bench;
 use lockstep_load::sockets::{self, Programs, decode, diverse, fanout, hold, latency, memory};
-use lockstep_load::{generator, matching, retention, writes};
+use lockstep_load::{generator, load, matching, retention, writes};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -67,6 +67,18 @@ enum Which {
         #[arg(long)]
         small: bool,
     },
+    /// A first load of many rows, beside COPY of the same rows
+    Load {
+        /// Pairs of a copy and a load.
+        #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u16).range(1..))]
+        pairs: u16,
+        /// Rows of the table.
+        #[arg(long, default_value_t = 1_000_000)]
+        rows: u64,
+        /// Fewer rows and no limits: whether it works, not how fast.
+        #[arg(long)]
+        small: bool,
+    },
     /// The process that decodes
     #[command(hide = true)]
     Decoder { url: String, slot: String, commits: usize, rows: usize, shapes: usize },
@@ -125,6 +137,13 @@ async fn run(options: &Options) -> Result<Bench> {
         Which::Decode(node) => decode::run(&node.options(options.pg)?).await,
         Which::Match { small } => matching::run(*small, || ALLOCATED.allocated()),
         Which::Generator | Which::Decoder { .. } => anyhow::bail!("is no bench"),
+        Which::Load { pairs, rows, small } => {
+            let rows = if *small { (*rows).min(20_000) } else { *rows };
+            let (pairs, major) = (usize::from(*pairs), options.pg);
+            let programs = std::env::current_exe()?.parent().map(Into::into).unwrap_or_default();
+            let options = load::Options { major, pairs, rows, small: *small, programs };
+            load::run(&options).await
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The commands.
 
 use crate::config::{self, ServeSettings, Span};
-use crate::{serve, types};
+use crate::{serve, status, tail, types};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use lockstep_pg::doctor::{self, DoctorOptions};
@@ -122,7 +122,8 @@ enum Command {
     },
     /// Write the tracked tables as a TypeScript module, for `createClient({ schema })`
     #[command(after_help = "Relationships are the foreign keys between tracked tables.\n\n\
-        Examples:\n  lockstep types --out src/schema.ts\n  lockstep types --out src/schema.ts --check")]
+        Examples:\n  lockstep types --out src/schema.ts\n  lockstep types --out src/schema.ts --check\n  \
+        lockstep types --out src/schema.ts --int8 bigint --dates date")]
     Types {
         /// The file; without it the module is printed
         #[arg(long, value_name = "FILE")]
@@ -130,6 +131,31 @@ enum Command {
         /// Write nothing; fail if the file is not what would be written
         #[arg(long, requires = "out")]
         check: bool,
+        #[command(flatten)]
+        choices: types::Choices,
+    },
+    /// Show a running node: how it is fed, its shapes with their subscribers and cost, its sessions
+    Status {
+        /// The node's address
+        #[arg(long, env = "LOCKSTEP_NODE", value_name = "URL", default_value = "http://127.0.0.1:4000")]
+        node: String,
+        /// Print one JSON object, with every shape and session
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what is committed, as JSON lines: one for each row, and one for each commit
+    #[command(
+        after_help = "Reads by a temporary slot of its own, which is gone when it ends. Rows' values are printed."
+    )]
+    Tail {
+        /// Only these tables: todos, app.todos
+        table: Vec<String>,
+        /// Also Lockstep's own tables
+        #[arg(long)]
+        internal: bool,
+        /// Where the stream comes from, if it is not --database-url
+        #[arg(long, env = "LOCKSTEP_REPLICATION_URL", value_name = "URL", hide_env_values = true)]
+        replication_url: Option<String>,
     },
     /// Remove everything that install and track created
     Uninstall {
@@ -157,6 +183,11 @@ async fn run(cli: Cli) -> Result<ExitCode> {
     {
         let options = InstallOptions { allow_foreign_publications, grant_node, grant_writer };
         print!("{}", install::install_sql(&options));
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Command::Status { node, json } = cli.command {
+        let status = status::ask(&node).await?;
+        print!("{}", if json { format!("{status}\n") } else { status::describe(&status) });
         return Ok(ExitCode::SUCCESS);
     }
     let url = config::database_url(cli.database_url, &file)?;
@@ -201,11 +232,15 @@ async fn command(command: Command, url: String, file: ServeSettings) -> Result<(
             print!("{}", collected(&outcome, json)?);
             Ok(())
         }
-        // It has an exit code of its own, see `run`.
-        Command::Doctor { .. } => Ok(()),
-        Command::Types { out, check } => {
+        // They have exit codes or needs of their own, see `run`.
+        Command::Doctor { .. } | Command::Status { .. } => Ok(()),
+        Command::Tail { table, internal, replication_url } => {
+            let url = replication_url.or(file.replication_url).unwrap_or(url);
+            tail::run(&url, tail::Filter { tables: table, internal }).await
+        }
+        Command::Types { out, check, choices } => {
             let tables = lockstep_pg::schema::read(&connect(&url).await?).await?;
-            types::give(&types::module(&tables), out.as_deref(), check)
+            types::give(&types::module(&tables, choices), out.as_deref(), check)
         }
         Command::Uninstall { print } => {
             let mut client = connect(&url).await?;

@@ -7,17 +7,117 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
 use std::path::Path;
 
-const HEAD: &str = "\
+/// What int8 is in a row.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Int8 {
+    /// Text, which loses no digit.
+    #[default]
+    String,
+    /// A bigint.
+    Bigint,
+    /// A number, exact up to 2^53.
+    Number,
+}
+
+/// What numeric is in a row.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Numeric {
+    /// Text, which loses no digit.
+    #[default]
+    String,
+    /// A number, rounded to a double.
+    Number,
+}
+
+/// What dates and timestamps are in a row.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Dates {
+    /// Text, as PostgreSQL prints it in UTC.
+    #[default]
+    String,
+    /// A Date, exact to the millisecond; without a zone it is taken as UTC.
+    Date,
+}
+
+/// What json is in a row; it is parsed in any case.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum JsonValues {
+    /// Any JSON value.
+    #[default]
+    Json,
+    /// Unknown, to be checked by the application.
+    Unknown,
+}
+
+/// What values are for an application where there is a choice.
+#[derive(Debug, Clone, Copy, Default, clap::Args)]
+pub struct Choices {
+    /// What int8 is in a row
+    #[arg(long, value_enum, default_value_t)]
+    pub int8: Int8,
+    /// What numeric is in a row
+    #[arg(long, value_enum, default_value_t)]
+    pub numeric: Numeric,
+    /// What date, timestamp and timestamptz are in a row
+    #[arg(long, value_enum, default_value_t)]
+    pub dates: Dates,
+    /// What json and jsonb are in a row
+    #[arg(long, value_enum, default_value_t)]
+    pub json: JsonValues,
+}
+
+impl Choices {
+    /// The form in which the client shows a column's values, where it is not the one they travel in.
+    fn form(self, column: &Column) -> Option<&'static str> {
+        match column.type_oid {
+            INT8 if self.int8 == Int8::Bigint => Some("bigint"),
+            INT8 if self.int8 == Int8::Number => Some("number"),
+            NUMERIC if self.numeric == Numeric::Number => Some("number"),
+            oid if TIMES.contains(&oid) && self.dates == Dates::Date => Some("Date"),
+            _ => None,
+        }
+    }
+
+    /// What stands at the top of the module.
+    fn head(self) -> String {
+        let decimal = "string, which loses no digit  (string | number | bigint)";
+        let int8 = match self.int8 {
+            Int8::String => decimal,
+            Int8::Bigint => "bigint  (string | number | bigint)",
+            Int8::Number => "number, exact up to 2^53  (string | number | bigint)",
+        };
+        let numeric = match self.numeric {
+            Numeric::String => decimal,
+            Numeric::Number => "number, rounded to a double  (string | number | bigint)",
+        };
+        let decimals = if int8 == numeric {
+            format!("//   int8, numeric      {int8}\n")
+        } else {
+            format!("//   int8               {int8}\n//   numeric            {numeric}\n")
+        };
+        let dates = match self.dates {
+            Dates::String => "string, as PostgreSQL prints it in UTC  (string | Date)",
+            Dates::Date => "Date, without a zone as in UTC  (string | Date)",
+        };
+        let json = match self.json {
+            JsonValues::Json => "Json, parsed",
+            JsonValues::Unknown => "unknown, parsed",
+        };
+        let names = if self.json == JsonValues::Json { "Json, SchemaModule" } else { "SchemaModule" };
+        format!(
+            "\
 // Written by `lockstep types`; write it anew after a change of the database's schema.
 //
 // A value is what it is in a row, and in brackets what may be written and compared:
-//   int8, numeric      string, which loses no digit  (string | number | bigint)
-//   date, timestamp    string, as PostgreSQL prints it in UTC  (string | Date)
-//   json, jsonb        Json, parsed
+{decimals}//   date, timestamp    {dates}
+//   json, jsonb        {json}
 //   an enum            its labels
 //   an array, any other type    string, as PostgreSQL prints it
-import type { Json, SchemaModule } from '@lockstep/client'
-";
+import type {{ {names} }} from '@lockstep/client'
+"
+        )
+    }
+}
 
 /// Oids of types whose values are written in more than one way.
 const INT8: u32 = 20;
@@ -49,10 +149,10 @@ impl Names {
 }
 
 /// The module. The same tables give the same text.
-pub fn module(tables: &[Table]) -> String {
+pub fn module(tables: &[Table], choices: Choices) -> String {
     let relations = relations(tables);
     let mut names = Names(["Json", "SchemaModule", "Schema", "Date"].map(str::to_owned).into());
-    let mut out = HEAD.to_owned();
+    let mut out = choices.head();
     // Enums are told apart by their labels too: types of one name may lie in several schemas.
     let mut enums: BTreeMap<(&str, &[String]), String> = BTreeMap::new();
     for column in tables.iter().flat_map(|t| &t.columns) {
@@ -69,7 +169,7 @@ pub fn module(tables: &[Table]) -> String {
     for table in tables {
         let type_name = |c: &Column| {
             let label = c.enum_name.as_deref().and_then(|n| enums.get(&(n, c.labels.as_slice())));
-            value_types(c, label.map(String::as_str))
+            value_types(c, label.map(String::as_str), choices)
         };
         let pascal = pascal(&called(&table.schema, &table.name));
         let (row, input) = (names.take(&format!("{pascal}Row")), names.take(&format!("{pascal}Input")));
@@ -80,7 +180,7 @@ pub fn module(tables: &[Table]) -> String {
     line(&mut out, format_args!("\nexport type Schema = {{\n{types}}}"));
     line(&mut out, format_args!("\nexport const schema: SchemaModule<Schema> = {{\n  tables: {{"));
     for table in tables {
-        description(&mut out, table, &relations);
+        description(&mut out, table, &relations, choices);
     }
     out.push_str("  },\n}\n");
     out
@@ -105,14 +205,18 @@ pub fn give(module: &str, out: Option<&Path>, check: bool) -> Result<()> {
 }
 
 /// A column's type in a row, and where it is written.
-fn value_types(column: &Column, label: Option<&str>) -> (String, String) {
+fn value_types(column: &Column, label: Option<&str>, choices: Choices) -> (String, String) {
+    let form = choices.form(column);
     let (row, input) = match (label, Wire::of(column.type_oid)) {
         (Some(label), _) => (label, label),
         (_, Wire::Bool) => ("boolean", "boolean"),
         (_, Wire::Int | Wire::Float) => ("number", "number"),
+        (_, Wire::Json) if choices.json == JsonValues::Unknown => ("unknown", "unknown"),
         (_, Wire::Json) => ("Json", "Json"),
-        _ if [INT8, NUMERIC].contains(&column.type_oid) => ("string", "string | number | bigint"),
-        _ if TIMES.contains(&column.type_oid) => ("string", "string | Date"),
+        _ if [INT8, NUMERIC].contains(&column.type_oid) => {
+            (form.unwrap_or("string"), "string | number | bigint")
+        }
+        _ if TIMES.contains(&column.type_oid) => (form.unwrap_or("string"), "string | Date"),
         _ => ("string", "string"),
     };
     let null = if column.not_null { "" } else { " | null" };
@@ -147,7 +251,7 @@ fn table_types(out: &mut String, table: &Table, row: &str, input: &str, relation
     out.push_str("    }\n  }\n");
 }
 
-fn description(out: &mut String, table: &Table, relations: &Relations) {
+fn description(out: &mut String, table: &Table, relations: &Relations, choices: Choices) {
     let list = |names: &[String]| names.iter().map(|n| quote(n)).collect::<Vec<_>>().join(", ");
     let table_name = called(&table.schema, &table.name);
     line(
@@ -164,6 +268,13 @@ fn description(out: &mut String, table: &Table, relations: &Relations) {
     out.push_str("      },\n      labels: {\n");
     for column in table.columns.iter().filter(|c| c.enum_name.is_some()) {
         line(out, format_args!("        {}: [{}],", property(&column.name), list(&column.labels)));
+    }
+    let forms: Vec<_> = table.columns.iter().filter_map(|c| Some((&c.name, choices.form(c)?))).collect();
+    if !forms.is_empty() {
+        out.push_str("      },\n      forms: {\n");
+        for (name, form) in forms {
+            line(out, format_args!("        {}: {},", property(name), quote(form)));
+        }
     }
     out.push_str("      },\n      relations: {\n");
     for Relation { name, target, many, from, to } in relations.get(&table_name).into_iter().flatten() {

@@ -24,12 +24,13 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     {
         return child::hand_over(client::command(rest)?, "the bench");
     }
-    // The node, and the programs beside the bench's own.
+    // Benches start the node and their limits as programs of their own, which are beside them.
     let mut build = Command::new(setup::cargo());
     build.args([
         "build",
         "--quiet",
         "--release",
+        "--bins",
         "--package",
         "lockstep-server",
         "--package",

@@ -35,16 +35,38 @@ export interface Batch {
 /** Collects the frames of one session until their commit. */
 export class BatchCollector {
   private open: Batch['frames'][number][] = []
+  /** rows of no batch yet, by the name of their load */
+  private readonly aside = new Map<string, RowsFrame[]>()
 
   /** Takes a frame; gives the batch when it was the commit. */
   take(frame: DataFrame): Batch | null {
-    if (frame.event !== 'commit') {
-      this.open.push(frame)
-      return null
+    switch (frame.event) {
+      case 'commit': {
+        const frames = this.open
+        this.open = []
+        return { frames, commit: frame }
+      }
+      case 'load': {
+        const rows = this.aside.get(frame.load) ?? []
+        rows.push({ ...frame, event: 'rows' })
+        this.aside.set(frame.load, rows)
+        return null
+      }
+      case 'loaded':
+      case 'unload':
+        for (const load of frame.loads) this.endLoad(load, frame.event === 'loaded')
+        return null
+      default:
+        this.open.push(frame)
+        return null
     }
-    const frames = this.open
-    this.open = []
-    return { frames, commit: frame }
+  }
+
+  private endLoad(load: string, taken: boolean): void {
+    const rows = this.aside.get(load)
+    if (rows === undefined) throw new FrameError('a load that was not sent')
+    this.aside.delete(load)
+    if (taken) for (const frame of rows) this.open.push(frame)
   }
 
   /** Whether frames wait for their commit. */
@@ -87,6 +109,27 @@ export interface Plan {
   readonly changes: ReadonlyMap<string, ShapePlan>
   readonly drops: readonly string[]
   readonly acks: readonly AckFrame['mutations'][number][]
+}
+
+/** A table of which a shape that was held is loaded anew, and the protocol's reason. */
+export interface Reload {
+  readonly table: string
+  readonly reason: string
+}
+
+/** The reloads of a batch, each once. */
+export function reloadsOf(base: Base, session: SessionShapes, { frames }: Batch): Reload[] {
+  const found = new Map<string, Reload>()
+  for (const frame of frames) {
+    if (frame.event !== 'rows' || frame.reset === null) continue
+    for (const ref of session.named.get(frame.shape) ?? []) {
+      const held = base.shapes.get(session.refs.get(ref) ?? '')
+      if (held === undefined) continue
+      const reload = { table: tableNameOf(held.table), reason: frame.reset }
+      found.set(JSON.stringify(reload), reload)
+    }
+  }
+  return [...found.values()]
 }
 
 function storedShape(id: string, frame: ShapeFrame): StoredShape {

@@ -15,6 +15,7 @@ import type { Joined, ShapeDefinition } from './protocol'
 import type { SchemaModule } from './schema'
 import { type CommitNotice, Screen } from './screen'
 import type { Session } from './session'
+import { askedShape } from './shape_where'
 import type { ClientStatus } from './status'
 import { DeposedError, type DraftMutation, MovedError, type RefusedMutation, type Store, type StoreEvent } from './store'
 import { keysOf, type Subscription } from './subscriptions'
@@ -150,7 +151,7 @@ export class LockstepClient implements Client {
   subscribe(definition: ShapeDefinition): Subscription {
     const { subscriptions, base } = this.screen
     const keep = definition.keep ?? 'sync'
-    const { entry, isNew } = subscriptions.add(definition)
+    const { entry, isNew } = subscriptions.add(askedShape(definition))
     if (isNew) {
       subscriptions.follow(base)
       this.screen.refresh(keysOf(base, [entry.id]))
@@ -435,18 +436,25 @@ export class LockstepClient implements Client {
       this.screen.replace(contents)
       this.link.sender.forget()
       this.role.revision = contents.revision
-      // among several pages it has to be found out who leads there
+      const isFresh = contents.meta.client === null && contents.meta.cursor === null
+      // among several pages it has to be found out who leads there; the session stays if it is this one
       if (this.role.hasOthers) {
-        this.link.discard(session)
-        this.link.stop()
-        this.role.enter(this.keeper.place)
-        return
+        const isFirst = moved && isFresh && (await this.role.enterFirst(this.keeper.place))
+        if (!isFirst) {
+          this.link.discard(session)
+          this.link.stop()
+          if (!moved || !isFresh) this.role.enter(this.keeper.place)
+          return
+        }
+        if (this.isClosed) return
       }
       await this.keeper.lead(contents.revision)
       this.writer.stored = new Set(contents.shapes.map(({ id }) => id))
-      const isFresh = contents.meta.client === null && contents.meta.cursor === null
+      this.role.leads(this.keeper.epoch)
       // the join told what another store holds
       if (!moved || !isFresh) return this.link.discard(session)
+      // deposed in between, and leading all the same
+      if (session.discarded && this.online) return this.link.dispatch('go_online')
     }
     await this.writer.changeOutbox(() => this.screen.outbox.takeClient(client))
     if (this.link.session === session) this.link.sender.begin()

@@ -93,7 +93,8 @@ function joined(tests: readonly Test[], decisive: boolean): Test {
   }
 }
 
-function isColumn(condition: Condition | readonly Condition[]): condition is readonly [string, Operator, unknown] {
+/** Whether it compares one column. */
+export function isColumn(condition: Condition | readonly Condition[]): condition is readonly [string, Operator, unknown] {
   return Array.isArray(condition) && typeof condition[0] === 'string'
 }
 

@@ -3,6 +3,7 @@
  * text each, and behind them a log, one JSON text for what one commit changed in one shape. A log that has grown is
  * folded into new chunks when nothing else is to do.
  */
+import { ask } from './idb'
 import type { ShapeWrite, StoredShape } from './store'
 import { type Json, keyText, type WireRow } from './values'
 
@@ -59,8 +60,8 @@ export class Logs {
 
 /** The store `rows` in a writing transaction, as far as it is used here. */
 export interface RowsStore {
-  put(value: string, key: RowsKey): Promise<unknown>
-  delete(range: IDBKeyRange): Promise<unknown>
+  put(value: string, key: RowsKey): IDBRequest<IDBValidKey>
+  delete(range: IDBKeyRange): IDBRequest<undefined>
 }
 
 /** The texts of a shape's chunks. */
@@ -78,25 +79,25 @@ export function* chunksOf(rows: Iterable<WireRow>): Generator<string> {
 /** Writes what happens to the rows of one shape. `revision` orders the log. */
 export function writeRows(store: RowsStore, change: ShapeWrite, revision: number, logs: Logs, requests: Promise<unknown>[]): void {
   if (change.drop || change.reset) {
-    requests.push(store.delete(rowsOf(change.id)))
+    requests.push(ask(store.delete(rowsOf(change.id))))
     logs.forget(change.id)
   }
   if (change.drop || change.rows.size === 0) return
   if (!change.reset) {
-    requests.push(store.put(JSON.stringify([...change.rows]), [change.id, LOG, revision]))
+    requests.push(ask(store.put(JSON.stringify([...change.rows]), [change.id, LOG, revision])))
     logs.add(change.id, change.rows.size)
     return
   }
   let number = 0
   const kept = [...change.rows.values()].filter((row): row is WireRow => row !== null)
-  for (const chunk of chunksOf(kept)) requests.push(store.put(chunk, [change.id, CHUNK, number++]))
+  for (const chunk of chunksOf(kept)) requests.push(ask(store.put(chunk, [change.id, CHUNK, number++])))
 }
 
 /** Folds a shape's log. Each chunk is made while the one before is being written, so that the page is never held up. */
 export async function foldRows(store: RowsStore, shape: string, rows: ReadonlyMap<string, WireRow>, logs: Logs): Promise<void> {
-  await store.delete(rowsOf(shape))
+  await ask(store.delete(rowsOf(shape)))
   let number = 0
-  for (const chunk of chunksOf(rows.values())) await store.put(chunk, [shape, CHUNK, number++])
+  for (const chunk of chunksOf(rows.values())) await ask(store.put(chunk, [shape, CHUNK, number++]))
   logs.forget(shape)
 }
 

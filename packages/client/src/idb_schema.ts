@@ -1,7 +1,6 @@
 /** The IndexedDB databases: what is in them, how they are opened and upgraded, and what of a record can be believed. */
-import { type DBSchema, type IDBPDatabase, openDB } from 'idb'
-import type { RowsKey } from './idb_rows'
-import { EMPTY_META, type RefusedMutation, type StoredMeta, type StoredMutation, type StoredShape, type StoreEvent } from './store'
+import { ask, begin, ended, openDatabase } from './idb'
+import { EMPTY_META, type StoredMeta, type StoredMutation, type StoredShape, type StoreEvent } from './store'
 
 /**
  * The version of the layout. 2: rows in chunks and a log, and one place for all pages. What 1 held of rows is dropped on
@@ -20,29 +19,14 @@ export interface LeadRecord {
 /** The record of a store that nobody led yet. */
 export const NOBODY: LeadRecord = { epoch: 0, revision: 0, lastSeq: 0, moved: false }
 
-/** One place. */
-export interface Schema extends DBSchema {
-  meta: { key: 'meta'; value: StoredMeta }
-  lead: { key: 'lead'; value: LeadRecord }
-  shapes: { key: string; value: StoredShape }
-  rows: { key: RowsKey; value: string }
-  outbox: { key: number; value: StoredMutation }
-  refused: { key: string; value: RefusedMutation }
-}
-
-/** The object stores of a place. */
+/** The object stores of a place: StoredMeta, LeadRecord, StoredShape by id, texts by RowsKey, mutations by seq, refusals by id. */
 export const STORES = ['meta', 'lead', 'shapes', 'rows', 'outbox', 'refused'] as const
 
-/** Tells which place belongs to a URL and subject, so that everything opens without a network. */
-interface Directory extends DBSchema {
-  databases: { key: string; value: string }
-}
-
 /** Opens a place, and makes or upgrades it if need be. */
-export async function openPlace(name: string, tell: (event: StoreEvent) => void): Promise<IDBPDatabase<Schema>> {
+export async function openPlace(name: string, tell: (event: StoreEvent) => void): Promise<IDBDatabase> {
   let wasBlocked = false
-  const idb = await openDB<Schema>(name, SCHEMA_VERSION, {
-    async upgrade(db, from, _, tx) {
+  const idb = await openDatabase(name, SCHEMA_VERSION, {
+    upgrade(db, from, tx) {
       if (from === 0) {
         db.createObjectStore('meta')
         db.createObjectStore('shapes', { keyPath: 'id' })
@@ -54,9 +38,11 @@ export async function openPlace(name: string, tell: (event: StoreEvent) => void)
       db.createObjectStore('rows')
       db.createObjectStore('lead')
       if (from === 0) return
-      const meta = await tx.objectStore('meta').get('meta')
+      tx.objectStore('shapes').clear()
+      const meta = tx.objectStore('meta')
+      const reading = meta.get('meta')
       // a cursor without its rows would cover what is not there
-      await Promise.all([tx.objectStore('shapes').clear(), meta && tx.objectStore('meta').put({ ...meta, cursor: null }, 'meta')])
+      reading.onsuccess = () => reading.result && meta.put({ ...reading.result, cursor: null }, 'meta')
     },
     // an older version of the application has it open in another page and does not let go
     blocked: () => {
@@ -64,8 +50,8 @@ export async function openPlace(name: string, tell: (event: StoreEvent) => void)
       tell('blocked')
     },
     // another page deletes it, or a newer version of the application waits there: let it pass
-    blocking: (_, wanted) => {
-      idb.close()
+    blocking: (db, wanted) => {
+      db.close()
       tell(wanted === null ? 'wiped' : 'replaced')
     },
     // the browser threw it away
@@ -75,11 +61,13 @@ export async function openPlace(name: string, tell: (event: StoreEvent) => void)
   return idb
 }
 
-/** Uses the directory of the stores of this name. */
-export async function inDirectory<T>(name: string, use: (db: IDBPDatabase<Directory>) => Promise<T>): Promise<T> {
-  const db = await openDB<Directory>(name, 1, { upgrade: (fresh) => void fresh.createObjectStore('databases') })
+/** Uses the directory of the stores of this name: it tells which place belongs to a URL and subject, without a network. */
+export async function inDirectory<T>(name: string, use: (databases: IDBObjectStore) => IDBRequest<T>): Promise<T> {
+  const db = await openDatabase(name, 1, { upgrade: (fresh) => void fresh.createObjectStore('databases') })
   try {
-    return await use(db)
+    const tx = begin(db, ['databases'], 'readwrite')
+    const [answer] = await Promise.all([ask(use(tx.objectStore('databases'))), ended(tx)])
+    return answer
   } finally {
     db.close()
   }

@@ -1,7 +1,9 @@
 /** The public surface of @lockstep/client. */
+export type { Reload } from './apply'
 export { type Client, type ClientOptions, createClient } from './client'
 export type { Condition, Operator, Where } from './condition'
 export type { Conflict, ConflictRow } from './conflicts'
+export type { Form } from './forms'
 export type { AggregateDefinition, CountDefinition, LiveQuery, LiveValue, QueryDefinition, RowsDefinition, SumDefinition } from './live_query'
 export type { Mutation, MutationOptions, MutationOutcome, OpInput } from './mutation'
 export type { OrderBy } from './order'

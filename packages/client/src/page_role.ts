@@ -87,6 +87,20 @@ export class PageRole implements TabPorts {
     return false
   }
 
+  /** Like `enter`, in a place that this page was the first to find: resolves to whether it may lead there at once. */
+  async enterFirst(place: string | null): Promise<boolean> {
+    const { platform } = this
+    if (platform === null || place === null) return this.enter(place)
+    this.tabs?.close()
+    this.at = null
+    this.role = 'follower'
+    const isLeading = await new Promise<boolean>((resolve) => {
+      this.tabs = new Tabs(place, platform, this.timers, this, resolve)
+    })
+    if (!isLeading) this.hello()
+    return isLeading
+  }
+
   /** The store says that this page leads. True when others followed the page before it, and are about to say hello. */
   leads(epoch: number): boolean {
     if (this.tabs === null) return false

@@ -2,6 +2,7 @@
  * The protocol of docs/protocol.md, version 1: types of what travels, and readers that turn outside bytes into them.
  * Nothing here does I/O or keeps state.
  */
+import type { Condition } from './condition'
 import type { Column, Json, WireRow } from './values'
 
 /** The version this client speaks. */
@@ -17,17 +18,30 @@ export const TOPIC = 'sync'
 export type ShapeKeeping = 'sync' | 'live'
 
 /**
- * A shape's definition as the application gives it. `columns` null or absent means all; `keep` is no part of what the
- * shape is, and `sync` unless said otherwise.
+ * A shape's definition. `columns` null or absent means all; `keep` is no part of what the shape is, and `sync` unless
+ * said otherwise. `condition` is what `where` says, if that is known here.
  */
-export interface ShapeDefinition {
+export interface AskedShape {
   readonly keep?: ShapeKeeping
   readonly table: string
   readonly scope?: Readonly<Record<string, string | number | boolean>> | null
   readonly columns?: readonly string[] | null
   /** An SQL condition over the row's columns, with `$1`, `$2`… for `params`; see docs/protocol.md, Predicates. */
   readonly where?: string | null
-  readonly params?: readonly (string | number | boolean | null)[]
+  readonly params?: readonly Param[]
+  readonly condition?: Condition | readonly Condition[]
+}
+
+/** A parameter of a predicate. */
+export type Param = string | number | boolean | null
+
+/** A shape's definition as the application gives it. */
+export interface ShapeDefinition extends Omit<AskedShape, 'where' | 'condition'> {
+  /**
+   * Which rows: conditions as in live queries, or SQL over the row's columns with `$1`, `$2`… for `params` (see
+   * docs/protocol.md, Predicates). By conditions the client tells of a row written here, too, whether it is shown.
+   */
+  readonly where?: string | Condition | readonly Condition[] | null
 }
 
 /** SHAPE of the protocol: one shape of a join or a subscribe. */
@@ -126,6 +140,18 @@ export interface RowsFrame {
   readonly patch: readonly (readonly [WireRow, readonly number[]])[]
 }
 
+/** The event `load`: `rows` that are set aside under a name until their batch comes. */
+export interface LoadFrame extends Omit<RowsFrame, 'event'> {
+  readonly event: 'load'
+  readonly load: string
+}
+
+/** The events `loaded`, which takes what was set aside into the batch, and `unload`, which forgets it. */
+export interface LoadEndFrame {
+  readonly event: 'loaded' | 'unload'
+  readonly loads: readonly string[]
+}
+
 /** The event `withdraw`. */
 export interface WithdrawFrame {
   readonly event: 'withdraw'
@@ -156,7 +182,7 @@ export interface CommitFrame {
 }
 
 /** Every event that carries a session's data. */
-export type DataFrame = ShapeFrame | RowsFrame | WithdrawFrame | AckFrame | CommitFrame
+export type DataFrame = ShapeFrame | RowsFrame | LoadFrame | LoadEndFrame | WithdrawFrame | AckFrame | CommitFrame
 
 /** A message that is not what docs/protocol.md describes. The text never holds row values. */
 export class FrameError extends Error {
@@ -266,6 +292,13 @@ export function readFrame(event: string, payload: unknown): DataFrame | null {
       return readShape(fields(payload, 'shape'))
     case 'rows':
       return readRows(fields(payload, 'rows'))
+    case 'load': {
+      const from = fields(payload, 'load')
+      return { ...readRows(from), event: 'load', load: text(from, 'load', 'load') }
+    }
+    case 'loaded':
+    case 'unload':
+      return { event, loads: texts(fields(payload, event)['loads'], `${event}: loads`) }
     case 'withdraw':
       return { event: 'withdraw', shape: text(fields(payload, 'withdraw'), 'shape', 'withdraw') }
     case 'ack':
@@ -309,10 +342,10 @@ export function readJoined(payload: unknown): Joined {
   }
 }
 
-/** Reads the cursor of a heartbeat reply; null when it carries none. */
-export function readHeartbeatCursor(payload: unknown): string | null {
-  const response = (payload as { response?: { cursor?: unknown } } | null)?.response
-  return typeof response?.cursor === 'string' ? response.cursor : null
+/** Reads a heartbeat reply: its cursor and the age in milliseconds of what was sent; null where it has none. */
+export function readHeartbeat(payload: unknown): { cursor: string | null; age: number | null } {
+  const { cursor, age } = (payload as { response?: { cursor?: unknown; age?: unknown } } | null)?.response ?? {}
+  return { cursor: typeof cursor === 'string' ? cursor : null, age: typeof age === 'number' ? age : null }
 }
 
 /** The name a table goes by in this client: `public.` is left out, so `todos` and `public.todos` are one. */
@@ -326,7 +359,7 @@ export function tableNameOf(table: readonly [string, string]): string {
 }
 
 /** The text that is the same for two definitions exactly when they mean the same shape. */
-export function definitionId(definition: ShapeDefinition): string {
+export function definitionId(definition: AskedShape): string {
   const columns = definition.columns ? [...new Set(definition.columns)].sort() : null
   const scope = definition.scope ? Object.entries(definition.scope).sort(([a], [b]) => (a < b ? -1 : 1)) : null
   const shape = [tableName(definition.table), columns, scope]

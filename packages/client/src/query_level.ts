@@ -6,6 +6,7 @@
  * Nothing is computed for rows beyond a limit: only a row that is shown has groups below it.
  */
 import { filterOf, type Where } from './condition'
+import { inForm } from './forms'
 import { isDecimal, type KnownColumn, type OrderBy, comparatorOf } from './order'
 import { joinText, type Knowledge, type Relation } from './schema'
 import { Sum } from './sums'
@@ -99,7 +100,7 @@ class Aggregate extends Group {
 
   settle(): boolean {
     const before = this.value
-    this.value = this.sum === null ? this.rows.size : this.sum.value
+    this.value = this.sum === null ? this.rows.size : this.level.summed(this.sum.value)
     return !Object.is(before, this.value)
   }
 
@@ -137,11 +138,11 @@ class List extends Group {
   }
 
   settle(): boolean {
-    const { limit } = this.level
+    const { limit, present } = this.level
     const shown = limit === null ? this.entries : this.entries.slice(0, limit)
     const isNested = this.level.below.length > 0
     if (isNested) this.showGroups(shown)
-    const rows = shown.map(isNested ? (entry) => (entry.output ??= this.outputOf(entry)) : (entry) => entry.row)
+    const rows = shown.map(isNested ? (entry) => (entry.output ??= this.outputOf(entry)) : ({ row }) => (present === null ? row : present(row)))
     const before = this.value
     if (!this.level.isMany) this.value = rows[0] ?? null
     else if (!Array.isArray(before) || rows.length !== before.length || !rows.every((row, at) => row === before[at])) {
@@ -183,7 +184,8 @@ class List extends Group {
   }
 
   private outputOf(entry: Entry): Row {
-    const output: Record<string, unknown> = { ...entry.row }
+    const { present } = this.level
+    const output: Record<string, unknown> = { ...(present === null ? entry.row : present(entry.row)) }
     for (const [at, { name, level }] of this.level.below.entries()) {
       const group = entry.groups?.[at] ?? null
       output[name] = group === null ? level.nothing : group.value
@@ -261,6 +263,8 @@ export class Level {
   readonly isMany: boolean
   readonly limit: number | null
   readonly sumOf: string | null
+  /** rows as the application wants them, where that is not as they travel */
+  readonly present: ((row: Row) => Row) | null
   private readonly groups = new Map<string | null, Group>()
   private index: TableIndex | null = null
   private columnsAbove: readonly (KnownColumn | null)[] = []
@@ -275,6 +279,7 @@ export class Level {
     this.isMany = 'rows' in shows && shows.rows === 'many'
     this.limit = 'rows' in shows && shows.rows === 'one' ? 1 : (limit ?? null)
     this.sumOf = 'sum' in shows ? shows.sum : null
+    this.present = ground.knowledge.present(spec.table)
     this.below = spec.below.map(({ name, relation, spec }) => {
       const level = new Level(spec, relation, ground)
       return { name, level, textOf: (row) => joinText(row, relation.from, level.columnsAbove) }
@@ -291,6 +296,11 @@ export class Level {
   /** A sum of this level's kind, null where nothing is summed. */
   newSum(): Sum | null {
     return this.sumOf === null ? null : new Sum(isDecimal(this.column(this.sumOf)))
+  }
+
+  /** A sum in its column's form. */
+  summed(value: unknown): unknown {
+    return this.sumOf === null ? value : inForm(this.ground.knowledge.form(this.spec.table, this.sumOf), value)
   }
 
   /** This level and all below, the deepest first. */
@@ -402,9 +412,14 @@ export class Level {
 
   private prepare(above: string): void {
     const { knowledge } = this.ground
-    const byRow = comparatorOf(this.spec.orderBy, (name) => this.column(name), knowledge.key(this.spec.table) ?? [])
+    const { present } = this
+    const { where, orderBy } = this.spec
+    // an application's function sees what the application sees
+    const order = typeof orderBy === 'function' && present !== null ? (a: Row, b: Row) => orderBy(present(a), present(b)) : orderBy
+    const filter = typeof where === 'function' && present !== null ? (row: Row) => where(present(row)) : where
+    const byRow = comparatorOf(order, (name) => this.column(name), knowledge.key(this.spec.table) ?? [])
     this.compare = (a, b) => byRow(a.row, b.row) || (a.key < b.key ? -1 : a.key > b.key ? 1 : 0)
-    this.matches = filterOf(this.spec.where, (name) => this.column(name))
+    this.matches = filterOf(filter, (name) => this.column(name))
     this.columnsAbove = this.relation?.from.map((name) => knowledge.column(above, name)) ?? []
   }
 }

@@ -2,6 +2,7 @@
  * What an application knows of its database: the module that `lockstep types` generates, or the same written by hand.
  * The types are those of `typed.ts`; here is what a live query needs while it runs.
  */
+import { type Form, presenter } from './forms'
 import { type KnownColumn, plainDecimal, isDecimal } from './order'
 import type { SchemaTypes } from './typed'
 import type { Row } from './values'
@@ -19,6 +20,8 @@ export interface TableDescription {
   readonly key: readonly string[]
   readonly columns: Readonly<Record<string, string>>
   readonly labels?: Readonly<Record<string, readonly string[]>>
+  /** Columns whose values are shown in another form than they travel in. */
+  readonly forms?: Readonly<Record<string, Form>>
   readonly relations?: Readonly<Record<string, Relation>>
 }
 
@@ -33,12 +36,19 @@ export interface Knowledge {
   column(table: string, name: string): KnownColumn | null
   key(table: string): readonly string[] | null
   relation(table: string, name: string): Relation
+  /** The form that a column is shown in, if not as it travels. */
+  form(table: string, name: string): Form | undefined
+  /** Rows in the application's forms; null where they are those that travel. */
+  present(table: string): ((row: Row) => Row) | null
 }
 
 /** What is known with a schema module, or without one. */
-export function knowledgeOf(schema: SchemaModule | undefined, described: Omit<Knowledge, 'relation'>): Knowledge {
+export function knowledgeOf(schema: SchemaModule | undefined, described: Pick<Knowledge, 'column' | 'key'>): Knowledge {
   const tables: Readonly<Record<string, TableDescription | undefined>> = schema?.tables ?? {}
+  const presenters = new Map(Object.entries(tables).flatMap(([name, table]) => (table?.forms ? [[name, presenter(table.forms)] as const] : [])))
   return {
+    form: (table, name) => tables[table]?.forms?.[name],
+    present: (table) => presenters.get(table) ?? null,
     column(table, name) {
       const known = tables[table]
       const type = known?.columns[name]

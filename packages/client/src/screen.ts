@@ -2,7 +2,7 @@
  * What this page shows: rows as of one commit, the outbox on top, and everybody who looks at it. Memory changes here and
  * nowhere else, in one step each, and only then is anybody told.
  */
-import { type Base, carryOut, type TouchedKeys } from './apply'
+import { type Base, carryOut, type Reload, type TouchedKeys } from './apply'
 import { CONFLICT, type Conflict, conflictOf } from './conflicts'
 import { Listeners } from './listeners'
 import { LiveQueryState, type LiveValue, type QueryDefinition, specOf } from './live_query'
@@ -18,12 +18,17 @@ import type { Change, Welcome } from './tab_messages'
 import { encodeValue, type Json, type Row } from './values'
 import { View } from './view'
 
-/** What one commit was: position, transaction (null when it stands for several), rows changed and their tables. */
+/**
+ * What one commit was: position, transaction (null when it stands for several), rows changed and their tables.
+ * `reloaded`: tables of which a shape that was held was loaded anew, and why (`schema_changed`, `rewritten`, `horizon`, …:
+ * docs/protocol.md, Reset reasons).
+ */
 export interface CommitNotice {
   readonly lsn: string
   readonly xid: string | null
   readonly rows: number
   readonly tables: string[]
+  readonly reloaded: readonly Reload[]
 }
 
 /** Memory and its lookers. */
@@ -114,7 +119,13 @@ export class Screen {
 
   /** What a refusal is a conflict of; null for another refusal. */
   conflictOf(refused: RefusedMutation): Conflict | null {
-    return conflictOf(refused, (table, key) => this.row(table, key as Record<string, Json>))
+    const conflict = conflictOf(refused, (table, key) => this.row(table, key as Record<string, Json>))
+    const shown = (table: string, row: Row | null) => (row === null ? null : (this.knowledge.present(table)?.(row) ?? row))
+    const rows = conflict?.rows.map((row) => {
+      const [base, mine, theirs] = [row.base, row.mine, row.theirs].map((one) => shown(row.table, one))
+      return { ...row, base: base as Row, mine: mine as Row | null, theirs: theirs as Row | null }
+    })
+    return conflict && rows ? { ...conflict, rows } : null
   }
 
   private replaceRows(base: Base): void {

@@ -2,9 +2,9 @@
  * The store in IndexedDB. One database per (database id, subject), which all pages of the profile share, with a fixed
  * set of object stores; a tiny directory database tells which one belongs to a URL. `idb_rows` has the layout of rows.
  */
-import type { IDBPDatabase, IDBPTransaction } from 'idb'
-import { foldRows, Logs, readRows, writeRows } from './idb_rows'
-import { believedMeta, inDirectory, isMutation, isShape, type LeadRecord, NOBODY, openPlace, type Schema, STORES } from './idb_schema'
+import { ask, begin, ended } from './idb'
+import { foldRows, Logs, readRows, type RowsKey, writeRows } from './idb_rows'
+import { believedMeta, inDirectory, isMutation, isShape, type LeadRecord, NOBODY, openPlace, STORES } from './idb_schema'
 import {
   DeposedError,
   type DraftMutation,
@@ -21,14 +21,10 @@ import {
 } from './store'
 import type { WireRow } from './values'
 
-type Name = (typeof STORES)[number]
-type Writing = IDBPTransaction<Schema, Name[], 'readwrite'>
-type Place = IDBPDatabase<Schema>
-
 interface Opened {
   readonly database: string | null
   readonly name: string
-  readonly idb: Place
+  readonly idb: IDBDatabase
 }
 
 /** An outbox record that cannot be sent: the application is to be told of it, and it blocks nothing. */
@@ -39,18 +35,18 @@ function refusalOf(stored: unknown, at: number): RefusedMutation {
 }
 
 /** Reads all there is, or all but the rows. */
-async function readAll(tx: IDBPTransaction<Schema, Name[], 'readonly' | 'readwrite'>, database: string | null, logs: Logs, revision: number | null) {
-  const lead = (await tx.objectStore('lead').get('lead')) ?? NOBODY
+async function readAll(tx: IDBTransaction, database: string | null, logs: Logs, revision: number | null) {
+  const lead = (await ask(tx.objectStore('lead').get('lead'))) ?? NOBODY
   const isSame = revision === lead.revision
   const rowsStore = tx.objectStore('rows')
   const [meta, shapes, keys, texts, outbox, outboxKeys, refused] = await Promise.all([
-    tx.objectStore('meta').get('meta'),
-    tx.objectStore('shapes').getAll(),
-    isSame ? [] : rowsStore.getAllKeys(),
-    isSame ? [] : rowsStore.getAll(),
-    tx.objectStore('outbox').getAll(),
-    tx.objectStore('outbox').getAllKeys(),
-    tx.objectStore('refused').getAll(),
+    ask(tx.objectStore('meta').get('meta')),
+    ask(tx.objectStore('shapes').getAll()),
+    isSame ? [] : ask(rowsStore.getAllKeys() as IDBRequest<unknown> as IDBRequest<RowsKey[]>),
+    isSame ? [] : ask(rowsStore.getAll()),
+    ask(tx.objectStore('outbox').getAll()),
+    ask(tx.objectStore('outbox').getAllKeys() as IDBRequest<number[]>),
+    ask(tx.objectStore('refused').getAll()),
   ])
   const described = shapes.filter(isShape)
   const { rows, damaged } = isSame ? { rows: new Map(), damaged: new Set<string>() } : readRows(described, keys, texts, logs)
@@ -82,12 +78,12 @@ async function inLead(
   opened: Opened,
   epoch: number,
   durability: StoreWrite['durability'],
-  work: (tx: Writing, lead: LeadRecord, requests: Promise<unknown>[]) => void,
+  work: (tx: IDBTransaction, lead: LeadRecord, requests: Promise<unknown>[]) => void,
 ): Promise<void> {
-  const tx: Writing = opened.idb.transaction([...STORES], 'readwrite', { durability })
+  const tx = begin(opened.idb, STORES, 'readwrite', durability)
   const requests: Promise<unknown>[] = []
   try {
-    const lead = (await tx.objectStore('lead').get('lead')) ?? NOBODY
+    const lead = (await ask(tx.objectStore('lead').get('lead'))) ?? NOBODY
     if (lead.epoch !== epoch) throw new DeposedError('another page leads')
     work(tx, lead, requests)
   } catch (error) {
@@ -95,58 +91,58 @@ async function inLead(
     await Promise.allSettled([...requests, abort(tx)])
     throw error
   }
-  await Promise.all([...requests, tx.done])
+  await Promise.all([...requests, ended(tx)])
 }
 
-function abort(tx: Writing): Promise<void> {
+function abort(tx: IDBTransaction): Promise<void> {
   tx.abort()
-  return tx.done
+  return ended(tx)
 }
 
 /** Adds each request to `requests` as it is made. */
-function writeAll(tx: Writing, write: StoreWrite, lead: LeadRecord, logs: Logs, requests: Promise<unknown>[]): void {
+function writeAll(tx: IDBTransaction, write: StoreWrite, lead: LeadRecord, logs: Logs, requests: Promise<unknown>[]): void {
   const revision = lead.revision + 1
-  if (write.shapes || write.forgetShapes) requests.push(tx.objectStore('lead').put({ ...lead, revision }, 'lead'))
+  if (write.shapes || write.forgetShapes) requests.push(ask(tx.objectStore('lead').put({ ...lead, revision }, 'lead')))
   if (write.forgetShapes) {
-    requests.push(tx.objectStore('shapes').clear(), tx.objectStore('rows').clear())
+    requests.push(ask(tx.objectStore('shapes').clear()), ask(tx.objectStore('rows').clear()))
     logs.clear()
   }
   for (const change of write.shapes ?? []) {
-    if (change.drop) requests.push(tx.objectStore('shapes').delete(change.id))
-    else if (change.shape !== null) requests.push(tx.objectStore('shapes').put(change.shape))
+    if (change.drop) requests.push(ask(tx.objectStore('shapes').delete(change.id)))
+    else if (change.shape !== null) requests.push(ask(tx.objectStore('shapes').put(change.shape)))
     writeRows(tx.objectStore('rows'), change, revision, logs, requests)
   }
-  if (write.meta) requests.push(tx.objectStore('meta').put(write.meta, 'meta'))
-  for (const mutation of write.outboxPut ?? []) requests.push(tx.objectStore('outbox').put(mutation))
-  for (const seq of write.outboxRemove ?? []) requests.push(tx.objectStore('outbox').delete(seq))
-  for (const refused of write.refusedPut ?? []) requests.push(tx.objectStore('refused').put(refused))
-  for (const id of write.refusedRemove ?? []) requests.push(tx.objectStore('refused').delete(id))
+  if (write.meta) requests.push(ask(tx.objectStore('meta').put(write.meta, 'meta')))
+  for (const mutation of write.outboxPut ?? []) requests.push(ask(tx.objectStore('outbox').put(mutation)))
+  for (const seq of write.outboxRemove ?? []) requests.push(ask(tx.objectStore('outbox').delete(seq)))
+  for (const refused of write.refusedPut ?? []) requests.push(ask(tx.objectStore('refused').put(refused)))
+  for (const id of write.refusedRemove ?? []) requests.push(ask(tx.objectStore('refused').delete(id)))
 }
 
 /** Appends in a transaction of its own, whoever leads. */
 async function appendTo(
-  place: Place,
+  place: IDBDatabase,
   make: (meta: StoreContents['meta'], outbox: readonly StoredMutation[], lastSeq: number) => StoredMutation[],
   refused: readonly RefusedMutation[] = [],
 ): Promise<StoredMutation[]> {
-  const tx = place.transaction(['meta', 'lead', 'outbox', 'refused'], 'readwrite', { durability: 'strict' })
+  const tx = begin(place, ['meta', 'lead', 'outbox', 'refused'], 'readwrite', 'strict')
   const [meta, lead = NOBODY, outbox] = await Promise.all([
-    tx.objectStore('meta').get('meta'),
-    tx.objectStore('lead').get('lead'),
-    tx.objectStore('outbox').getAll(),
+    ask(tx.objectStore('meta').get('meta')),
+    ask(tx.objectStore('lead').get('lead')),
+    ask(tx.objectStore('outbox').getAll()),
   ])
   if (lead.moved) {
     tx.abort()
-    await tx.done.catch(() => undefined)
+    await ended(tx).catch(() => undefined)
     throw new MovedError('the outbox has moved')
   }
   const fresh = make(believedMeta(meta) ?? EMPTY_META, outbox.filter(isMutation), lead.lastSeq)
   const lastSeq = fresh.at(-1)?.seq ?? lead.lastSeq
   await Promise.all([
-    ...fresh.map((mutation) => tx.objectStore('outbox').put(mutation)),
-    ...refused.map((one) => tx.objectStore('refused').put(one)),
-    tx.objectStore('lead').put({ ...lead, lastSeq }, 'lead'),
-    tx.done,
+    ...fresh.map((mutation) => ask(tx.objectStore('outbox').put(mutation))),
+    ...refused.map((one) => ask(tx.objectStore('refused').put(one))),
+    ask(tx.objectStore('lead').put({ ...lead, lastSeq }, 'lead')),
+    ended(tx),
   ])
   return fresh
 }
@@ -175,16 +171,16 @@ class IdbStore implements Store {
     this.url = url
     this.subject = subject
     this.opened?.idb.close()
-    const database = await inDirectory(this.name, (db) => db.get('databases', this.directoryKey()))
+    const database = await inDirectory(this.name, (databases) => databases.get(this.directoryKey()))
     this.opened = await this.openFor(database ?? null)
     return this.read()
   }
 
   async lead(revision: number | null): Promise<StoreContents> {
     const { idb, database } = this.isOpen()
-    const named = await inDirectory(this.name, (db) => db.get('databases', this.directoryKey()))
+    const named = await inDirectory(this.name, (databases) => databases.get(this.directoryKey()))
     if ((named ?? null) !== database) throw new MovedError('the store has moved')
-    const tx: Writing = idb.transaction([...STORES], 'readwrite', { durability: 'relaxed' })
+    const tx = begin(idb, STORES, 'readwrite')
     const { lead, contents, damaged, unreadable } = await readAll(tx, database, this.logs, revision)
     const epoch = Math.max(lead.epoch, this.highest) + 1
     const repairs: Promise<unknown>[] = []
@@ -196,13 +192,13 @@ class IdbStore implements Store {
     }
     writeAll(tx, repair, lead, this.logs, repairs)
     const last = Math.max(lead.lastSeq, contents.outbox.at(-1)?.seq ?? 0, ...unreadable)
-    await Promise.all([...repairs, tx.objectStore('lead').put({ ...lead, epoch, lastSeq: last, moved: false }, 'lead'), tx.done])
+    await Promise.all([...repairs, ask(tx.objectStore('lead').put({ ...lead, epoch, lastSeq: last, moved: false }, 'lead')), ended(tx)])
     this.epoch = this.highest = epoch
     return contents
   }
 
   async isLeader(): Promise<boolean> {
-    return (await this.isOpen().idb.get('lead', 'lead'))?.epoch === this.epoch
+    return (await ask<LeadRecord | undefined>(begin(this.isOpen().idb, ['lead'], 'readonly').objectStore('lead').get('lead')))?.epoch === this.epoch
   }
 
   async adopt(database: string): Promise<StoreContents | null> {
@@ -210,11 +206,11 @@ class IdbStore implements Store {
     if (old.database === database) return null
     const next = await this.openFor(database)
     if (old.database === null) await this.move(old, next)
-    await inDirectory(this.name, (db) => db.put('databases', database, this.directoryKey()))
+    await inDirectory(this.name, (databases) => databases.put(database, this.directoryKey()))
     // only now: a crash before this line leaves a second copy that the directory no longer leads to
     if (old.database === null) {
       await inLead(old, this.epoch, 'strict', (tx, _, requests) => {
-        requests.push(tx.objectStore('outbox').clear(), tx.objectStore('refused').clear())
+        requests.push(ask(tx.objectStore('outbox').clear()), ask(tx.objectStore('refused').clear()))
       })
     }
     old.idb.close()
@@ -228,17 +224,17 @@ class IdbStore implements Store {
   }
 
   async outboxAfter(seq: number): Promise<readonly StoredMutation[]> {
-    return (await this.isOpen().idb.getAll('outbox', IDBKeyRange.lowerBound(seq, true))).filter(isMutation)
+    return (await ask(begin(this.isOpen().idb, ['outbox'], 'readonly').objectStore('outbox').getAll(IDBKeyRange.lowerBound(seq, true)))).filter(isMutation)
   }
 
   async change(seq: number, propose: (tail: readonly StoredMutation[]) => StoreWrite | null): Promise<void> {
     const { idb } = this.isOpen()
-    const tx: Writing = idb.transaction([...STORES], 'readwrite', { durability: 'strict' })
+    const tx = begin(idb, STORES, 'readwrite', 'strict')
     const requests: Promise<unknown>[] = []
     try {
       const [lead = NOBODY, tail] = await Promise.all([
-        tx.objectStore('lead').get('lead'),
-        tx.objectStore('outbox').getAll(IDBKeyRange.lowerBound(seq, true)),
+        ask(tx.objectStore('lead').get('lead')),
+        ask(tx.objectStore('outbox').getAll(IDBKeyRange.lowerBound(seq, true))),
       ])
       if (lead.epoch !== this.epoch) throw new DeposedError('another page leads')
       const write = propose(tail.filter(isMutation))
@@ -247,7 +243,7 @@ class IdbStore implements Store {
       await Promise.allSettled([...requests, abort(tx)])
       throw error
     }
-    await Promise.all([...requests, tx.done])
+    await Promise.all([...requests, ended(tx)])
   }
 
   async write(write: StoreWrite): Promise<void> {
@@ -267,7 +263,7 @@ class IdbStore implements Store {
   async wipe(): Promise<void> {
     const { database } = this.isOpen()
     await this.close()
-    await inDirectory(this.name, (db) => db.delete('databases', this.directoryKey()))
+    await inDirectory(this.name, (databases) => databases.delete(this.directoryKey()))
     const names = [this.nameOf(null), ...(database === null ? [] : [this.nameOf(database)])]
     await Promise.all(names.map(deleteDatabase))
   }
@@ -280,9 +276,10 @@ class IdbStore implements Store {
   /** The outbox goes behind what the other place holds; nobody can append to the old one any more. */
   private async move(old: Opened, next: Opened): Promise<void> {
     await inLead(old, this.epoch, 'strict', (tx, lead, requests) => {
-      requests.push(tx.objectStore('lead').put({ ...lead, moved: true }, 'lead'))
+      requests.push(ask(tx.objectStore('lead').put({ ...lead, moved: true }, 'lead')))
     })
-    const [outbox, refused] = await Promise.all([old.idb.getAll('outbox'), old.idb.getAll('refused')])
+    const tx = begin(old.idb, ['outbox', 'refused'], 'readonly')
+    const [outbox, refused] = await Promise.all([ask<unknown[]>(tx.objectStore('outbox').getAll()), ask<RefusedMutation[]>(tx.objectStore('refused').getAll())])
     if (outbox.length + refused.length === 0) return
     await appendTo(
       next.idb,
@@ -296,8 +293,8 @@ class IdbStore implements Store {
 
   private async read(): Promise<StoreContents> {
     const { idb, database } = this.isOpen()
-    const tx = idb.transaction([...STORES], 'readonly')
-    const [{ contents }] = await Promise.all([readAll(tx, database, this.logs, null), tx.done])
+    const tx = begin(idb, STORES, 'readonly')
+    const [{ contents }] = await Promise.all([readAll(tx, database, this.logs, null), ended(tx)])
     return contents
   }
 

@@ -1,7 +1,7 @@
 /** What the application asked for: one entry per definition, shared and counted. */
 import type { Base, TouchedKeys } from './apply'
 import { Listeners } from './listeners'
-import { definitionId, type ProtocolErrorBody, type ShapeDefinition, type ShapeKeeping, tableNameOf } from './protocol'
+import { definitionId, type ProtocolErrorBody, type AskedShape, type ShapeKeeping, tableNameOf } from './protocol'
 import type { ActiveShape } from './view'
 
 /** `pending` until rows are held, `error` when the server refused the shape. */
@@ -59,7 +59,7 @@ export class SubscriptionEntry {
   constructor(
     readonly ref: string,
     readonly id: string,
-    readonly definition: ShapeDefinition,
+    readonly definition: AskedShape,
   ) {
     this.ready = new Promise((resolve, reject) => {
       this.resolve = resolve
@@ -95,7 +95,7 @@ export class Subscriptions {
   private refs = 0
 
   /** Adds an interest of this page; `isNew` when it had none. */
-  add(definition: ShapeDefinition): { entry: SubscriptionEntry; isNew: boolean } {
+  add(definition: AskedShape): { entry: SubscriptionEntry; isNew: boolean } {
     const entry = this.entryOf(definition)
     const isNew = !entry.isShown
     entry.isShown = true
@@ -104,12 +104,12 @@ export class Subscriptions {
   }
 
   /** What this page wants, for the page that speaks to the node. */
-  wants(): ShapeDefinition[] {
+  wants(): AskedShape[] {
     return this.shown().map((entry) => ({ ...entry.definition, keep: entry.counts.sync > 0 ? 'sync' : 'live' }))
   }
 
   /** Another page wants these, and nothing else. */
-  setOther(page: string, wants: readonly ShapeDefinition[]): void {
+  setOther(page: string, wants: readonly AskedShape[]): void {
     const ids = new Set(wants.map(definitionId))
     for (const entry of this.entries.values()) if (!ids.has(entry.id)) entry.others.delete(page)
     for (const definition of wants) this.entryOf(definition).others.set(page, definition.keep ?? 'sync')
@@ -120,7 +120,7 @@ export class Subscriptions {
     for (const entry of this.entries.values()) entry.others.clear()
   }
 
-  private entryOf(definition: ShapeDefinition): SubscriptionEntry {
+  private entryOf(definition: AskedShape): SubscriptionEntry {
     const id = definitionId(definition)
     // a ref is never used twice, so that a late frame of an earlier interest means nothing
     const entry = this.entries.get(id) ?? new SubscriptionEntry(`s${(this.refs += 1)}`, id, definition)

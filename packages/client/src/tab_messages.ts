@@ -4,7 +4,7 @@
  */
 import type { Base, HeldShape, Plan } from './apply'
 import type { OutboxContents, OutboxWrite } from './outbox'
-import type { Decision, ShapeDefinition } from './protocol'
+import type { Decision, AskedShape } from './protocol'
 import type { CommitNotice } from './screen'
 import type { LinkStatus, StatusError } from './status'
 import type { DraftMutation, StoredMutation } from './store'
@@ -54,10 +54,10 @@ export type PageMessage =
       readonly kind: 'hello'
       readonly revision: number
       readonly held: readonly string[]
-      readonly wants: readonly ShapeDefinition[]
+      readonly wants: readonly AskedShape[]
       readonly unsaved: readonly DraftMutation[]
     }
-  | { readonly kind: 'wants'; readonly wants: readonly ShapeDefinition[] }
+  | { readonly kind: 'wants'; readonly wants: readonly AskedShape[] }
   | { readonly kind: 'appended' }
   | { readonly kind: 'unsaved'; readonly drafts: readonly DraftMutation[] }
   | { readonly kind: 'command'; readonly command: Command }

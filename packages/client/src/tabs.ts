@@ -5,7 +5,7 @@
  * which every writing transaction checks.
  */
 import type { LeaderMessage, PageMessage } from './tab_messages'
-import type { TabChannel, TabPlatform } from './tab_platform'
+import type { LockHow, TabChannel, TabPlatform } from './tab_platform'
 import type { Timers } from './timers'
 
 /** How often a page that somebody looks at asks its leader for a sign of life, in milliseconds. */
@@ -58,6 +58,8 @@ export class Tabs {
     private readonly platform: TabPlatform,
     private readonly timers: Timers,
     private readonly ports: TabPorts,
+    /** asked for at once, and told whether this page leads; `ports.lead` is not called then */
+    private first: ((isLeading: boolean) => void) | null = null,
   ) {
     this.channel = platform.channel(`${place} tabs`, (message) => this.receive(message as Envelope))
     // held for life: who leads learns by it that this page is gone, and must not ask for it before it is held
@@ -65,10 +67,10 @@ export class Tabs {
       this.isKnown = true
       ports.meet()
     }
-    if (platform.lock) this.stops.push(platform.lock(this.lockOf(platform.id), false, known, () => undefined))
+    if (platform.lock) this.stops.push(platform.lock(this.lockOf(platform.id), 'queue', known, () => undefined))
     else this.isKnown = true
     this.stops.push(platform.onVisibility(() => this.look()))
-    this.wait(false)
+    this.wait(first === null ? 'queue' : 'try')
   }
 
   /** This page leads, under the epoch that the store gave it. */
@@ -86,7 +88,7 @@ export class Tabs {
     this.isLeader = false
     this.unwatch()
     this.letGo()
-    this.wait(false)
+    this.wait('queue')
   }
 
   /** Says something to whoever leads. */
@@ -107,7 +109,7 @@ export class Tabs {
       this.watched.delete(page)
       this.ports.gone(page)
     }
-    this.watched.set(page, this.platform.lock(this.lockOf(page), false, gone, () => undefined))
+    this.watched.set(page, this.platform.lock(this.lockOf(page), 'queue', gone, () => undefined))
   }
 
   /** Whether other pages follow this one. */
@@ -119,6 +121,7 @@ export class Tabs {
   close(): void {
     this.isClosed = true
     this.isLeader = false
+    this.tellFirst(false)
     this.quiet()
     this.unwatch()
     this.letGo()
@@ -130,17 +133,30 @@ export class Tabs {
     return `${this.place} page ${page}`
   }
 
-  private wait(steal: boolean): void {
+  /** Answers whoever waits for the first try; true when somebody did. */
+  private tellFirst(isLeading: boolean): boolean {
+    const { first } = this
+    this.first = null
+    first?.(isLeading)
+    return first !== null
+  }
+
+  private wait(how: LockHow): void {
     this.letGo()
     this.isTaking = false
     const turn = () => {
       if (this.isClosed) return
       this.isTaking = true
-      this.ports.lead()
+      if (!this.tellFirst(true)) this.ports.lead()
     }
-    const lost = () => !this.isClosed && this.ports.stepDown()
-    if (this.platform.lock) this.letGo = this.platform.lock(`${this.place} leader`, steal, turn, lost)
-    else if (steal) turn()
+    const lost = () => {
+      if (this.isClosed) return
+      if (this.tellFirst(false)) this.wait('queue')
+      else this.ports.stepDown()
+    }
+    if (this.platform.lock) this.letGo = this.platform.lock(`${this.place} leader`, how, turn, lost)
+    else if (how === 'steal') turn()
+    else if (how === 'try') lost()
     this.look()
   }
 
@@ -154,7 +170,7 @@ export class Tabs {
     this.channel.post({ from: this.platform.id, epoch: null, body: { kind: 'ping' } } satisfies Envelope)
     this.cancelSilence ??= this.timers.after(SILENCE_MS, () => {
       this.quiet()
-      this.wait(true)
+      this.wait('steal')
     })
     this.cancelPing = this.timers.after(PING_MS, () => this.ping())
   }

@@ -13,7 +13,7 @@ function daysOf(year: number, month: number, day: number): number {
 }
 
 /** Microseconds since 1970, or null for what is no time. */
-function instantOf(text: string): bigint | null {
+export function instantOf(text: string): bigint | null {
   const match = TIME.exec(text)
   if (match === null) return null
   const [, years, month, day, hours = 0, minutes = 0, seconds = 0, part = '', , sign, h = 0, m = 0, s = 0, bc] = match

@@ -148,10 +148,11 @@ export type TypedOp<S> = {
 }[TableName<S>]
 
 /** A shape of a known table. */
-export interface TypedShape<S, T extends TableName<S>> extends Omit<ShapeDefinition, 'table' | 'scope' | 'columns'> {
+export interface TypedShape<S, T extends TableName<S>> extends Omit<ShapeDefinition, 'table' | 'scope' | 'columns' | 'where'> {
   readonly table: T
   readonly scope?: { readonly [C in ColumnOf<S, T>]?: NonNullable<InputOf<S, T>[C]> & (string | number | boolean) } | null
   readonly columns?: readonly (keyof RowOf<S, T> & string)[] | null
+  readonly where?: string | TypedCondition<S, T> | readonly TypedCondition<S, T>[] | null
 }
 
 /** A client with the types of a schema. */

@@ -5,13 +5,14 @@
 import type { HeldShape, TouchedKeys } from './apply'
 import type { PendingMutation } from './outbox'
 import { KIND_CONDITIONAL, KIND_OPS } from './store'
-import { type ShapeDefinition, tableName } from './protocol'
+import { type AskedShape, tableName } from './protocol'
+import { passes } from './shape_where'
 import { TableIndexes } from './table_index'
 import { type Column, decodeValue, guessValue, type Json, keyText, type Row, sameRow } from './values'
 
 /** A shape that the application asked for; `held` is null until its first commit. */
 export interface ActiveShape {
-  readonly definition: ShapeDefinition
+  readonly definition: AskedShape
   readonly held: HeldShape | null
 }
 
@@ -94,16 +95,23 @@ function guessRow(table: Table, values: Readonly<Record<string, Json>>): Record<
   return Object.fromEntries(Object.entries(values).map(([name, value]) => [name, guessValue(table.columns.get(name), value)]))
 }
 
-/** Whether a row lies in the scope of a shape that the application asked for: nothing else would stay after the ack. */
-function isInScope(table: Table, row: Row): boolean {
-  return table.active.some(({ definition: { scope } }) =>
-    Object.entries(scope ?? {}).every(([name, value]) => !(name in row) || String(row[name]) === String(value)),
+/**
+ * Whether a row lies in a shape that the application asked for: nothing else would stay after the ack. `missing`: columns
+ * that were not written.
+ */
+function isInShape(table: Table, row: Row, missing: ReadonlySet<string> | undefined): boolean {
+  return table.active.some(
+    ({ definition: { scope, condition } }) =>
+      Object.entries(scope ?? {}).every(([name, value]) => !(name in row) || String(row[name]) === String(value)) &&
+      passes(condition, row, missing, (name) => table.columns.get(name) ?? null),
   )
 }
 
 /** The rows that the outbox changes, after all its operations in order; null where it leaves none. */
 function overlayOf(tables: Tables, outbox: readonly PendingMutation[]): Overlay {
   const overlay: Overlay = new Map()
+  /** of rows that were inserted here: the columns that the database fills in */
+  const missing = new Map<Row, ReadonlySet<string>>()
   for (const mutation of outbox) {
     // what another kind does is not known here; it is sent all the same
     if (mutation.kind !== KIND_OPS && mutation.kind !== KIND_CONDITIONAL) continue
@@ -119,7 +127,9 @@ function overlayOf(tables: Tables, outbox: readonly PendingMutation[]): Overlay 
         rows.set(key, null)
       } else if (op.op === 'insert') {
         const blank = Object.fromEntries([...table.columns.keys()].map((column) => [column, null]))
-        rows.set(key, { ...blank, ...guessRow(table, op.values) })
+        const row = { ...blank, ...guessRow(table, op.values) }
+        rows.set(key, row)
+        missing.set(row, new Set([...table.columns.keys()].filter((column) => !(column in op.values))))
       } else {
         const before = rows.has(key) ? rows.get(key) : baseRow(table, key)
         if (!before) continue
@@ -127,12 +137,14 @@ function overlayOf(tables: Tables, outbox: readonly PendingMutation[]): Overlay 
         const newKey = keyOf(table, after) ?? key
         if (newKey !== key) rows.set(key, null)
         rows.set(newKey, after)
+        const absent = missing.get(before)
+        if (absent) missing.set(after, new Set([...absent].filter((column) => !(column in op.set))))
       }
     }
   }
   for (const [name, rows] of overlay) {
     const table = tables.get(name) as Table
-    for (const [key, row] of rows) if (row !== null && !isInScope(table, row)) rows.set(key, null)
+    for (const [key, row] of rows) if (row !== null && !isInShape(table, row, missing.get(row))) rows.set(key, null)
   }
   return overlay
 }

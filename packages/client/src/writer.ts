@@ -2,7 +2,7 @@
  * What is written, and shown right after: batches, drafts, changes of the outbox. All of it runs in the client's queue,
  * one transaction each, and memory changes in one step once it is through.
  */
-import { type Batch, type Plan, shapeWrites, tablesOf } from './apply'
+import { type Batch, type Plan, reloadsOf, shapeWrites, tablesOf } from './apply'
 import type { Keeper } from './keeper'
 import type { NodeLink } from './node_link'
 import type { OutboxWrite } from './outbox'
@@ -50,6 +50,7 @@ export class Writer {
       xid: batch.commit.xid,
       rows: rows.reduce((sum, change) => sum + change.rows.size, 0),
       tables: tablesOf(screen.base, plan),
+      reloaded: reloadsOf(screen.base, session.shapes, batch),
     }
     const isFirst = notice !== undefined && !session.isEstablished
     if (isFirst) session.isEstablished = true

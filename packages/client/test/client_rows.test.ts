@@ -43,7 +43,23 @@ describe('commits', () => {
     const notice = await commit(world, 'k2', '812')
     expect(todos.getSnapshot().map(({ id }) => id)).toEqual(['2'])
     expect(told).toBe(1)
-    expect(notice).toEqual({ lsn: '0/1', xid: '812', rows: 2, tables: ['todos'] })
+    expect(notice).toEqual({ lsn: '0/1', xid: '812', rows: 2, tables: ['todos'], reloaded: [] })
+  })
+
+  it('tells why a shape that was held is loaded anew, and nothing of a first load', async () => {
+    const world = openWorld()
+    const { client, server } = world
+    const sub = client.subscribe({ table: 'todos' })
+    const notices: unknown[] = []
+    client.onCommit(({ reloaded }) => notices.push(reloaded))
+    await load(world, sub.ref, [todo('1', 'Milk')])
+    server.send('shape', { ...todosShape(sub.ref), fingerprint: 'f2' })
+    server.send('rows', { shape: 'S', reset: 'schema_changed', put: [todo('1', 'Milk')] })
+    server.send('rows', { shape: 'S', put: [todo('2', 'Bread')] })
+    await commit(world, 'k2', null)
+    server.send('rows', { shape: 'S', put: [todo('3', 'Eggs')] })
+    await commit(world, 'k3', '7')
+    expect(notices).toEqual([[], [{ table: 'todos', reason: 'schema_changed' }], []])
   })
 
   it('throws an open batch away when the connection drops', async () => {

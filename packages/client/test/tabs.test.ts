@@ -83,6 +83,38 @@ async function two(): Promise<{ browser: Browser; first: Open; second: Open }> {
 }
 
 describe('two pages', () => {
+  it('is in step on the first visit of a database by the first connection, and leads there', async () => {
+    const browser = new Browser()
+    const first = browser.open()
+    await browser.calm()
+    first.server.open()
+    const request = await first.server.next('phx_join')
+    first.server.reply(request, joined(request))
+    const [shape] = request.payload.shapes
+    first.server.send('shape', todosShape(shape.ref))
+    first.server.send('rows', { shape: 'S', reset: 'first', put: [todo('1', 'Milk')] })
+    first.server.send('commit', { lsn: '0/1', xid: null, cursor: 'k1' })
+    await browser.calm()
+    expect(first.titles()).toEqual(['Milk'])
+    expect(first.server.unread()).toEqual([])
+    expect(first.page.client.status.getSnapshot().connection).toBe('live')
+    // what it writes goes out on that session, and another page follows it
+    first.page.client.mutate(add('2', 'Bread'))
+    expect((await first.server.next('mutate')).payload.mutations).toHaveLength(1)
+    const second = browser.open()
+    await browser.calm()
+    expect(second.titles()).toEqual(['Milk', 'Bread'])
+    expect(second.server.unread()).toEqual([])
+  })
+
+  it('finds out who leads where two pages meet a database for the first time', async () => {
+    const browser = new Browser()
+    const [first, second] = [browser.open(), browser.open()]
+    await browser.firstVisit(first, todo('1', 'Milk'))
+    expect([first.titles(), second.titles()]).toEqual([['Milk'], ['Milk']])
+    expect(second.server.unread()).toEqual([])
+  })
+
   it('have one connection, and show each commit whole, once and in order', async () => {
     const { browser, first, second } = await two()
     expect([first.server.wanted, second.server.wanted, second.titles()]).toEqual([true, false, ['Milk']])

@@ -7,6 +7,7 @@ import { type Client, createClient, type Json, memoryStore, type TypedClient } f
 import { useMutation, useQuery, useShape } from '../src/react'
 import { liveQuery } from '../src/svelte'
 import { type AppBillsOf2026Row, type Level, type MembersRow, schema, type Schema, type TodosRow } from './schema'
+import type { Schema as Chosen } from './schema_chosen'
 
 declare const client: TypedClient<Schema>
 declare const untyped: Client
@@ -48,6 +49,29 @@ export function typed() {
     { op: 'delete', table: 'members', key: { id: 3 } },
   ])
   expectTypeOf(client.sum({ table: 'todos', column: 'position' }).getSnapshot()).toEqualTypeOf<string | null>()
+}
+
+/** The same tables with other choices: `--int8 bigint --numeric number --dates date --json unknown`. */
+export function chosen(client: TypedClient<Chosen>) {
+  const [todo] = client.query({ table: 'todos', where: [['position', '>', 10n], ['due', '<', new Date()], ['hours', '<=', 2.5]] }).getSnapshot()
+  expectTypeOf(todo!.position).toEqualTypeOf<bigint>()
+  expectTypeOf(todo!.hours).toEqualTypeOf<number | null>()
+  expectTypeOf(todo!.due).toEqualTypeOf<Date | null>()
+  expectTypeOf(todo!.extra).toEqualTypeOf<unknown>()
+  expectTypeOf(client.sum({ table: 'todos', column: 'position' }).getSnapshot()).toEqualTypeOf<bigint | null>()
+  expectTypeOf(client.sum({ table: 'todos', column: 'hours' }).getSnapshot()).toEqualTypeOf<number | null>()
+  client.query({ table: 'todos', where: (row) => row.position > 3n && (row.due?.getTime() ?? 0) > 0 })
+  client.mutate([{ op: 'insert', table: 'todos', values: { list_id: 'x', title: 'Milk', position: '7', due: '2026-12-24', hours: 1 } }])
+  // @ts-expect-error a bigint has no letters
+  todo!.position.length
+  // @ts-expect-error a date is no text
+  todo!.due!.slice(0, 10)
+  // @ts-expect-error JSON is not compared, and not known
+  client.query({ table: 'todos', where: ['extra', '=', 'x'] })
+  // @ts-expect-error what is unknown has to be looked at first
+  todo!.extra.title
+  // @ts-expect-error a date is not summed
+  client.sum({ table: 'todos', column: 'due' })
 }
 
 /** Never run, and none of it compiles. */

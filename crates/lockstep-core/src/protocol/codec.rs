@@ -1,6 +1,6 @@
 //! Rows to JSON, straight from PostgreSQL's text: once per change and shape, never per client.
 
-use super::{Frame, TOPIC};
+use super::{Frame, LoadId, TOPIC};
 use crate::catalog::Wire;
 use crate::change::{Key, Tuple, Value};
 use crate::position::ResetReason;
@@ -91,9 +91,24 @@ fn push_key(out: &mut String, shape: &Shape, key: &Key) {
     out.push(']');
 }
 
-/// Writes `rows` frames, a new one whenever the present one is large enough.
+/// The beginning of a frame of rows, of a batch or of what is sent ahead of one.
+pub(super) fn open_rows(shape: &Shape, load: Option<LoadId>, reset: Option<ResetReason>) -> String {
+    let mut out = match load {
+        None => format!(r#"[null,null,"{TOPIC}","rows",{{"shape":"{}""#, shape.id),
+        Some(load) => format!(r#"[null,null,"{TOPIC}","load",{{"load":"{load}","shape":"{}""#, shape.id),
+    };
+    if let Some(reason) = reset {
+        out.push_str(r#","reset":""#);
+        out.push_str(reason.as_str());
+        out.push('"');
+    }
+    out
+}
+
+/// Writes frames of rows, a new one whenever the present one is large enough.
 struct Writer<'a> {
     shape: &'a Shape,
+    load: Option<LoadId>,
     most: usize,
     out: String,
     section: &'static str,
@@ -102,12 +117,7 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn open(&mut self, reset: Option<ResetReason>) {
-        self.out = format!(r#"[null,null,"{TOPIC}","rows",{{"shape":"{}""#, self.shape.id);
-        if let Some(reason) = reset {
-            self.out.push_str(r#","reset":""#);
-            self.out.push_str(reason.as_str());
-            self.out.push('"');
-        }
+        self.out = open_rows(self.shape, self.load, reset);
         self.section = "";
     }
 
@@ -141,7 +151,12 @@ impl Writer<'_> {
 
 /// The frames of a delta, each of about `most` bytes. The first carries the reset; removes come before puts.
 pub fn rows_frames(shape: &Shape, delta: &Delta, most: usize) -> Vec<Frame> {
-    frames(shape, most, delta.reset, delta.remove.iter(), delta.put.iter())
+    frames(shape, most, None, delta.reset, delta.remove.iter(), delta.put.iter())
+}
+
+/// The same, to be set aside.
+pub fn load_frames(shape: &Shape, delta: &Delta, most: usize, load: LoadId) -> Vec<Frame> {
+    frames(shape, most, Some(load), delta.reset, delta.remove.iter(), delta.put.iter())
 }
 
 /// The one frame of a live change, from what a transaction does to the shape.
@@ -151,17 +166,18 @@ pub fn touches_frame<'n>(
     remove: impl Iterator<Item = &'n Key>,
     put: impl Iterator<Item = &'n Tuple> + Clone,
 ) -> Option<Frame> {
-    frames(shape, usize::MAX, reset, remove, put).pop()
+    frames(shape, usize::MAX, None, reset, remove, put).pop()
 }
 
 fn frames<'n>(
     shape: &Shape,
     most: usize,
+    load: Option<LoadId>,
     reset: Option<ResetReason>,
     remove: impl Iterator<Item = &'n Key>,
     put: impl Iterator<Item = &'n Tuple> + Clone,
 ) -> Vec<Frame> {
-    let mut w = Writer { shape, most, out: String::new(), section: "", frames: Vec::new() };
+    let mut w = Writer { shape, load, most, out: String::new(), section: "", frames: Vec::new() };
     w.open(reset);
     for key in remove {
         w.item("remove", |out| push_key(out, shape, key));

@@ -3,7 +3,7 @@
 use crate::world::World;
 use lockstep_pg::install::{self, Patience, TrackRequest};
 use lockstep_pg::schema;
-use lockstep_server::types::module;
+use lockstep_server::types::{Choices, module};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -44,25 +44,36 @@ fn types(world: &World, arguments: &[&str]) -> Output {
     command.arg("types").args(arguments).env("LOCKSTEP_DATABASE_URL", world.cluster.url()).output().unwrap()
 }
 
-fn fixture() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packages/client/test/schema.ts")
+/// The modules that the client's type tests compile, with the choices they are of.
+const FIXTURES: [(&str, &[&str]); 2] = [
+    ("schema.ts", &[]),
+    (
+        "schema_chosen.ts",
+        &["--int8", "bigint", "--numeric", "number", "--dates", "date", "--json", "unknown"],
+    ),
+];
+
+fn fixture(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packages/client/test").join(name)
 }
 
 /// With `UPDATE_FIXTURES` set the fixture is written anew.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_module_is_the_one_that_the_clients_type_tests_compile() {
     let world = world().await;
-    let printed = types(&world, &[]);
-    assert!(printed.status.success(), "{printed:?}");
-    if std::env::var_os("UPDATE_FIXTURES").is_some() {
-        std::fs::write(fixture(), &printed.stdout).unwrap();
+    for (name, choices) in FIXTURES {
+        let printed = types(&world, choices);
+        assert!(printed.status.success(), "{printed:?}");
+        if std::env::var_os("UPDATE_FIXTURES").is_some() {
+            std::fs::write(fixture(name), &printed.stdout).unwrap();
+        }
+        let held = std::fs::read_to_string(fixture(name)).unwrap();
+        assert_eq!(
+            String::from_utf8(printed.stdout).unwrap(),
+            held,
+            "{name}: run it with UPDATE_FIXTURES=1 and look at what changed"
+        );
     }
-    let held = std::fs::read_to_string(fixture()).unwrap();
-    assert_eq!(
-        String::from_utf8(printed.stdout).unwrap(),
-        held,
-        "run it with UPDATE_FIXTURES=1 and look at what changed"
-    );
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -90,7 +101,7 @@ async fn a_file_out_of_date_fails_the_check_and_is_not_written() {
 #[tokio::test(flavor = "multi_thread")]
 async fn whatever_changes_a_type_changes_the_module() {
     let world = world().await;
-    let module = async || module(&schema::read(&world.sql.client).await.unwrap());
+    let module = async || module(&schema::read(&world.sql.client).await.unwrap(), Choices::default());
     let mut before = module().await;
     for change in [
         "alter table todos add column note text",

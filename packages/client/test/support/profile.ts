@@ -6,7 +6,7 @@
 import { LockstepClient } from '../../src/client'
 import type { Store } from '../../src/store'
 import { idbStore } from '../../src/store_idb'
-import type { TabPlatform } from '../../src/tab_platform'
+import type { LockHow, TabPlatform } from '../../src/tab_platform'
 import type { Timers } from '../../src/timers'
 import type { TransportFactory } from '../../src/transport'
 
@@ -21,9 +21,14 @@ class Locks {
   private readonly holders = new Map<string, Waiter>()
   private readonly queues = new Map<string, Waiter[]>()
 
-  request(page: FakePage, name: string, steal: boolean, granted: () => void, lost: () => void): () => void {
+  request(page: FakePage, name: string, how: LockHow, granted: () => void, lost: () => void): () => void {
     const waiter: Waiter = { page, granted, lost }
     const holder = this.holders.get(name)
+    if (holder !== undefined && how === 'try') {
+      page.soon(lost)
+      return () => undefined
+    }
+    const steal = how === 'steal'
     if (holder !== undefined && steal) holder.page.soon(() => holder.lost())
     if (holder === undefined || steal) this.give(name, waiter)
     else this.queues.set(name, [...(this.queues.get(name) ?? []), waiter])
@@ -151,7 +156,7 @@ export class FakePage implements Timers {
         this.channels.set(name, here.add(receive))
         return { post: (message) => this.post(name, message), close: () => here.delete(receive) }
       },
-      lock: (name, steal, granted, lost) => locks.request(this, name, steal, granted, lost),
+      lock: (name, how, granted, lost) => locks.request(this, name, how, granted, lost),
       isVisible: () => this.isVisible,
       onVisibility: () => () => undefined,
     }

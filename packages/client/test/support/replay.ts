@@ -4,7 +4,7 @@
  */
 import { expect } from 'vitest'
 import { LockstepClient } from '../../src/client'
-import { definitionId, type ShapeDefinition } from '../../src/protocol'
+import { definitionId, type AskedShape } from '../../src/protocol'
 import type { StoreContents } from '../../src/store'
 import type { Subscription } from '../../src/subscriptions'
 import type { LiveQuery } from '../../src/live_query'
@@ -57,7 +57,7 @@ export class Replay {
   private queries = new Map<string, LiveQuery<Row>>()
   private answered = new Set<Sent>()
   /** the application's part: subscriptions by the trace's refs, and what the trace's mutations are called here */
-  private readonly wanted = new Map<string, { shape: ShapeDefinition; sub: Subscription }>()
+  private readonly wanted = new Map<string, { shape: AskedShape; sub: Subscription }>()
   private readonly ids = new Map<string, string>()
   /** the node's part */
   private link: 'none' | 'joining' | 'joined' = 'none'

@@ -3,11 +3,11 @@
  * (Rust) was in after each step. The format is in vectors/README.md.
  */
 import { readdirSync, readFileSync } from 'node:fs'
-import type { Op, ShapeDefinition } from '../../src/protocol'
+import type { Op, AskedShape } from '../../src/protocol'
 import type { Json } from '../../src/values'
 
 export type TraceEvent =
-  | { do: 'subscribe'; ref: string; shape: ShapeDefinition }
+  | { do: 'subscribe'; ref: string; shape: AskedShape }
   | { do: 'unsubscribe'; ref: string }
   | { do: 'mutate'; id: string; ops: Op[] }
   | { do: 'join'; client: string | null; cursor: string | null; shapes: { ref: string; have: boolean; fingerprint: string | null }[] }

@@ -54,6 +54,11 @@ impl<K: Ord, V> FewMap<K, V> {
         self.0.is_empty()
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// In the order of the keys.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
         self.0.iter().map(|(k, v)| (k, v))
@@ -106,6 +111,11 @@ impl<T: Ord> FewSet<T> {
         self.0.is_empty()
     }
 
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// In their order.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.0.iter().map(|(value, ())| value)
@@ -131,7 +141,7 @@ mod tests {
                 }
                 prop_assert!(few.iter().eq(map.iter()) && few.values().eq(map.values()));
                 prop_assert_eq!(few.get_mut(&key).copied(), map.get(&key).copied());
-                prop_assert_eq!(few.is_empty(), map.is_empty());
+                prop_assert_eq!((few.is_empty(), few.len()), (map.is_empty(), map.len()));
             }
         }
     }

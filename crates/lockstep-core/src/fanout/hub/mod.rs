@@ -16,11 +16,14 @@
 mod catch_up;
 mod deliver;
 mod few;
+mod freshness;
+mod report;
 mod schema;
 mod sessions;
 mod stream;
 mod types;
 
+pub use report::{Bound, Counters, Report, SessionReport, ShapeReport};
 pub use sessions::answer_to;
 pub use types::*;
 
@@ -30,7 +33,7 @@ use crate::fanout::match_index::ShapeIndex;
 use crate::fanout::{MatchIndex, Ring};
 use crate::limits::{self, Bounds};
 use crate::position::{CursorHead, Lsn, Snapshot, Xid};
-use crate::protocol::Frame;
+use crate::protocol::{Frame, LoadId};
 use crate::shape::{Shape, ShapeId};
 use few::{FewMap, FewSet};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -52,6 +55,9 @@ pub enum Mode {
 struct Held {
     shape: Arc<Shape>,
     subscribers: FewSet<SessionId>,
+    /// Frames and bytes sent for it, to all of them together.
+    frames: u64,
+    bytes: u64,
 }
 
 /// What a subscription waits for.
@@ -73,6 +79,8 @@ struct Sub {
     announced: bool,
     /// The client's rows have only so many of them; the rest is told with the columns.
     held: Option<usize>,
+    /// Rows that the client has set aside for it, in their order.
+    aside: Vec<LoadId>,
 }
 
 /// Frames up to a commit, held until the transactions they acknowledge are visible.
@@ -80,12 +88,14 @@ struct Sub {
 struct Batch {
     frames: Vec<Frame>,
     waits: Vec<Xid>,
+    /// When it was queued.
+    since: Millis,
     /// For a batch that may have to wait: how it is taken back.
     undo: Option<Undo>,
 }
 
 /// Where a session stood before a batch.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Undo {
     /// The last mutation acknowledged before.
     acknowledged: u64,
@@ -106,6 +116,8 @@ struct Brought {
     from: ReadFrom,
     /// The batch told that rows which the client has get more columns than so many.
     held: Option<usize>,
+    /// Rows set aside that the batch would have taken.
+    aside: Vec<LoadId>,
 }
 
 #[derive(Debug, Default)]
@@ -135,11 +147,14 @@ struct Session {
     batches: VecDeque<Batch>,
     /// Bytes of the batches.
     held: usize,
+    /// The moment of which it is proven to have everything, apart from what the stream proves.
+    proof: Option<Millis>,
 }
 
 #[derive(Debug)]
 struct Running {
     started_at_poll: u64,
+    started: Millis,
     members: BTreeSet<SessionId>,
     request: CatchUpRequest,
     answer: Option<CatchUpAnswer>,
@@ -177,9 +192,10 @@ pub struct Hub {
     polls_asked: u64,
     polls_answered: u64,
     poll_in_flight: bool,
+    poll_asked_at: Millis,
     next_poll: Millis,
-    /// Answers that wait for W to reach their F.
-    unsettled: VecDeque<PollAnswer>,
+    /// Answers that wait for W to reach their F, and when they were asked for.
+    unsettled: VecDeque<(PollAnswer, Millis)>,
     last_poll: Snapshot,
     flushed: Lsn,
     /// How far the server was before its restart, until it is looked at for the first time.
@@ -213,6 +229,11 @@ pub struct Hub {
     push_covers: Lsn,
     push_again: Millis,
 
+    /// The newest moment of which the stream, or the polls without one, are proven to have brought everything.
+    proof: Option<Millis>,
+    counters: Counters,
+    /// Sessions wait for catch-ups to end because as many run as may.
+    crowded: bool,
     outputs: VecDeque<Output>,
 }
 
@@ -245,6 +266,7 @@ impl Hub {
             polls_asked: 0,
             polls_answered: 0,
             poll_in_flight: false,
+            poll_asked_at: 0,
             next_poll: 0,
             unsettled: VecDeque::new(),
             last_poll: Snapshot::default(),
@@ -269,6 +291,9 @@ impl Hub {
             push_in_flight: false,
             push_covers: Lsn(0),
             push_again: 0,
+            proof: None,
+            counters: Counters::default(),
+            crowded: false,
             outputs: VecDeque::new(),
         }
     }
@@ -359,7 +384,7 @@ impl Hub {
     /// Not while something is unsure: its commit record may lie before the stream's start, so that the stream will
     /// never bring it, and what does come may build on it. A child would be shown without its parent. Until then
     /// sessions are caught up again and again, as without a stream.
-    fn follows_stream(&self) -> bool {
+    pub fn follows_stream(&self) -> bool {
         self.mode == Mode::Streaming && self.unsure.is_empty()
     }
 
@@ -367,8 +392,8 @@ impl Hub {
     fn waits_for_fence(&self) -> Option<Lsn> {
         let reached = self.reached();
         let catch_ups = self.running.values().filter_map(|r| r.answer.as_ref()).map(|a| a.facts.insert_lsn);
-        let polls_matter = self.position.is_none() || !self.unsure.is_empty();
-        let polls = self.unsettled.iter().filter(|_| polls_matter).map(|p| p.fence);
+        let polls_matter = self.position.is_none() || !self.unsure.is_empty() || self.proof_is_late();
+        let polls = self.unsettled.iter().filter(|_| polls_matter).map(|(poll, _)| poll.fence);
         catch_ups.chain(polls).filter(|f| *f > reached).max()
     }
 

@@ -2,13 +2,15 @@
 
 use super::few::FewSet;
 use super::{
-    Held, Hub, MutateRequest, MutateResult, Output, ReadFrom, ReplyTo, Session, SessionId, Sub, SubState,
+    Bound, Held, Hub, MutateRequest, MutateResult, Output, ReadFrom, ReplyTo, Session, SessionId, Sub,
+    SubState,
 };
 use crate::change::Text;
 use crate::limits;
 use crate::position::{Cursor, CursorHead, ResetReason, Xid};
 use crate::protocol::{
-    Envelope, ID_RULE, Join, MutateFrame, Reply, TOPIC, Up, UpError, VERSION, WIDEN, is_id, parse, phx_close,
+    Envelope, Heartbeat, ID_RULE, Join, MutateFrame, Reply, TOPIC, Up, UpError, VERSION, WIDEN, is_id, parse,
+    phx_close,
 };
 use crate::shape::{Fingerprint, Shape, ShapeError, ShapeRequest};
 use serde_json::{Value as Json, json};
@@ -18,6 +20,7 @@ impl Hub {
     /// A socket was opened. Its first message decides the rest.
     pub fn handle_open(&mut self, id: SessionId) {
         if self.sessions.len() >= limits::SESSIONS {
+            self.reached_bound(Bound::Sessions);
             self.outputs.push_back(Output::Close(id, 1013, "this node is full; try another"));
             return;
         }
@@ -50,7 +53,10 @@ impl Hub {
         };
         let joined = self.sessions.get(&id).is_some_and(|s| s.joined);
         let reply = match up {
-            Up::Heartbeat => Some(Reply::ok(json!({"cursor": self.heartbeat_cursor(id)}))),
+            Up::Heartbeat(Heartbeat { cursor: Some(false) }) => Some(Reply::ok(json!({"age": self.age(id)}))),
+            Up::Heartbeat(_) => {
+                Some(Reply::ok(json!({"cursor": self.heartbeat_cursor(id), "age": self.age(id)})))
+            }
             _ if envelope.topic != TOPIC => Some(Reply {
                 ok: false,
                 response: json!({"reason": "unmatched topic", "code": "malformed",
@@ -201,6 +207,7 @@ impl Hub {
             }
         }
         if held >= limits::SESSION_SHAPES {
+            self.reached_bound(Bound::SessionShapes);
             let message = format!("a session may have {} shapes", limits::SESSION_SHAPES);
             return Err(ShapeError { code: "too_many_shapes", message });
         }
@@ -210,7 +217,8 @@ impl Hub {
             Some(cursor) => read_from(request, &shape, cursor, widens),
         };
         let index = self.hold(shape, id);
-        let sub = Sub { shape: index, state: SubState::Wanted(from), announced: false, held };
+        let sub =
+            Sub { shape: index, state: SubState::Wanted(from), announced: false, held, aside: Vec::new() };
         if let Some(session) = self.sessions.get_mut(&id) {
             session.subs.insert(request.reference.clone(), sub);
         }
@@ -226,7 +234,8 @@ impl Hub {
             self.index.insert(index, shape.clone());
             let mut subscribers = FewSet::default();
             subscribers.insert(session);
-            self.shapes.insert(index, Held { shape, subscribers });
+            let held = Held { shape, subscribers, frames: 0, bytes: 0 };
+            self.shapes.insert(index, held);
         } else if let Some(held) = self.shapes.get_mut(&index) {
             held.subscribers.insert(session);
         }
@@ -235,7 +244,8 @@ impl Hub {
 
     pub(super) fn unsubscribe(&mut self, id: SessionId, reference: &str) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Some(sub) = session.subs.remove(reference) else { return };
+        let Some(mut sub) = session.subs.remove(reference) else { return };
+        sub.unload(id, &mut self.outputs);
         let shapes = &self.shapes;
         let live = session.subs.values().filter(|s| s.state == SubState::Live);
         session.shapes_part = CursorHead::shapes_part(
@@ -272,6 +282,9 @@ impl Hub {
     }
 
     fn mutate(&mut self, id: SessionId, envelope: &Envelope, frame: MutateFrame) -> Option<Reply> {
+        if frame.mutations.len() > limits::MUTATIONS_PER_FRAME {
+            self.reached_bound(Bound::MutationsPerFrame);
+        }
         if let Err(why) = frame.check() {
             return Some(Reply::error("malformed", why));
         }
