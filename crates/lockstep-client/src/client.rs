@@ -1,14 +1,18 @@
 //! A replica on a socket.
 
+use crate::freshness::Freshness;
 use crate::replica::{Commit, Heard, Replica, ReplicaError};
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value as Json, json};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio_websockets::{ClientBuilder, MaybeTlsStream, Message, WebSocketStream};
 
 /// A bound on every wait: a failure, never a schedule.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Between two looks at the time while nothing is heard.
+const LOOK: Duration = Duration::from_millis(100);
 
 /// What can go wrong.
 #[derive(Debug, thiserror::Error)]
@@ -40,6 +44,8 @@ pub struct Client {
     pub replica: Replica,
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     next_ref: u64,
+    /// How old its state may be.
+    pub freshness: Freshness,
     /// Commits that were received while waiting for something else, oldest first.
     commits: std::collections::VecDeque<Commit>,
 }
@@ -53,8 +59,15 @@ impl Client {
         let (socket, _) = tokio::time::timeout(PATIENCE, builder.connect())
             .await
             .map_err(|_| ClientError::Late("a socket"))??;
-        let mut client = Self { replica, socket, next_ref: 0, commits: Default::default() };
+        let mut client = Self {
+            replica,
+            socket,
+            next_ref: 0,
+            freshness: Freshness::new(Instant::now()),
+            commits: Default::default(),
+        };
         let join = client.replica.join();
+        client.freshness = Freshness::new(Instant::now());
         let joined = client.call("phx_join", join).await?;
         client.replica.client = joined["client"].as_str().map(str::to_owned);
         Ok(client)
@@ -96,7 +109,11 @@ impl Client {
             match next.map_err(|_| ClientError::Late(what))? {
                 Some(Ok(message)) => {
                     if let Some(text) = message.as_text() {
-                        return Ok(self.replica.handle(text)?);
+                        let heard = self.replica.handle(text)?;
+                        if let Heard::Reply(to, true, response) = &heard {
+                            self.freshness.answered(to, response["age"].as_u64());
+                        }
+                        return Ok(heard);
                     }
                     if let Some((code, reason)) = message.as_close() {
                         return Err(ClientError::Closed(Some(format!("{} {reason}", u16::from(code)))));
@@ -106,6 +123,29 @@ impl Client {
                 None => return Err(ClientError::Closed(None)),
             }
         }
+    }
+
+    /// Goes on until `done`, which is asked after everything that is heard and several times a second besides: a client
+    /// that hears nothing has to notice that as well.
+    pub async fn watch(&mut self, mut done: impl FnMut(&Self) -> bool) -> Result<(), ClientError> {
+        let deadline = Instant::now() + PATIENCE;
+        while !done(self) {
+            if Instant::now() > deadline {
+                return Err(ClientError::Late("a state to be watched"));
+            }
+            if self.freshness.is_due(Instant::now()) {
+                let now = Instant::now();
+                let reference = self.send("heartbeat", json!({"cursor": false})).await?;
+                self.freshness.asked(reference, now);
+            }
+            // Nothing is lost when the time is up: a message is taken whole or not at all.
+            match tokio::time::timeout(LOOK, self.hear("anything")).await {
+                Ok(Ok(Heard::Commit(commit))) => self.commits.push_back(commit),
+                Ok(Ok(Heard::Reply(..) | Heard::Nothing)) | Err(_) => {}
+                Ok(Err(error)) => return Err(error),
+            }
+        }
+        Ok(())
     }
 
     /// The next commit.

@@ -4,9 +4,11 @@
 //! [`Client`] connects one to a node.
 
 mod client;
+mod freshness;
 mod replica;
 mod view;
 
 pub use client::{Client, ClientError};
+pub use freshness::{ASK, BEHIND, Freshness};
 pub use replica::{Commit, Heard, Left, Outcome, Pending, Replica, ReplicaError, Row, Wanted, row_digest};
 pub use view::View;

@@ -76,6 +76,10 @@ pub const READS_PER_CATCH_UP: usize = 500;
 /// Sessions of one node.
 pub const SESSIONS: usize = 50_000;
 
+/// Microseconds for each session when a node is told to stop: at 500 a second those that come back elsewhere are caught up
+/// as they come. `--drain` bounds the whole.
+pub const GOODBYE_EACH_US: u64 = 2_000;
+
 /// Milliseconds between two tries of a failed catch-up, first and longest.
 pub const RETRY_FIRST_MS: u64 = 50;
 /// See [`RETRY_FIRST_MS`].
@@ -87,6 +91,14 @@ pub const POLL_BUSY_MS: u64 = 100;
 pub const CATALOG_MS: u64 = 50;
 /// Milliseconds between two polls on an idle database.
 pub const POLL_IDLE_MS: u64 = 1_000;
+
+/// Milliseconds that a poll may wait for the stream before a push asks whether the stream says nothing because nothing
+/// happens. A client that is told of nothing newer for about 4 s says that it is behind.
+pub const PROOF_LATE_MS: u64 = 1_500;
+
+/// Milliseconds that the newest proof of a node may be old before it asks not to be sent clients. A stall of half a minute
+/// is no moment's trouble, and another node may be better off.
+pub const READY_AGE_MS: u64 = 30_000;
 
 /// Milliseconds after which an unanswered push of the fence is repeated.
 pub const PUSH_AGAIN_MS: u64 = 1_000;

@@ -11,6 +11,7 @@ pub mod cluster;
 pub mod connect;
 pub mod doctor;
 pub mod error;
+pub mod figures;
 pub mod gc;
 pub mod install;
 pub mod lease;

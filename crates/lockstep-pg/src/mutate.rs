@@ -45,6 +45,10 @@ pub struct Ran {
     pub committed: Vec<Xid>,
     /// What is decided, from the first mutation on: now, or when the request was sent before.
     pub outcomes: Vec<Outcome>,
+    /// Applied now.
+    pub applied: u64,
+    /// Refused now.
+    pub refused: u64,
 }
 
 /// Why a try failed.
@@ -78,6 +82,10 @@ pub async fn run(client: &Client, request: &MutateRequest, catalog: &Catalog) ->
     for mutation in &request.mutations {
         match with_patience(client, request, mutation, catalog).await {
             Step::Decided(xid, refusal) => {
+                if xid.is_some() {
+                    let count = if refusal.is_some() { &mut ran.refused } else { &mut ran.applied };
+                    *count += 1;
+                }
                 ran.committed.extend(xid);
                 ran.outcomes.push(Outcome { n: mutation.n, id: mutation.id.as_str().into(), refusal });
             }

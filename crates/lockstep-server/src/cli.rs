@@ -1,7 +1,7 @@
 //! The commands.
 
 use crate::config::{self, ServeSettings, Span};
-use crate::{serve, types};
+use crate::{serve, status, tail, types};
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use lockstep_pg::doctor::{self, DoctorOptions};
@@ -134,6 +134,29 @@ enum Command {
         #[command(flatten)]
         choices: types::Choices,
     },
+    /// Show a running node: how it is fed, its shapes with their subscribers and cost, its sessions
+    Status {
+        /// The node's address
+        #[arg(long, env = "LOCKSTEP_NODE", value_name = "URL", default_value = "http://127.0.0.1:4000")]
+        node: String,
+        /// Print one JSON object, with every shape and session
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print what is committed, as JSON lines: one for each row, and one for each commit
+    #[command(
+        after_help = "Reads by a temporary slot of its own, which is gone when it ends. Rows' values are printed."
+    )]
+    Tail {
+        /// Only these tables: todos, app.todos
+        table: Vec<String>,
+        /// Also Lockstep's own tables
+        #[arg(long)]
+        internal: bool,
+        /// Where the stream comes from, if it is not --database-url
+        #[arg(long, env = "LOCKSTEP_REPLICATION_URL", value_name = "URL", hide_env_values = true)]
+        replication_url: Option<String>,
+    },
     /// Remove everything that install and track created
     Uninstall {
         /// Only print the SQL
@@ -160,6 +183,11 @@ async fn run(cli: Cli) -> Result<ExitCode> {
     {
         let options = InstallOptions { allow_foreign_publications, grant_node, grant_writer };
         print!("{}", install::install_sql(&options));
+        return Ok(ExitCode::SUCCESS);
+    }
+    if let Command::Status { node, json } = cli.command {
+        let status = status::ask(&node).await?;
+        print!("{}", if json { format!("{status}\n") } else { status::describe(&status) });
         return Ok(ExitCode::SUCCESS);
     }
     let url = config::database_url(cli.database_url, &file)?;
@@ -204,8 +232,12 @@ async fn command(command: Command, url: String, file: ServeSettings) -> Result<(
             print!("{}", collected(&outcome, json)?);
             Ok(())
         }
-        // It has an exit code of its own, see `run`.
-        Command::Doctor { .. } => Ok(()),
+        // They have exit codes or needs of their own, see `run`.
+        Command::Doctor { .. } | Command::Status { .. } => Ok(()),
+        Command::Tail { table, internal, replication_url } => {
+            let url = replication_url.or(file.replication_url).unwrap_or(url);
+            tail::run(&url, tail::Filter { tables: table, internal }).await
+        }
         Command::Types { out, check, choices } => {
             let tables = lockstep_pg::schema::read(&connect(&url).await?).await?;
             types::give(&types::module(&tables, choices), out.as_deref(), check)

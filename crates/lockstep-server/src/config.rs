@@ -1,7 +1,7 @@
 //! Settings: a flag beats an environment variable, which beats `lockstep.toml`, which beats the default.
 
 use anyhow::{Context, Result, anyhow, bail};
-use clap::Args;
+use clap::{Args, ValueEnum};
 use lockstep_core::limits;
 use lockstep_pg::gc::GcOptions;
 use serde::{Deserialize, Deserializer};
@@ -37,6 +37,17 @@ impl TryFrom<String> for Span {
     fn try_from(text: String) -> Result<Self, String> {
         text.parse()
     }
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogFormat {
+    /// For people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
 }
 
 /// Settings of `lockstep serve`. Each is a flag, an environment variable, and a line of `lockstep.toml`
@@ -98,9 +109,13 @@ pub struct ServeSettings {
     #[arg(long, env = "LOCKSTEP_GC_INTERVAL", value_name = "TIME")]
     pub gc_interval: Option<Span>,
 
-    /// Log lines as JSON. LOCKSTEP_LOG chooses which (error, warn, info, debug)
-    #[arg(long, env = "LOCKSTEP_LOG_JSON", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
-    pub log_json: Option<bool>,
+    /// When the node is told to stop: over how long its clients are sent away, at most [default: 10s]
+    #[arg(long, env = "LOCKSTEP_DRAIN", value_name = "TIME")]
+    pub drain: Option<Span>,
+
+    /// How log lines are written [default: text]. LOCKSTEP_LOG chooses which (error, warn, info, debug)
+    #[arg(long, env = "LOCKSTEP_LOG_FORMAT", value_enum, value_name = "FORMAT")]
+    pub log_format: Option<LogFormat>,
 }
 
 /// What `serve` runs with.
@@ -128,8 +143,10 @@ pub struct Serve {
     pub queue_bytes: usize,
     /// What garbage collection keeps, and how often it runs.
     pub gc: GcOptions,
-    /// JSON logs.
-    pub log_json: bool,
+    /// How long clients may take to be sent away.
+    pub drain: Duration,
+    /// How log lines are written.
+    pub log_format: LogFormat,
 }
 
 /// What garbage collection keeps, where nothing else is said.
@@ -227,7 +244,8 @@ impl ServeSettings {
                 self.database_timeout.or(file.database_timeout).map_or(10, NonZeroU32::get).into(),
             ),
             queue_bytes: self.queue_bytes.or(file.queue_bytes).unwrap_or(limits::QUEUE_BYTES),
-            log_json: self.log_json.or(file.log_json).unwrap_or(false),
+            drain: self.drain.or(file.drain).map_or(Duration::from_secs(10), |span| span.0),
+            log_format: self.log_format.or(file.log_format).unwrap_or_default(),
         })
     }
 }

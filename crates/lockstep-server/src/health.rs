@@ -1,67 +1,91 @@
-//! What `/health` says.
+//! What `/health` and `/ready` say.
 
+use crate::metrics::feed;
 use lockstep_core::fanout::Hub;
 use lockstep_core::fanout::hub::Mode;
+use lockstep_core::limits;
 use lockstep_core::position::Lsn;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 /// Whether clients can be served, how, and what is wrong.
 #[derive(Debug)]
-pub struct Health(Mutex<State>);
+pub struct Health {
+    state: Mutex<State>,
+    slot_changed: Notify,
+}
 
 #[derive(Debug)]
 struct State {
     mode: Mode,
+    follows: bool,
     sessions: usize,
     watermark: Lsn,
+    /// The moment of which the node is proven to have everything.
+    proven: Option<Instant>,
     /// The database answered the last time it was asked who it is.
     reachable: bool,
     problem: Option<String>,
     /// GRANTs that are to be run; the node goes on with what it may do.
     lacking: Option<String>,
+    slot: Option<String>,
 }
 
 impl Default for Health {
     fn default() -> Self {
-        Self(Mutex::new(State {
+        let state = State {
             mode: Mode::Starting,
+            follows: false,
             sessions: 0,
             watermark: Lsn(0),
+            proven: None,
             reachable: false,
             problem: None,
             lacking: None,
-        }))
+            slot: None,
+        };
+        Self { state: Mutex::new(state), slot_changed: Notify::new() }
     }
 }
 
 impl Health {
     fn state(&self) -> MutexGuard<'_, State> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether the node can tell clients what the database says now, and the body. `live`: by the stream;
     /// `polling`: by repeated questions; `unreachable`: clients stay connected and see what was last known.
     pub fn report(&self) -> (bool, serde_json::Value) {
         let state = self.state();
-        let status = match state.mode {
-            Mode::Starting => "starting",
-            Mode::Polling if !state.reachable => "unreachable",
-            Mode::Polling => "polling",
-            Mode::Streaming => "live",
-        };
+        let lag = state.proven.map(|proven| proven.elapsed());
+        let feed = feed(state.mode, state.follows, state.reachable);
+        let serves = matches!(feed, "polling" | "catching_up" | "live");
+        let ready = serves && lag.is_some_and(|lag| lag <= Duration::from_millis(limits::READY_AGE_MS));
+        let status = if feed == "catching_up" { "live" } else { feed };
         let body = serde_json::json!({
-            "status": status, "sessions": state.sessions, "watermark": state.watermark.to_string(),
+            "status": status, "feed": feed, "ready": ready,
+            "lag_ms": lag.map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
+            "sessions": state.sessions, "watermark": state.watermark.to_string(),
             "problem": state.problem.as_ref().or(state.lacking.as_ref()),
         });
-        (matches!(status, "polling" | "live"), body)
+        (ready, body)
     }
 
-    /// The node's state.
-    pub fn update(&self, hub: &Hub) {
+    /// How the node is fed.
+    pub fn feed(&self) -> &'static str {
+        let state = self.state();
+        feed(state.mode, state.follows, state.reachable)
+    }
+
+    /// The node's state; its clock began at `began`.
+    pub fn update(&self, hub: &Hub, began: Instant) {
         let mut state = self.state();
         state.mode = hub.mode();
+        state.follows = hub.follows_stream();
         state.sessions = hub.sessions();
         state.watermark = hub.watermark();
+        state.proven = hub.proven().map(|at| began + Duration::from_millis(at));
     }
 
     /// The database answered. Returns whether it did not before.
@@ -87,9 +111,22 @@ impl Health {
         self.state().lacking.is_some()
     }
 
-    /// It streams: all is well.
-    pub fn streaming(&self) {
-        self.state().problem = None;
+    /// It streams from this slot: all is well.
+    pub fn streaming(&self, slot: &str) {
+        let mut state = self.state();
+        state.problem = None;
+        state.slot = Some(slot.to_owned());
+        self.slot_changed.notify_one();
+    }
+
+    /// The slot of the newest stream.
+    pub fn slot(&self) -> Option<String> {
+        self.state().slot.clone()
+    }
+
+    /// Waits for another slot.
+    pub async fn slot_changed(&self) {
+        self.slot_changed.notified().await;
     }
 
     /// Something keeps the node from being fed.

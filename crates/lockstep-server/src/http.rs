@@ -3,16 +3,18 @@
 use crate::health::Health;
 use crate::node::Event;
 use crate::post::{self, Posts};
-use crate::socket;
+use crate::tasks::Database;
+use crate::{operate, socket};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn, map_response};
-use axum::response::{IntoResponse, Json};
+use axum::response::IntoResponse;
 use axum::routing::{any, get};
 use axum::serve::ListenerExt;
 use base64::Engine;
+use metrics_exporter_prometheus::PrometheusHandle;
 use sha1::{Digest, Sha1};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -22,12 +24,17 @@ use tokio::sync::{mpsc, watch};
 use tower_http::services::{ServeDir, ServeFile};
 
 /// What handlers share.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
+#[allow(missing_debug_implementations, reason = "the metrics' handle has none")]
 pub struct Shared {
     /// To the node.
     pub events: mpsc::Sender<Event>,
     /// From the node.
     pub health: Arc<Health>,
+    /// Questions of an operator's.
+    pub database: Arc<Database>,
+    /// All that was counted.
+    pub metrics: PrometheusHandle,
     /// Writes without a socket.
     pub posts: Arc<Posts>,
     /// Numbers connections.
@@ -58,7 +65,7 @@ pub async fn serve(
     axum::serve(listener, router).with_graceful_shutdown(stop).await
 }
 
-/// Routes: `/socket/websocket`, `/v1/mutations`, `/health`, and the folder's files, with `index.html` for every other page.
+/// Routes: `/socket/websocket`, `/v1/mutations`, an operator's, and the folder's files, with `index.html` for every other page.
 pub fn router(shared: Shared, files: Option<&Path>) -> Router {
     // Under `/socket` nothing else is found: an HTML page would only confuse a client that tries long polling.
     let mut router = Router::new()
@@ -66,7 +73,10 @@ pub fn router(shared: Shared, files: Option<&Path>) -> Router {
         .route("/socket/{*rest}", any(|| async { StatusCode::NOT_FOUND }))
         .route("/v1/mutations", axum::routing::post(mutations))
         .route("/v1/{*rest}", any(|| async { StatusCode::NOT_FOUND }))
-        .route("/health", get(health));
+        .route("/v1/status", get(operate::status))
+        .route("/health", get(operate::health))
+        .route("/ready", get(operate::ready))
+        .route("/metrics", get(operate::metrics));
     if let Some(folder) = files {
         let index: PathBuf = folder.join("index.html");
         let page = Router::new().fallback_service(ServeFile::new(index)).layer(from_fn(only_pages));
@@ -102,11 +112,6 @@ async fn known_host(request: Request, next: Next) -> Response<Body> {
     }
     let why = "this node answers to localhost, 127.0.0.1 and [::1] only: there is no authentication yet\n";
     (StatusCode::MISDIRECTED_REQUEST, why).into_response()
-}
-
-async fn health(State(shared): State<Shared>) -> impl IntoResponse {
-    let (ready, body) = shared.health.report();
-    (if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, Json(body))
 }
 
 async fn mutations(State(shared): State<Shared>, request: Request) -> Response<Body> {

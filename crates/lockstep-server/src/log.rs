@@ -1,5 +1,7 @@
-//! Log lines, on stderr.
+//! Log lines, on stderr. Their levels say who must act (docs/operation.md): an error ends the node, a warning is for its
+//! operator, info is what happened and needs nobody, debug is for whoever looks into it.
 
+use crate::config::LogFormat;
 use anyhow::{Context, Result};
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
@@ -15,7 +17,7 @@ const SECRET: &str = "tokio_postgres=off";
 ///
 /// # Errors
 /// If `LOCKSTEP_LOG` cannot be read.
-pub fn start(json: bool) -> Result<()> {
+pub fn start(format: LogFormat) -> Result<()> {
     let given = std::env::var(LEVELS).ok().filter(|text| !text.trim().is_empty());
     let filter = EnvFilter::try_new(given.as_deref().unwrap_or("info"))
         .with_context(|| format!("{LEVELS} is not a list of levels, such as `debug` or `info`"))?
@@ -27,10 +29,9 @@ pub fn start(json: bool) -> Result<()> {
         .with_target(false)
         .with_ansi(colours)
         .with_writer(std::io::stderr);
-    if json {
-        log.json().init();
-    } else {
-        log.init();
+    match format {
+        LogFormat::Json => log.json().flatten_event(true).init(),
+        LogFormat::Text => log.init(),
     }
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! The node: one task owns the hub and carries its outputs out.
 
+use crate::drain::{self, Drain};
 use crate::health::Health;
 use crate::post::Posts;
 use crate::socket::Outbox;
@@ -9,7 +10,7 @@ use bytes::Bytes;
 use lockstep_core::catalog::Catalog;
 use lockstep_core::fanout::hub::{
     CatchUpAnswer, CatchUpError, CatchUpId, Identity, MutateRequest, MutateResult, PollAnswer, ReplyTo,
-    SessionId,
+    Report, SessionId, SessionReport, ShapeReport,
 };
 use lockstep_core::fanout::{Hub, Output};
 use lockstep_core::position::{Lsn, Xid};
@@ -19,11 +20,8 @@ use lockstep_pg::replication_stream::Feedback;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, watch};
+use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
-
-/// How long clients get to take their close frames.
-pub const GOODBYE: Duration = Duration::from_secs(3);
 
 /// A running stream's ends.
 #[derive(Debug)]
@@ -71,8 +69,25 @@ pub enum Event {
     Committed(Vec<Xid>),
     /// A look at the catalog, asked for or not.
     Catalog(Result<Arc<Catalog>, PgError>),
+    /// Somebody wants to know; also of each shape and session, if the flag is set.
+    Ask(bool, oneshot::Sender<Asked>),
     /// A task panicked: somebody would wait for its answer for ever.
     Defect,
+}
+
+/// What a node says of itself.
+#[derive(Debug)]
+pub struct Asked {
+    /// The hub's numbers.
+    pub report: Report,
+    /// What waits for sockets.
+    pub queue_bytes: usize,
+    /// What waits for the one with most.
+    pub queue_bytes_largest: usize,
+    /// Shapes, if they were asked for.
+    pub shapes: Vec<ShapeReport>,
+    /// Sessions and what waits for their sockets, if they were asked for.
+    pub sessions: Vec<(SessionReport, usize)>,
 }
 
 /// What a node is given.
@@ -90,8 +105,10 @@ pub struct Links {
     pub health: Arc<Health>,
     /// Writes without a socket.
     pub posts: Arc<Posts>,
-    /// Becomes true when the node stops.
+    /// Becomes true when clients are to be sent away.
     pub stopped: watch::Receiver<bool>,
+    /// How long that may take.
+    pub drain: Duration,
 }
 
 /// The task that owns the hub.
@@ -109,6 +126,8 @@ pub struct Node {
     reading: HashMap<CatchUpId, AbortHandle>,
     stream: Option<StreamHandle>,
     history: Arc<Vec<(u32, Lsn)>>,
+    /// Clients are being sent away.
+    draining: Option<Drain>,
 }
 
 impl Node {
@@ -124,6 +143,7 @@ impl Node {
             reading: HashMap::new(),
             stream: None,
             history: Arc::default(),
+            draining: None,
         }
     }
 
@@ -131,7 +151,7 @@ impl Node {
         u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Runs until it is told to stop.
+    /// Runs until it is told to stop and its clients have gone, or had the time to.
     ///
     /// # Errors
     /// If a part of it fails.
@@ -150,14 +170,25 @@ impl Node {
                 let _ = self.links.stopped.wait_for(|stop| *stop).await;
             };
             tokio::select! {
-                () = stopped => break,
+                () = stopped, if self.draining.is_none() => {
+                    let sessions = self.sockets.keys().copied().collect();
+                    self.draining = Some(Drain::new(sessions, self.links.drain, Instant::now()));
+                }
+                () = tokio::time::sleep(drain::STEP), if self.draining.is_some() => {}
                 event = self.links.events.recv() => match event {
                     Some(Event::Defect) => bail!("a task panicked; please report the lines above"),
-                    Some(event) => self.handle(event),
-                    None => break,
+                    Some(event) => {
+                        // What is said of now must not be said of when something last happened.
+                        self.hub.handle_timeout(self.now());
+                        self.handle(event);
+                    }
+                    None => bail!("nobody is left to say anything"),
                 },
                 bytes = stream => match bytes {
-                    Some(bytes) => self.hub.handle_stream(&bytes),
+                    Some(bytes) => {
+                        self.hub.handle_timeout(self.now());
+                        self.hub.handle_stream(&bytes);
+                    }
                     // The source says why, as an event.
                     None => self.stream = None,
                 },
@@ -176,27 +207,31 @@ impl Node {
                 }
                 awaited
             });
-            self.links.health.update(&self.hub);
+            self.links.health.update(&self.hub, self.began);
             self.links.posts.update(&self.hub);
-        }
-        for outbox in self.sockets.values() {
-            outbox.close(1012, "the node is stopping; come back");
-        }
-        let deadline = Instant::now() + GOODBYE;
-        while !self.sockets.is_empty() {
-            let left = deadline.saturating_duration_since(Instant::now());
-            match tokio::time::timeout(left, self.links.events.recv()).await {
-                Ok(Some(Event::Closed(id))) => drop(self.sockets.remove(&id)),
-                Ok(Some(_)) => {}
-                Ok(None) | Err(_) => break,
+            if self.is_drained() {
+                return Ok(());
             }
         }
-        Ok(())
+    }
+
+    /// Sends away whoever is to go now; true when nobody is left to be waited for.
+    fn is_drained(&mut self) -> bool {
+        let Some(drain) = &mut self.draining else { return false };
+        let now = Instant::now();
+        for outbox in drain.due(now).iter().filter_map(|id| self.sockets.get(id)) {
+            outbox.close(1012, "the node is stopping; come back");
+        }
+        self.sockets.is_empty() || drain.is_over(now)
     }
 
     fn handle(&mut self, event: Event) {
         let hub = &mut self.hub;
         match event {
+            // It came while the node was told to stop.
+            Event::Opened(_, outbox) if self.draining.is_some() => {
+                outbox.close(1012, "the node is stopping; come back");
+            }
             Event::Opened(id, outbox) => {
                 self.sockets.insert(id, outbox);
                 hub.handle_open(id);
@@ -255,7 +290,28 @@ impl Node {
                 hub.handle_mutated(session, &reply, &committed, result, &fresh_client());
                 self.next_mutation(session);
             }
+            // Whoever asked may have gone.
+            Event::Ask(details, answer) => drop(answer.send(self.asked(details))),
             Event::Defect => {}
+        }
+    }
+
+    fn asked(&self, details: bool) -> Asked {
+        let queued = |id: &SessionId| self.sockets.get(id).map_or(0, |outbox| outbox.bytes());
+        let queues = || self.sockets.values().map(|outbox| outbox.bytes());
+        let sessions = if details { self.hub.report_sessions() } else { Vec::new() };
+        Asked {
+            report: self.hub.report(),
+            queue_bytes: queues().sum(),
+            queue_bytes_largest: queues().max().unwrap_or(0),
+            shapes: if details { self.hub.report_shapes() } else { Vec::new() },
+            sessions: sessions
+                .into_iter()
+                .map(|s| {
+                    let queued = queued(&s.id);
+                    (s, queued)
+                })
+                .collect(),
         }
     }
 

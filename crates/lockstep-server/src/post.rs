@@ -1,5 +1,6 @@
 //! `POST /v1/mutations`: a client's writes without a socket, under the same numbers and the same rules.
 
+use crate::metrics;
 use crate::node::{Event, fresh_client};
 use crate::tasks::Database;
 use axum::body::{Body, to_bytes};
@@ -124,12 +125,14 @@ pub async fn answer(posts: Arc<Posts>, request: Request, foreign: bool) -> Respo
         return refuse(StatusCode::UNSUPPORTED_MEDIA_TYPE, "not_json", why);
     }
     let Ok(room) = posts.room.clone().try_acquire_owned() else {
+        metrics::reached(metrics::POSTS);
         return respond(StatusCode::SERVICE_UNAVAILABLE, answer_to(MutateResult::Busy, "").response);
     };
     let body =
         match tokio::time::timeout(BODY, to_bytes(request.into_body(), limits::CLIENT_FRAME_BYTES)).await {
             Ok(Ok(body)) => body,
             Ok(Err(_)) => {
+                metrics::reached(metrics::FRAME_TOO_LARGE);
                 let why = format!(
                     "a body has at most {} bytes; send fewer mutations at once",
                     limits::CLIENT_FRAME_BYTES

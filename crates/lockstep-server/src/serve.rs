@@ -4,14 +4,17 @@ use crate::config::Serve;
 use crate::health::Health;
 use crate::http::{Shared, router};
 use crate::janitor;
-use crate::node::{GOODBYE, Links, Node};
+use crate::node::{Links, Node};
+use crate::operate;
 use crate::post::Posts;
 use crate::source::Source;
 use crate::tasks::Database;
 use anyhow::{Context, Result, bail};
 use lockstep_pg::target::Target;
+use metrics_exporter_prometheus::PrometheusHandle;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
@@ -19,6 +22,9 @@ use tokio::task::JoinHandle;
 
 /// Events from sockets and tasks on their way to the hub.
 const EVENTS: usize = 4096;
+
+/// How long requests get that were on their way when the last client had gone.
+const LAST_ANSWERS: Duration = Duration::from_secs(3);
 
 /// The parts of a running node.
 struct Parts {
@@ -33,13 +39,16 @@ struct Parts {
 /// If the address cannot be bound, a URL cannot be read, or a part of the node fails. A database that cannot be
 /// reached is waited for.
 pub async fn serve(settings: Serve) -> Result<()> {
-    crate::log::start(settings.log_json)?;
+    crate::log::start(settings.log_format)?;
+    let metrics = crate::metrics::start()?;
     anyhow::ensure!(
         settings.read_database_url == settings.database_url,
         "reading from another server than the primary is not supported yet; leave --read-database-url out"
     );
     let (stop, stopped) = watch::channel(false);
-    let mut parts = start(&settings, stopped).await?;
+    // The node is fed until its last client has gone.
+    let (end, ended) = watch::channel(false);
+    let mut parts = start(&settings, metrics, stopped, ended).await?;
     // A node without one of its parts would look alive and serve nobody: it ends, and whoever runs it starts another.
     tokio::select! {
         signal = wait_for_signal() => signal?,
@@ -54,8 +63,9 @@ pub async fn serve(settings: Serve) -> Result<()> {
     stop.send_replace(true);
     let orderly = async {
         parts.node.await.context("the node failed")??;
+        end.send_replace(true);
         // Connections that are not sockets end by themselves; ones that linger are cut with the process.
-        if let Ok(ended) = tokio::time::timeout(GOODBYE, parts.server).await {
+        if let Ok(ended) = tokio::time::timeout(LAST_ANSWERS, parts.server).await {
             ended??;
         }
         Ok(())
@@ -66,7 +76,12 @@ pub async fn serve(settings: Serve) -> Result<()> {
     }
 }
 
-async fn start(settings: &Serve, stopped: watch::Receiver<bool>) -> Result<Parts> {
+async fn start(
+    settings: &Serve,
+    metrics: PrometheusHandle,
+    stopped: watch::Receiver<bool>,
+    ended: watch::Receiver<bool>,
+) -> Result<Parts> {
     let database = Arc::new(Database::new(settings)?);
     let target = Target::parse(&settings.database_url)?;
     let replication = Target::parse(&settings.replication_url).context("--replication-url")?;
@@ -79,37 +94,36 @@ async fn start(settings: &Serve, stopped: watch::Receiver<bool>) -> Result<Parts
     let health = Arc::new(Health::default());
     let restart = Arc::new(Notify::new());
     let posts = Arc::new(Posts::new(database.clone(), events_out.clone()));
-    tokio::spawn(janitor::run(
-        target.clone(),
-        settings.database_timeout,
-        settings.gc.clone(),
-        stopped.clone(),
-    ));
+    tokio::spawn(janitor::run(target.clone(), settings.database_timeout, settings.gc.clone(), ended.clone()));
     let source = Source {
         target,
         replication,
         database: database.clone(),
         events: events_out.clone(),
         restart: restart.clone(),
-        stop: stopped.clone(),
+        stop: ended.clone(),
         health: health.clone(),
     };
     let node = Node::new(Links {
-        database,
+        database: database.clone(),
         restart,
         events_out: events_out.clone(),
         events,
         health: health.clone(),
         posts: posts.clone(),
         stopped: stopped.clone(),
+        drain: settings.drain,
     });
     let shared = Shared {
         events: events_out,
         health,
+        database,
+        metrics,
         posts,
         next_session: Arc::new(AtomicU64::new(1)),
         queue_bytes: settings.queue_bytes,
     };
+    tokio::spawn(operate::keep_figures(shared.clone(), ended));
     let router = router(shared, settings.static_files.as_deref());
     Ok(Parts {
         node: tokio::spawn(node.run()),
@@ -118,7 +132,11 @@ async fn start(settings: &Serve, stopped: watch::Receiver<bool>) -> Result<Parts
     })
 }
 
-async fn wait_for_signal() -> Result<()> {
+/// Waits for SIGTERM or SIGINT.
+///
+/// # Errors
+/// If signals cannot be listened for.
+pub async fn wait_for_signal() -> Result<()> {
     let (mut term, mut int) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         _ = term.recv() => {}

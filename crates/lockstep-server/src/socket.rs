@@ -1,5 +1,6 @@
 //! One client's socket: frames in, queued frames out.
 
+use crate::metrics;
 use crate::node::Event;
 use futures_util::{SinkExt, StreamExt};
 use hyper_util::rt::TokioIo;
@@ -68,7 +69,13 @@ impl Outbox {
         }
     }
 
+    /// Bytes that wait.
+    pub fn bytes(&self) -> usize {
+        self.with(|s| s.queue.bytes())
+    }
+
     fn unread(&self) {
+        metrics::reached(metrics::QUEUE_FULL);
         tracing::warn!("a client does not read what it is sent; it is closed and may resume");
         self.close(1013, "this client does not read; come back and resume");
     }
@@ -128,6 +135,9 @@ where
                 Some(Ok(message)) if message.is_text() => {
                     let text = message.as_text().unwrap_or_default().to_owned();
                     let room = u32::try_from(1 + text.len() / ROOM).unwrap_or(u32::MAX);
+                    if unserved.available_permits() < room as usize {
+                        metrics::reached(metrics::UNSERVED);
+                    }
                     let Ok(room) = unserved.clone().acquire_many_owned(room).await else { return None };
                     if events.send(Event::Text(id, text, room)).await.is_err() {
                         return None;
@@ -137,6 +147,12 @@ where
                     return Some((1003, "binary frames are not understood"));
                 }
                 Some(Ok(_)) => {}
+                Some(Err(tokio_websockets::Error::PayloadTooLong { .. })) => {
+                    metrics::reached(metrics::FRAME_TOO_LARGE);
+                    // The library has told the client.
+                    metrics::closed(1009);
+                    return None;
+                }
                 Some(Err(_)) | None => return None,
             }
         }
@@ -159,6 +175,7 @@ where
         end = stuck(outbox) => Ok(Some(end)),
     };
     if let Ok(Some((code, reason))) = end {
+        metrics::closed(code);
         let code = CloseCode::try_from(code).unwrap_or(CloseCode::INTERNAL_SERVER_ERROR);
         // A peer that takes no farewell gets none.
         let _ = tokio::time::timeout(FAREWELL, sink.send(Message::close(Some(code), reason))).await;

@@ -255,7 +255,7 @@ impl Source {
         let history: Vec<(u32, Lsn)> = identified.history;
         self.tell(Event::StreamStarted(StreamHandle { reference, history, feedback, bytes })).await?;
         *said = None;
-        self.health.streaming();
+        self.health.streaming(&slot);
         tracing::info!(slot, copied_from = sibling.filter(|_| copied), "streaming");
         replication_stream::run(wire, bytes_out, feedback_in, answer * SILENCE).await
     }

@@ -2,6 +2,7 @@
 
 use crate::config::Serve;
 use crate::load::Rows;
+use crate::metrics;
 use crate::node::Event;
 use anyhow::{Context, Result};
 use lockstep_core::catalog::Catalog;
@@ -132,7 +133,7 @@ impl Database {
     }
 
     async fn run_mutations(&self, request: &MutateRequest, catalog: &Catalog) -> (Ran, MutateResult) {
-        match Lease::of(&self.writes).await {
+        let (ran, result) = match Lease::of(&self.writes).await {
             Ok(lease) => {
                 let (ran, result) = mutate::run(&lease, request, catalog).await;
                 let clean = match result {
@@ -147,7 +148,9 @@ impl Database {
                 tracing::warn!(%error, "no connection for a client's write; the client sends it again");
                 (Ran::default(), MutateResult::Busy)
             }
-        }
+        };
+        metrics::mutated(&ran, result);
+        (ran, result)
     }
 
     /// The same for somebody who waits for the outcomes: also where all that was decided is durable. A connection that
@@ -176,7 +179,7 @@ impl Database {
             Ok(lsn) => (ran, result, Some(lsn)),
             Err(error) => {
                 tracing::info!(%error, "whether mutations are durable could not be asked; the client sends them again");
-                (Ran { committed: ran.committed, outcomes: Vec::new() }, MutateResult::Busy, None)
+                (Ran { outcomes: Vec::new(), ..ran }, MutateResult::Busy, None)
             }
         }
     }

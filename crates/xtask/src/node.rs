@@ -76,7 +76,7 @@ impl Node {
             let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port))?;
             stream.set_read_timeout(Some(Duration::from_secs(2)))?;
             let request =
-                format!("GET /health HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\n\r\n", self.port);
+                format!("GET /ready HTTP/1.1\r\nHost: 127.0.0.1:{}\r\nConnection: close\r\n\r\n", self.port);
             stream.write_all(request.as_bytes())?;
             let mut answer = String::new();
             stream.take(4096).read_to_string(&mut answer)?;

@@ -1,7 +1,7 @@
 /**
  * Joins, pushes and their replies on the one topic: which reply answers what, and when an answer is overdue.
  */
-import { TOPIC, readHeartbeatCursor } from './protocol'
+import { TOPIC, readHeartbeat } from './protocol'
 import type { Timers } from './timers'
 import type { Message, Transport } from './transport'
 
@@ -20,8 +20,8 @@ export interface ChannelEvents {
   frame(event: string, payload: unknown): void
   /** The server ended a join: the current one by its ref, or (`isNamed` false) it did not say which. */
   ended(isNamed: boolean): unknown
-  /** A heartbeat reply carried a cursor. */
-  heartbeat(cursor: string): void
+  /** A heartbeat was answered, with a cursor perhaps, and with the age of what was sent; null while none is known. */
+  heartbeat(ref: string | null, cursor: string | null, age: number | null): void
 }
 
 interface Waiting {
@@ -52,6 +52,13 @@ export class Channel {
     if (this.joinRef !== null) this.post(this.transport.makeRef(), event, payload, done)
   }
 
+  /** Asks how old what was sent is; the ref of the question. Its answer carries no cursor. */
+  askAge(): string {
+    const ref = this.transport.makeRef()
+    this.transport.send({ joinRef: null, ref, topic: 'phoenix', event: 'heartbeat', payload: { cursor: false } })
+    return ref
+  }
+
   /** Forgets the current join and everything that waits for an answer; nobody is told. */
   leave(): void {
     for (const { cancel } of this.waiting.values()) cancel()
@@ -62,9 +69,9 @@ export class Channel {
   /** Takes one message of the transport. */
   receive(message: Message): void {
     if (message.topic === 'phoenix') {
-      const cursor = message.event === 'phx_reply' ? readHeartbeatCursor(message.payload) : null
-      if (cursor !== null) this.events.heartbeat(cursor)
-      return
+      if (message.event !== 'phx_reply') return
+      const { cursor, age } = readHeartbeat(message.payload)
+      return this.events.heartbeat(message.ref, cursor, age)
     }
     if (message.topic !== TOPIC) return
     // a message that names an older join is of an older session; data frames name none

@@ -5,12 +5,12 @@
 import type { Batch } from './apply'
 import { Channel, type Reply } from './channel'
 import { CONNECTION_TABLE, type ConnectionEffect, type ConnectionEvent, type ConnectionState, pauseBeforeJoin } from './connection'
+import { Freshness } from './freshness'
 import type { OutboxWrite } from './outbox'
 import { type CommitFrame, FrameError, type Joined, type LoadFrame, readAnswers, readError, readFrame, readJoined, type RowsFrame, type ShapeAnswer } from './protocol'
 import type { Screen } from './screen'
 import { Sender } from './sender'
 import { joinRequest, Session } from './session'
-import { Silence } from './silence'
 import type { LinkStatus } from './status'
 import { keysOf } from './subscriptions'
 import type { Timers } from './timers'
@@ -40,7 +40,7 @@ export class NodeLink {
   session: Session | null = null
   private readonly transport: Transport
   private readonly channel: Channel
-  private readonly silence: Silence
+  private readonly freshness: Freshness
   private loadedRows = 0
   private state: ConnectionState = 'offline'
   private events: ConnectionEvent[] = []
@@ -56,20 +56,20 @@ export class NodeLink {
     private readonly ports: LinkPorts,
     transport: TransportFactory,
   ) {
-    this.silence = new Silence(timers, () => screen().showStatus())
+    const ask = () => this.channel.askAge()
+    this.freshness = new Freshness(timers, ask, () => screen().showStatus())
     this.transport = transport({
       opened: () => this.dispatch('opened'),
       closed: (comeBack) => this.dispatch(comeBack ? 'lost' : 'sent_away'),
-      message: (message) => {
-        this.channel.receive(message)
-        if (this.state === 'joined') this.silence.heard()
-      },
+      message: (message) => this.channel.receive(message),
     })
     this.channel = new Channel(this.transport, timers, {
       frame: (event, payload) => this.receive(event, payload),
       // while joining, an end that names no join is that of the session before
       ended: (isNamed) => (isNamed || this.state === 'joined') && this.dispatch('session_ended'),
-      heartbeat: (cursor) => this.heartbeat(cursor),
+      heartbeat: (ref, cursor, age) => {
+        if (!this.freshness.answered(ref, age) && cursor !== null) this.heartbeat(cursor)
+      },
     })
     this.sender = new Sender(screen().outbox, timers, {
       push: (event, payload, done) => {
@@ -90,8 +90,8 @@ export class NodeLink {
 
   /** For the status. */
   get status(): LinkStatus {
-    const { state, loadedRows, silence } = this
-    return { state, isEstablished: this.session?.isEstablished ?? false, loadedRows, behindSeconds: silence.seconds }
+    const { state, loadedRows, freshness } = this
+    return { state, isEstablished: this.session?.isEstablished ?? false, loadedRows, behindSeconds: freshness.seconds }
   }
 
   /** Feeds the state machine; events that effects cause are taken after the effects are done. */
@@ -153,6 +153,7 @@ export class NodeLink {
       case 'send_join':
         return this.sendJoin()
       case 'begin_session':
+        this.freshness.begin()
         return this.flushSoon()
       case 'end_session':
         return this.endSession()
@@ -226,7 +227,7 @@ export class NodeLink {
   private endSession(): void {
     this.channel.leave()
     this.sender.end()
-    this.silence.end()
+    this.freshness.end()
     this.loadedRows = 0
     this.session = null
   }

@@ -342,10 +342,10 @@ export function readJoined(payload: unknown): Joined {
   }
 }
 
-/** Reads the cursor of a heartbeat reply; null when it carries none. */
-export function readHeartbeatCursor(payload: unknown): string | null {
-  const response = (payload as { response?: { cursor?: unknown } } | null)?.response
-  return typeof response?.cursor === 'string' ? response.cursor : null
+/** Reads a heartbeat reply: its cursor and the age in milliseconds of what was sent; null where it has none. */
+export function readHeartbeat(payload: unknown): { cursor: string | null; age: number | null } {
+  const { cursor, age } = (payload as { response?: { cursor?: unknown; age?: unknown } } | null)?.response ?? {}
+  return { cursor: typeof cursor === 'string' ? cursor : null, age: typeof age === 'number' ? age : null }
 }
 
 /** The name a table goes by in this client: `public.` is left out, so `todos` and `public.todos` are one. */

@@ -11,7 +11,7 @@ function world() {
   channel = new Channel(transport, timers, {
     frame: (event) => seen.push(event),
     ended: (isNamed) => seen.push(isNamed ? 'ended by name' : 'ended'),
-    heartbeat: (cursor) => seen.push(`heartbeat ${cursor}`),
+    heartbeat: (_, cursor, age) => seen.push(`heartbeat ${cursor} ${age}`),
   })
   const replies: Reply[] = []
   return { server, timers, channel, seen, replies, keep: (reply: Reply) => void replies.push(reply) }
@@ -70,6 +70,6 @@ describe('the channel', () => {
     server.close('phx_error')
     server.message(null, null, 'phx_close', {})
     channel.receive({ joinRef: null, ref: null, topic: 'elsewhere', event: 'rows', payload: {} })
-    expect(seen).toEqual(['rows', 'tomorrow', 'heartbeat k', 'ended by name', 'ended'])
+    expect(seen).toEqual(['rows', 'tomorrow', 'heartbeat k null', 'heartbeat null null', 'ended by name', 'ended'])
   })
 })

@@ -1,6 +1,6 @@
 /** Connecting, staying away, going offline, and frames that are not what they should be. */
 import { describe, expect, it, vi } from 'vitest'
-import { SILENT_MS } from '../src/silence'
+import { ASK_MS, BEHIND_MS } from '../src/freshness'
 import { memoryStore } from '../src/store_memory'
 import { answerJoin, commit, join, load, openWorld, type Todo, todo, todosShape, turn, untilStatus } from './support/world'
 
@@ -116,7 +116,7 @@ describe('the connection', () => {
     const request = await server.next('phx_join')
     server.message(null, null, 'phx_close', {})
     server.reply(request, { database: 'db1', client: 'c1', subject: '', shapes: [] })
-    expect([client.status.getSnapshot().connection, timers.delays()]).toEqual(['live', [SILENT_MS]])
+    expect([client.status.getSnapshot().connection, timers.delays()]).toEqual(['live', [ASK_MS, BEHIND_MS]])
   })
 
   it('ignores and counts frames it does not know', async () => {

@@ -1,5 +1,5 @@
 import { describe, expect, it } from 'vitest'
-import { definitionId, FrameError, readError, readFrame, readHeartbeatCursor, readJoined, tableName, tableNameOf } from '../src/protocol'
+import { definitionId, FrameError, readError, readFrame, readHeartbeat, readJoined, tableName, tableNameOf } from '../src/protocol'
 
 const SHAPE = { ref: 's1', shape: 'S', fingerprint: 'f', table: ['public', 't'], key: ['id'], columns: [{ name: 'id', type: 'int8', wire: 'text' }] }
 
@@ -68,9 +68,9 @@ describe('answers', () => {
   })
 
   it('a heartbeat may carry a cursor', () => {
-    expect(readHeartbeatCursor({ status: 'ok', response: { cursor: '1~x' } })).toBe('1~x')
-    expect(readHeartbeatCursor({ status: 'ok', response: { cursor: null } })).toBeNull()
-    expect(readHeartbeatCursor(null)).toBeNull()
+    expect(readHeartbeat({ status: 'ok', response: { cursor: '1~x', age: 12 } })).toEqual({ cursor: '1~x', age: 12 })
+    expect(readHeartbeat({ status: 'ok', response: { cursor: null, age: null } })).toEqual({ cursor: null, age: null })
+    expect(readHeartbeat(null)).toEqual({ cursor: null, age: null })
   })
 })
 

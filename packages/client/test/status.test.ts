@@ -1,6 +1,6 @@
 /** What people are told. */
 import { describe, expect, it, vi } from 'vitest'
-import { SILENT_MS } from '../src/silence'
+import { ASK_MS, BEHIND_MS } from '../src/freshness'
 import { type ClientStatus, describeStatus } from '../src/status'
 import { commit, join, load, openWorld, todo, todosShape } from './support/world'
 
@@ -35,20 +35,35 @@ describe('the status', () => {
     expect(client.status.getSnapshot()).toMatchObject({ connection: 'live', loadedRows: 0 })
   })
 
-  it('says for how long nothing was heard, until something is', async () => {
+  it('says for how long no newer state was proven, whatever else is heard, until one is', async () => {
     vi.useFakeTimers({ toFake: ['Date'] })
     try {
       const world = openWorld()
       const { client, server, timers } = world
       const { ref } = client.subscribe({ table: 'todos' })
       await load(world, ref, [])
-      vi.setSystemTime(Date.now() + SILENT_MS)
-      timers.pass(SILENT_MS)
-      expect(client.status.getSnapshot()).toMatchObject({ connection: 'behind', behindSeconds: 40 })
-      vi.setSystemTime(Date.now() + 1000)
-      timers.pass(1000)
-      expect(client.status.getSnapshot()).toMatchObject({ connection: 'behind', behindSeconds: 41 })
+      const pass = (ms: number, timer: number) => {
+        vi.setSystemTime(Date.now() + ms)
+        timers.pass(timer)
+      }
+      // asked at 0 and at 2 s; the second answer says that the node itself is 1 s behind
+      pass(ASK_MS, ASK_MS)
+      server.answerAge(0)
+      server.answerAge(1000)
+      expect(client.status.getSnapshot()).toMatchObject({ connection: 'live' })
+      vi.setSystemTime(Date.now() + BEHIND_MS - 1000)
+      await commit(world, 'k2')
+      timers.pass(BEHIND_MS - 1000)
+      expect(client.status.getSnapshot()).toMatchObject({ connection: 'behind', behindSeconds: 5 })
+      pass(1000, 1000)
+      expect(client.status.getSnapshot()).toMatchObject({ connection: 'behind', behindSeconds: 6 })
+      // the phoenix client's own heartbeat proves nothing: nobody knows when it was sent
       server.heartbeat(null)
+      timers.pass(ASK_MS)
+      server.answerAge(6000)
+      expect(client.status.getSnapshot()).toMatchObject({ connection: 'behind', behindSeconds: 6 })
+      timers.pass(ASK_MS)
+      server.answerAge(20)
       expect(client.status.getSnapshot()).toMatchObject({ connection: 'live', behindSeconds: 0 })
     } finally {
       vi.useRealTimers()

@@ -70,8 +70,10 @@ impl Ring {
         }
     }
 
-    /// Adds the newest. Rows of the oldest are dropped where the bound is reached; their xids stay.
-    pub fn push(&mut self, delivered: Arc<Delivered>) {
+    /// Adds the newest. Rows of the oldest are dropped where the bound is reached; their xids stay. Says whether any
+    /// were.
+    pub fn push(&mut self, delivered: Arc<Delivered>) -> bool {
+        let bare = self.bare;
         self.bytes += delivered.transaction.bytes;
         let dropped = delivered.net.is_none();
         self.entries.push_back(RingEntry { delivered, frames: BTreeMap::new(), dropped, seen_by_poll: None });
@@ -99,6 +101,7 @@ impl Ring {
             entry.delivered = Arc::new(Delivered { transaction, net: None, schema_changed: false });
             entry.frames.clear();
         }
+        self.bare > bare
     }
 
     /// Poll number `poll` was answered with `snapshot`.
@@ -211,14 +214,14 @@ mod tests {
     #[test]
     fn a_full_ring_looks_at_each_entry_once() {
         let mut ring = Ring::new(100);
-        (1..=2000).for_each(|xid| ring.push(delivered(xid)));
+        (1..=2000).for_each(|xid| assert_eq!(ring.push(delivered(xid)), xid > 10));
         assert_eq!((ring.len(), ring.bytes(), ring.looked_at), (2000, 100, 1990));
         // Some of those without rows leave, and some with: the count goes on.
         let seen = Snapshot::new(1996, (1000..1500).collect());
         ring.polled(1, &seen);
         ring.retire(None);
         assert_eq!((ring.len(), ring.bytes(), ring.bare), (505, 50, 500));
-        (3000..=3005).for_each(|xid| ring.push(delivered(xid)));
+        (3000..=3005).for_each(|xid| assert_eq!(ring.push(delivered(xid)), xid == 3005));
         assert_eq!((ring.bytes(), ring.looked_at, ring.bare), (100, 1991, 501));
         assert_eq!(ring.entries().filter(|e| e.dropped).count(), 501);
     }

@@ -11,7 +11,9 @@ pub use down::{
     AckFrame, Reply, ack_frame, commit_frame, is_commit, is_load, is_part, loaded_frame, phx_close,
     shape_frame, unload_frame,
 };
-pub use up::{Envelope, ID_RULE, Join, MutateFrame, Post, Subscribe, Unsubscribe, Up, UpError, is_id, parse};
+pub use up::{
+    Envelope, Heartbeat, ID_RULE, Join, MutateFrame, Post, Subscribe, Unsubscribe, Up, UpError, is_id, parse,
+};
 
 use serde::{Deserialize, Deserializer};
 use std::fmt;

@@ -42,6 +42,14 @@ pub struct Join {
     pub shapes: Vec<ShapeRequest>,
 }
 
+/// A sign of life, and a question.
+#[derive(Debug, Clone, Copy, Default, Deserialize)]
+pub struct Heartbeat {
+    /// False: the answer is not to hold a cursor. Who asks every other second how old its state is needs none.
+    #[serde(default)]
+    pub cursor: Option<bool>,
+}
+
 /// More shapes.
 #[derive(Debug, Clone, Deserialize)]
 pub struct Subscribe {
@@ -113,7 +121,7 @@ fn zero() -> u64 {
 #[derive(Debug, Clone)]
 pub enum Up {
     /// `phoenix` / `heartbeat`.
-    Heartbeat,
+    Heartbeat(Heartbeat),
     /// `phx_join`.
     Join(Box<Join>),
     /// `phx_leave`.
@@ -144,7 +152,10 @@ pub fn parse(text: &str) -> Result<(Envelope, Up), UpError> {
         serde_json::from_str(text).map_err(|e| UpError::Frame(e.to_string()))?;
     let envelope = Envelope { join_ref, reference, topic };
     let up = match event.as_str() {
-        "heartbeat" if envelope.topic == "phoenix" => Ok(Up::Heartbeat),
+        // Whatever a phoenix client may send in it.
+        "heartbeat" if envelope.topic == "phoenix" => {
+            Ok(Up::Heartbeat(serde_json::from_str(payload.get()).unwrap_or_default()))
+        }
         "phx_join" => serde_json::from_str(payload.get()).map(|j| Up::Join(Box::new(j))),
         "phx_leave" => Ok(Up::Leave),
         "subscribe" => serde_json::from_str(payload.get()).map(Up::Subscribe),

@@ -3,13 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod catch_up;
+mod commands;
 mod conflicts;
 mod failover;
+mod freshness;
 mod generated;
 mod holes;
 mod http;
 mod load;
 mod mutations;
+mod operation;
 mod operator;
 mod partitions;
 mod polling;

@@ -21,7 +21,7 @@ async fn a_database_that_cannot_be_used_is_said_once_and_waited_for() {
     world.sql.run("alter role app password 'hunter2'").await;
     node.until_problem("create the database").await;
     assert_eq!(node.health().await["status"], "starting");
-    let answer = node.request("GET /health HTTP/1.0").await;
+    let answer = node.request("GET /ready HTTP/1.0").await;
     assert!(answer.starts_with("HTTP/1.0 503"), "{answer}");
     world.sql.run("create database notyet").await;
     node.until_problem("lockstep install").await;
@@ -77,7 +77,8 @@ async fn logs_hold_no_row_values() {
              return new; end $$; create trigger loud before insert on todos for each row execute function loud()",
         )
         .await;
-    let node = Node::start_with(&world.cluster.url(), &[("LOCKSTEP_LOG", "trace")]);
+    let settings = [("LOCKSTEP_LOG", "trace"), ("LOCKSTEP_LOG_FORMAT", "json")];
+    let node = Node::start_with(&world.cluster.url(), &settings);
     node.until("live").await;
     let mut client = node.join([json!({"table": "todos", "scope": {"list_id": 1}})]).await;
     for id in [1, 2] {
@@ -88,8 +89,17 @@ async fn logs_hold_no_row_values() {
     client.call("mutate", payload).await.unwrap();
     client.until(|r| r.outbox.is_empty()).await.unwrap();
     world.settled(&mut client).await;
-    let leaks: Vec<_> = node.log().into_iter().filter(|l| l.contains("s3cr3t")).collect();
+    let password = world.cluster.password();
+    let leaks: Vec<_> =
+        node.log().into_iter().filter(|l| l.contains("s3cr3t") || l.contains(password)).collect();
     assert!(leaks.is_empty(), "{leaks:#?}");
+    for line in node.log() {
+        let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
+        assert!(
+            line["level"].is_string() && line["message"].is_string() && line["timestamp"].is_string(),
+            "{line}"
+        );
+    }
 }
 
 fn refused(arguments: &[&str], environment: &[(&str, &str)]) -> String {

@@ -9,6 +9,8 @@ export type Sent = Message & { payload: any }
 
 export class FakeServer {
   readonly sent: Sent[] = []
+  /** heartbeats that were not answered yet: the client asks how old its state is */
+  private questions: string[] = []
   /** what the client wants: connected or not */
   wanted = false
   private events!: TransportEvents
@@ -24,6 +26,7 @@ export class FakeServer {
       disconnect: () => this.want(false),
       makeRef: () => `${(this.refs += 1)}`,
       send: (message) => {
+        if (message.event === 'heartbeat') return void this.questions.push(message.ref as string)
         this.sent.push(message as Sent)
         this.wake()
       },
@@ -81,14 +84,20 @@ export class FakeServer {
     this.message(this.joinRef, null, event, {})
   }
 
+  /** As an answer to a heartbeat of the phoenix client's own. */
   heartbeat(cursor: string | null): void {
-    this.events.message({
-      joinRef: null,
-      ref: `${(this.refs += 1)}`,
-      topic: 'phoenix',
-      event: 'phx_reply',
-      payload: { status: 'ok', response: { cursor } },
-    })
+    this.answerHeartbeat(`${(this.refs += 1)}`, { cursor })
+  }
+
+  /** Answers the oldest question. */
+  answerAge(age: number | null): void {
+    const ref = this.questions.shift()
+    if (ref === undefined) throw new Error('nobody asked')
+    this.answerHeartbeat(ref, { age })
+  }
+
+  private answerHeartbeat(ref: string, response: unknown): void {
+    this.events.message({ joinRef: null, ref, topic: 'phoenix', event: 'phx_reply', payload: { status: 'ok', response } })
   }
 
   message(joinRef: string | null, ref: string | null, event: string, payload: unknown): void {

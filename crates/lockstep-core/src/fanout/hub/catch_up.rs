@@ -1,8 +1,8 @@
 //! Catch-ups: begun for all who want something, settled at their fence, merged with the ring.
 
 use super::{
-    Batch, Brought, CatchUpAnswer, CatchUpError, CatchUpId, CatchUpRequest, Hub, Mode, Output, ReadFrom,
-    ReadRequest, Running, SessionId, SubState, Undo,
+    Batch, Bound, Brought, CatchUpAnswer, CatchUpError, CatchUpId, CatchUpRequest, Hub, Mode, Output,
+    ReadFrom, ReadRequest, Running, SessionId, SubState, Undo,
 };
 use crate::fanout::match_index::ShapeIndex;
 use crate::fanout::{Hole, delta_for};
@@ -33,6 +33,12 @@ impl Hub {
             Mode::Polling => true,
             Mode::Streaming => !self.unpushed && self.polls_answered > self.stream_since_poll,
         };
+        let room = self.running.len() < limits::CATCH_UPS_IN_FLIGHT;
+        let crowded = ready && !room && !self.needy.is_empty();
+        if crowded && !std::mem::replace(&mut self.crowded, crowded) {
+            self.reached_bound(Bound::CatchUps);
+        }
+        self.crowded = crowded;
         while ready
             && !self.schema.is_stale()
             && self.now >= self.retry_at
@@ -40,7 +46,9 @@ impl Hub {
             && let Some((request, members)) = self.next_request()
         {
             let started_at_poll = self.polls_answered;
-            let running = Running { started_at_poll, members, request: request.clone(), answer: None };
+            let started = self.now;
+            let running =
+                Running { started_at_poll, started, members, request: request.clone(), answer: None };
             self.running.insert(request.id, running);
             self.outputs.push_back(Output::CatchUp(request));
         }
@@ -142,6 +150,7 @@ impl Hub {
     /// A catch-up is thrown away; what it read is wanted again, at once.
     pub(super) fn discard_catch_up(&mut self, id: CatchUpId) {
         let Some(running) = self.running.remove(&id) else { return };
+        self.counters.catch_ups_discarded += 1;
         for session_id in running.members {
             let Some(session) = self.sessions.get_mut(&session_id) else { continue };
             let mut concerned = false;
@@ -162,6 +171,8 @@ impl Hub {
 
     fn retry(&mut self, id: CatchUpId) {
         self.discard_catch_up(id);
+        self.counters.catch_ups_discarded -= 1;
+        self.counters.catch_ups_failed += 1;
         let wait = limits::RETRY_FIRST_MS << self.retries.min(16);
         self.retry_at = self.now + wait.min(limits::RETRY_MOST_MS);
         self.retries += 1;
@@ -189,6 +200,7 @@ impl Hub {
     fn settle(&mut self, id: CatchUpId) {
         let Some(running) = self.running.remove(&id) else { return };
         let Some(answer) = &running.answer else { return };
+        self.counters.catch_ups_settled += 1;
         let members = self.members(id, &running);
         self.retries = 0;
         for member in members {
@@ -200,7 +212,10 @@ impl Hub {
                 continue;
             }
             match self.merge(id, member, &answer.facts.snapshot) {
-                Ok(parts) => self.finish(id, member, &running, answer, parts),
+                Ok(parts) => {
+                    self.prove_session(member, running.started);
+                    self.finish(id, member, &running, answer, parts);
+                }
                 Err(xid) => {
                     self.keep_aside(id, member, &running, answer);
                     if let Some(session) = self.sessions.get_mut(&member) {
@@ -372,7 +387,7 @@ impl Hub {
             return;
         }
         frames.push(commit_frame(head.fence, None, &head.with_shapes(&session.shapes_part)));
-        self.enqueue(session_id, Batch { frames, waits: merged.waits, undo: may_wait.then_some(undo) });
+        self.enqueue(session_id, Batch::new(frames, merged.waits, may_wait.then_some(undo)));
     }
 
     /// The frames of what was read for one session, and how they would be taken back. The shapes are live.

@@ -1,7 +1,7 @@
 //! A transaction from the stream to the sessions that it concerns.
 
-use super::{Batch, Brought, Hub, Output, ReadFrom, SessionId, SubState, Undo};
-use crate::change::Delivered;
+use super::{Batch, Bound, Brought, Hub, Output, ReadFrom, SessionId, SubState, Undo};
+use crate::change::{Delivered, TableNet};
 use crate::fanout::match_index::ShapeIndex;
 use crate::fanout::{Hole, Routed};
 use crate::mutation::Outcome;
@@ -22,13 +22,24 @@ impl Hub {
     pub(super) fn deliver(&mut self, delivered: Arc<Delivered>) {
         let (xid, end) = (delivered.transaction.xid, delivered.transaction.end_lsn);
         self.reference = self.reference.max(xid);
-        self.ring.push(delivered.clone());
+        self.counters.transactions += 1;
+        self.counters.rows += delivered.net.iter().flat_map(|n| n.tables.values()).map(rows_of).sum::<u64>();
+        if delivered.net.is_none() {
+            self.reached_bound(Bound::TransactionBytes);
+        }
+        if self.ring.push(delivered.clone()) {
+            self.reached_bound(Bound::RingBytes);
+        }
         let routed = self.route(&delivered);
         self.skip_holes(xid, &routed);
         self.now_sure(xid);
         let folded = self.position.as_mut().is_none_or(|position| position.fold(xid));
         if !folded {
+            self.reached_bound(Bound::FoldGap);
             self.unfolded.push(xid);
+        }
+        if self.position.as_ref().is_some_and(|p| p.xip().len() > self.bounds.cursor_xip) {
+            self.reached_bound(Bound::CursorXip);
         }
         self.watermark = self.watermark.max(end);
         let parts = self.parts(&delivered, routed);
@@ -63,9 +74,11 @@ impl Hub {
             return;
         }
         let Some(head) = self.exact_head().map(Arc::new) else { return };
+        let proof = self.proof;
         for id in sessions {
             let Some(session) = self.sessions.get_mut(&id) else { continue };
             if session.established && session.base.is_none() {
+                session.prove(proof);
                 session.base = Some(head.clone());
                 session.must_see = Some(xid);
                 self.want_again_one(id);
@@ -78,18 +91,22 @@ impl Hub {
         let mut parts: BTreeMap<SessionId, Parts> = BTreeMap::new();
         let Some(net) = &delivered.net else { return parts };
         for (index, delta) in routed {
-            let (Ok(delta), Some(held)) = (delta, self.shapes.get(&index)) else { continue };
+            let (Ok(delta), Some(held)) = (delta, self.shapes.get_mut(&index)) else { continue };
             let frame = rows_frame(&held.shape, &delta);
             if let Some(entry) = self.ring.last_mut() {
                 entry.frames.insert(index, frame.clone());
             }
             let Some(frame) = frame else { continue };
+            let mut sent = 0;
             for id in &held.subscribers {
                 let follows = self.sessions.get(id).is_some_and(|s| s.base.is_none() && s.is_live(index));
                 if follows {
+                    sent += 1;
                     parts.entry(*id).or_default().rows.push(frame.clone());
                 }
             }
+            held.frames += sent;
+            held.bytes += sent * u64::try_from(frame.len()).unwrap_or(u64::MAX);
         }
         for ack in &net.acknowledged {
             let client = (ack.subject.clone(), ack.client.clone());
@@ -114,7 +131,7 @@ impl Hub {
         let told = parts.acknowledged.iter().map(|o| o.n).max().unwrap_or(0);
         session.acknowledged = session.acknowledged.max(told);
         frames.push(commit_frame(self.watermark, Some(xid), &head.with_shapes(&session.shapes_part)));
-        self.enqueue(id, Batch { frames, waits, undo });
+        self.enqueue(id, Batch::new(frames, waits, undo));
     }
 
     /// Where a session that follows the stream stood before the transaction just delivered.
@@ -129,12 +146,14 @@ impl Hub {
     }
 
     /// Queues frames for a session, behind those that still wait.
-    pub(super) fn enqueue(&mut self, id: SessionId, batch: Batch) {
+    pub(super) fn enqueue(&mut self, id: SessionId, mut batch: Batch) {
+        batch.since = self.now;
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.held += batch.bytes();
         session.batches.push_back(batch);
         self.flush_batches(id);
         if self.sessions.get(&id).is_some_and(|s| s.held > self.bounds.held_bytes) {
+            self.reached_bound(Bound::HeldBytes);
             self.take_back_held(id);
         }
     }
@@ -143,8 +162,11 @@ impl Hub {
     /// caught up once a snapshot sees the newest transaction that one of them waited for.
     fn take_back_held(&mut self, id: SessionId) {
         self.holding.remove(&id);
+        let node = self.proof;
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.held = 0;
+        session.proof = session.proof.max(node.filter(|_| session.follows()));
+        session.proof = session.proof.min(session.batches.front().map(|batch| batch.since));
         let mut preface = Vec::new();
         let mut restored = BTreeSet::new();
         for (nth, batch) in std::mem::take(&mut session.batches).into_iter().enumerate() {
@@ -231,7 +253,16 @@ impl Hub {
     }
 }
 
+/// Rows of one table that a transaction changed.
+fn rows_of(table: &TableNet) -> u64 {
+    u64::try_from(table.rows.len()).unwrap_or(u64::MAX)
+}
+
 impl Batch {
+    pub(super) fn new(frames: Vec<Frame>, waits: Vec<Xid>, undo: Option<Undo>) -> Self {
+        Self { frames, waits, since: 0, undo }
+    }
+
     fn bytes(&self) -> usize {
         self.frames.iter().map(|f| f.len()).sum()
     }

@@ -15,11 +15,14 @@
 
 mod catch_up;
 mod deliver;
+mod freshness;
+mod report;
 mod schema;
 mod sessions;
 mod stream;
 mod types;
 
+pub use report::{Bound, Counters, Report, SessionReport, ShapeReport};
 pub use sessions::answer_to;
 pub use types::*;
 
@@ -50,6 +53,9 @@ pub enum Mode {
 struct Held {
     shape: Arc<Shape>,
     subscribers: BTreeSet<SessionId>,
+    /// Frames and bytes sent for it, to all of them together.
+    frames: u64,
+    bytes: u64,
 }
 
 /// What a subscription waits for.
@@ -80,6 +86,8 @@ struct Sub {
 struct Batch {
     frames: Vec<Frame>,
     waits: Vec<Xid>,
+    /// When it was queued.
+    since: Millis,
     /// For a batch that may have to wait: how it is taken back.
     undo: Option<Undo>,
 }
@@ -137,11 +145,14 @@ struct Session {
     batches: VecDeque<Batch>,
     /// Bytes of the batches.
     held: usize,
+    /// The moment of which it is proven to have everything, apart from what the stream proves.
+    proof: Option<Millis>,
 }
 
 #[derive(Debug)]
 struct Running {
     started_at_poll: u64,
+    started: Millis,
     members: BTreeSet<SessionId>,
     request: CatchUpRequest,
     answer: Option<CatchUpAnswer>,
@@ -179,9 +190,10 @@ pub struct Hub {
     polls_asked: u64,
     polls_answered: u64,
     poll_in_flight: bool,
+    poll_asked_at: Millis,
     next_poll: Millis,
-    /// Answers that wait for W to reach their F.
-    unsettled: VecDeque<PollAnswer>,
+    /// Answers that wait for W to reach their F, and when they were asked for.
+    unsettled: VecDeque<(PollAnswer, Millis)>,
     last_poll: Snapshot,
     flushed: Lsn,
     /// How far the server was before its restart, until it is looked at for the first time.
@@ -215,6 +227,11 @@ pub struct Hub {
     push_covers: Lsn,
     push_again: Millis,
 
+    /// The newest moment of which the stream, or the polls without one, are proven to have brought everything.
+    proof: Option<Millis>,
+    counters: Counters,
+    /// Sessions wait for catch-ups to end because as many run as may.
+    crowded: bool,
     outputs: VecDeque<Output>,
 }
 
@@ -247,6 +264,7 @@ impl Hub {
             polls_asked: 0,
             polls_answered: 0,
             poll_in_flight: false,
+            poll_asked_at: 0,
             next_poll: 0,
             unsettled: VecDeque::new(),
             last_poll: Snapshot::default(),
@@ -271,6 +289,9 @@ impl Hub {
             push_in_flight: false,
             push_covers: Lsn(0),
             push_again: 0,
+            proof: None,
+            counters: Counters::default(),
+            crowded: false,
             outputs: VecDeque::new(),
         }
     }
@@ -361,7 +382,7 @@ impl Hub {
     /// Not while something is unsure: its commit record may lie before the stream's start, so that the stream will
     /// never bring it, and what does come may build on it. A child would be shown without its parent. Until then
     /// sessions are caught up again and again, as without a stream.
-    fn follows_stream(&self) -> bool {
+    pub fn follows_stream(&self) -> bool {
         self.mode == Mode::Streaming && self.unsure.is_empty()
     }
 
@@ -369,8 +390,8 @@ impl Hub {
     fn waits_for_fence(&self) -> Option<Lsn> {
         let reached = self.reached();
         let catch_ups = self.running.values().filter_map(|r| r.answer.as_ref()).map(|a| a.facts.insert_lsn);
-        let polls_matter = self.position.is_none() || !self.unsure.is_empty();
-        let polls = self.unsettled.iter().filter(|_| polls_matter).map(|p| p.fence);
+        let polls_matter = self.position.is_none() || !self.unsure.is_empty() || self.proof_is_late();
+        let polls = self.unsettled.iter().filter(|_| polls_matter).map(|(poll, _)| poll.fence);
         catch_ups.chain(polls).filter(|f| *f > reached).max()
     }
 

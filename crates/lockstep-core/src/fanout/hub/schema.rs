@@ -169,7 +169,7 @@ impl Hub {
         });
         frames.push(commit_frame(head.fence, None, &head.with_shapes(&session.shapes_part)));
         self.needy.remove(&id);
-        self.enqueue(id, Batch { frames, waits: Vec::new(), undo });
+        self.enqueue(id, Batch::new(frames, Vec::new(), undo));
     }
 
     /// Takes over a catalog. Shapes of tables that changed are resolved anew: loaded again, widened by the columns that

@@ -1,13 +1,15 @@
 //! Sessions: what clients say, and the shapes they hold.
 
 use super::{
-    Held, Hub, MutateRequest, MutateResult, Output, ReadFrom, ReplyTo, Session, SessionId, Sub, SubState,
+    Bound, Held, Hub, MutateRequest, MutateResult, Output, ReadFrom, ReplyTo, Session, SessionId, Sub,
+    SubState,
 };
 use crate::change::Text;
 use crate::limits;
 use crate::position::{Cursor, CursorHead, ResetReason, Xid};
 use crate::protocol::{
-    Envelope, ID_RULE, Join, MutateFrame, Reply, TOPIC, Up, UpError, VERSION, WIDEN, is_id, parse, phx_close,
+    Envelope, Heartbeat, ID_RULE, Join, MutateFrame, Reply, TOPIC, Up, UpError, VERSION, WIDEN, is_id, parse,
+    phx_close,
 };
 use crate::shape::{Fingerprint, Shape, ShapeError, ShapeRequest};
 use serde_json::{Value as Json, json};
@@ -17,6 +19,7 @@ impl Hub {
     /// A socket was opened. Its first message decides the rest.
     pub fn handle_open(&mut self, id: SessionId) {
         if self.sessions.len() >= limits::SESSIONS {
+            self.reached_bound(Bound::Sessions);
             self.outputs.push_back(Output::Close(id, 1013, "this node is full; try another"));
             return;
         }
@@ -49,7 +52,10 @@ impl Hub {
         };
         let joined = self.sessions.get(&id).is_some_and(|s| s.joined);
         let reply = match up {
-            Up::Heartbeat => Some(Reply::ok(json!({"cursor": self.heartbeat_cursor(id)}))),
+            Up::Heartbeat(Heartbeat { cursor: Some(false) }) => Some(Reply::ok(json!({"age": self.age(id)}))),
+            Up::Heartbeat(_) => {
+                Some(Reply::ok(json!({"cursor": self.heartbeat_cursor(id), "age": self.age(id)})))
+            }
             _ if envelope.topic != TOPIC => Some(Reply {
                 ok: false,
                 response: json!({"reason": "unmatched topic", "code": "malformed",
@@ -200,6 +206,7 @@ impl Hub {
             }
         }
         if held >= limits::SESSION_SHAPES {
+            self.reached_bound(Bound::SessionShapes);
             let message = format!("a session may have {} shapes", limits::SESSION_SHAPES);
             return Err(ShapeError { code: "too_many_shapes", message });
         }
@@ -224,7 +231,8 @@ impl Hub {
             self.next_shape += 1;
             let shape = Arc::new(shape);
             self.index.insert(index, shape.clone());
-            self.shapes.insert(index, Held { shape, subscribers: [session].into() });
+            let held = Held { shape, subscribers: [session].into(), frames: 0, bytes: 0 };
+            self.shapes.insert(index, held);
         } else if let Some(held) = self.shapes.get_mut(&index) {
             held.subscribers.insert(session);
         }
@@ -271,6 +279,9 @@ impl Hub {
     }
 
     fn mutate(&mut self, id: SessionId, envelope: &Envelope, frame: MutateFrame) -> Option<Reply> {
+        if frame.mutations.len() > limits::MUTATIONS_PER_FRAME {
+            self.reached_bound(Bound::MutationsPerFrame);
+        }
         if let Err(why) = frame.check() {
             return Some(Reply::error("malformed", why));
         }

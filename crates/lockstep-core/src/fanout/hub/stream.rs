@@ -85,6 +85,7 @@ impl Hub {
     /// xmax and not below it. After the push it is below.
     pub fn handle_stream_started(&mut self, reference: Xid) {
         self.discard_catch_ups();
+        self.counters.streams += 1;
         self.mode = Mode::Streaming;
         self.assembler = Assembler::new(self.bounds.transaction_bytes);
         self.reference = reference;
@@ -174,6 +175,7 @@ impl Hub {
             return;
         }
         self.poll_in_flight = true;
+        self.poll_asked_at = self.now;
         self.polls_asked += 1;
         self.outputs.push_back(Output::Poll(self.polls_asked));
     }
@@ -220,12 +222,13 @@ impl Hub {
             self.poll_sessions(&answer.snapshot);
         }
         if self.mode == Mode::Polling {
+            self.prove(self.poll_asked_at);
             self.settle_catch_ups();
         } else if !self.unpushed && answer.number > self.stream_since_poll {
             self.reference = self.reference.max(answer.snapshot.xmax());
             // Any one settled poll will do: the next to settle and the newest are enough.
             self.unsettled.truncate(1);
-            self.unsettled.push_back(answer);
+            self.unsettled.push_back((answer, self.poll_asked_at));
             self.settle_polls();
             self.feedback(!self.unsettled.is_empty());
         }
@@ -234,10 +237,11 @@ impl Hub {
 
     /// P := S plus what was delivered and S does not see, for every poll whose F the watermark has reached.
     fn settle_polls(&mut self) {
-        while let Some(poll) = self.unsettled.front()
+        while let Some((poll, _)) = self.unsettled.front()
             && poll.fence <= self.watermark
-            && let Some(PollAnswer { snapshot, .. }) = self.unsettled.pop_front()
+            && let Some((PollAnswer { snapshot, .. }, asked)) = self.unsettled.pop_front()
         {
+            self.prove(asked);
             if self.position.is_none() {
                 self.unsure = snapshot.xip().iter().copied().collect();
                 for entry in self.ring.entries() {
@@ -318,8 +322,10 @@ impl Hub {
             self.want_again(concerned);
             return;
         };
+        let proof = self.proof;
         for session in self.sessions.values_mut().filter(|s| s.joined && concerned(s)) {
             if session.base.is_none() && session.established {
+                session.prove(proof);
                 session.base = Some(head.clone());
             }
         }
@@ -359,6 +365,11 @@ impl Hub {
 
     /// In polling mode: whoever stands before what the poll saw is caught up again.
     fn poll_sessions(&mut self, snapshot: &Snapshot) {
+        let asked = Some(self.poll_asked_at);
+        let level = |s: &&mut super::Session| {
+            s.established && s.base.as_ref().is_some_and(|b| b.snapshot == *snapshot)
+        };
+        self.sessions.values_mut().filter(level).for_each(|s| s.prove(asked));
         let behind: Vec<_> = self
             .sessions
             .iter()
