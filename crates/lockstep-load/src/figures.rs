@@ -28,16 +28,46 @@ pub struct Figure {
 pub enum Limit {
     /// The ratio is at least this.
     RatioAtLeast(f64),
+    /// The ratio is at most this.
+    RatioAtMost(f64),
     /// The value is at most this.
     ValueAtMost(f64),
 }
 
 impl Figure {
+    /// A number that is only told.
+    pub fn told(name: &str, unit: &str, value: f64) -> Self {
+        let (name, unit) = (name.to_owned(), unit.to_owned());
+        Self { name, value, unit, limit: None, ratio: None, min: None, max: None }
+    }
+
+    /// The median of several runs, with the lowest and the highest.
+    pub fn of_runs(name: &str, unit: &str, runs: &[f64], limit: Option<Limit>) -> Self {
+        let min = runs.iter().copied().fold(f64::INFINITY, f64::min);
+        let max = runs.iter().copied().fold(f64::NEG_INFINITY, f64::max);
+        let told = Self::told(name, unit, crate::pairs::median(runs));
+        Self { limit, min: Some(min), max: Some(max), ..told }
+    }
+
+    /// What pairs of runs say.
+    pub fn of_pairs(name: &str, unit: &str, pairs: &[crate::pairs::Pair], limit: Option<Limit>) -> Self {
+        let compared = crate::pairs::compare(pairs);
+        let told = Self::told(name, unit, compared.value);
+        Self { limit, ratio: Some(compared.ratio), min: Some(compared.min), max: Some(compared.max), ..told }
+    }
+
+    /// The same, told by its worst run.
+    #[must_use]
+    pub fn highest(self) -> Self {
+        Self { value: self.max.unwrap_or(self.value), ..self }
+    }
+
     /// Whether it keeps its limit.
     pub fn holds(&self) -> bool {
         match self.limit {
             None => true,
             Some(Limit::RatioAtLeast(limit)) => self.ratio.is_some_and(|ratio| ratio >= limit),
+            Some(Limit::RatioAtMost(limit)) => self.ratio.is_some_and(|ratio| ratio <= limit),
             Some(Limit::ValueAtMost(limit)) => self.value <= limit,
         }
     }
@@ -73,7 +103,7 @@ impl fmt::Display for Bench {
             self.name, self.runs, self.machine, self.versions.postgresql
         )?;
         for figure in &self.figures {
-            write!(f, "{:<28} {:>12.1} {}", figure.name, figure.value, figure.unit)?;
+            write!(f, "{:<28} {:>12.2} {}", figure.name, figure.value, figure.unit)?;
             if let Some(ratio) = figure.ratio {
                 write!(f, "  ratio {ratio:.3}")?;
             }
@@ -83,7 +113,9 @@ impl fmt::Display for Bench {
             match figure.limit {
                 None => writeln!(f)?,
                 Some(limit) => {
-                    let (Limit::RatioAtLeast(number) | Limit::ValueAtMost(number)) = limit;
+                    let (Limit::RatioAtLeast(number)
+                    | Limit::RatioAtMost(number)
+                    | Limit::ValueAtMost(number)) = limit;
                     writeln!(f, "  limit {number} {}", if figure.holds() { "kept" } else { "MISSED" })?;
                 }
             }
@@ -114,6 +146,8 @@ mod tests {
             !figure(Some(Limit::RatioAtLeast(0.5)), None).holds(),
             "a ratio that was not measured keeps nothing"
         );
+        assert!(figure(Some(Limit::RatioAtMost(1.3)), Some(1.3)).holds());
+        assert!(!figure(Some(Limit::RatioAtMost(1.3)), None).holds());
         assert!(figure(Some(Limit::ValueAtMost(10.0)), None).holds());
         assert!(!figure(Some(Limit::ValueAtMost(9.0)), None).holds());
     }

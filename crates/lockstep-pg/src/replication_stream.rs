@@ -28,6 +28,9 @@ pub const PUBLICATIONS: &str = "\"lockstep_tables\",\"lockstep_tombstones\"";
 /// How often a status update is sent though nothing changed; wal_sender_timeout is 60 s by default.
 const STATUS_EVERY: Duration = Duration::from_secs(5);
 
+/// Messages handed over together, at most.
+const BATCH: usize = 1024;
+
 /// SQLSTATE.
 const SYNTAX_ERROR: &str = "42601";
 
@@ -107,18 +110,18 @@ pub struct Feedback {
     pub reply: bool,
 }
 
-/// Carries the stream to `out` and feedback back, until either ends, or the server is silent for `silence` although
+/// Carries the stream to `out`, messages that came together in one piece, and feedback back, until either ends, or the server is silent for `silence` although
 /// it was asked to speak: a half-open connection must not look like an idle database.
 ///
 /// Keepalives are answered and status is sent while `out` is full: a slow consumer never looks dead to PostgreSQL.
 pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
     mut wire: Wire<S>,
-    out: mpsc::Sender<Bytes>,
+    out: mpsc::Sender<Vec<Bytes>>,
     mut feedback: mpsc::UnboundedReceiver<Feedback>,
     silence: Duration,
 ) -> Result<(), PgError> {
     let mut flush = Lsn(0);
-    let mut waiting: Option<Bytes> = None;
+    let mut waiting: Option<Vec<Bytes>> = None;
     let mut status = tokio::time::interval(STATUS_EVERY.min(silence / 4));
     let (mut received, mut heard) = (wire.received(), Instant::now());
     loop {
@@ -135,11 +138,20 @@ pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(
                 (Ok(permit), Some(bytes)) => permit.send(bytes),
                 _ => break,
             },
-            message = wire.read(), if waiting.is_none() => match message? {
-                (b'd', body) => waiting = Some(body),
-                (b'c', _) => return Err(PgError::Protocol("the server ended the stream")),
-                (b'N' | b'S', _) => {}
-                _ => return Err(PgError::Protocol("in the stream")),
+            message = wire.read(), if waiting.is_none() => {
+                let mut batch = Vec::new();
+                let mut next = Some(message?);
+                while let Some(message) = next {
+                    match message {
+                        (b'd', body) => batch.push(body),
+                        (b'c', _) => return Err(PgError::Protocol("the server ended the stream")),
+                        (b'N' | b'S', _) => {}
+                        _ => return Err(PgError::Protocol("in the stream")),
+                    }
+                    // What came with it: handing over each by itself costs more than understanding it.
+                    next = if batch.len() < BATCH { wire.read_at_once()? } else { None };
+                }
+                waiting = Some(batch).filter(|batch| !batch.is_empty());
             },
             _ = status.tick() => {
                 // While `out` is full nothing is read: then the silence is this side's.

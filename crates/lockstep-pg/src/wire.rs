@@ -185,17 +185,35 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.received
     }
 
+    /// The next message if it was read already and is whole.
+    pub fn read_at_once(&mut self) -> Result<Option<(u8, Bytes)>, PgError> {
+        match self.whole()? {
+            Ok(whole) if whole[0] == b'E' => Err(server_error(&whole)),
+            Ok(whole) => Ok(Some((whole[0], whole.slice(5..)))),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// The buffer's first message, or how many bytes it has if that is known.
+    fn whole(&mut self) -> Result<Result<Bytes, Option<usize>>, PgError> {
+        if self.buffer.len() < 5 {
+            return Ok(Err(None));
+        }
+        let length = (&self.buffer[1..5]).get_i32();
+        let total = usize::try_from(length).ok().filter(|l| (4..MESSAGE_BYTES).contains(l)).map(|l| l + 1);
+        let total = total.ok_or(PgError::Protocol("an impossible length"))?;
+        let here = self.buffer.len() >= total;
+        Ok(if here { Ok(self.buffer.split_to(total).freeze()) } else { Err(Some(total)) })
+    }
+
     /// Cancellation-safe: what was read stays in the buffer.
     async fn read_whole(&mut self) -> Result<Bytes, PgError> {
         loop {
-            if self.buffer.len() >= 5 {
-                let length = (&self.buffer[1..5]).get_i32();
-                let total =
-                    usize::try_from(length).ok().filter(|l| (4..MESSAGE_BYTES).contains(l)).map(|l| l + 1);
-                let total = total.ok_or(PgError::Protocol("an impossible length"))?;
-                if self.buffer.len() >= total {
-                    return Ok(self.buffer.split_to(total).freeze());
-                }
+            let needed = match self.whole()? {
+                Ok(whole) => return Ok(whole),
+                Err(needed) => needed,
+            };
+            if let Some(total) = needed {
                 // Grows with what came: a length is only a claim.
                 let have = self.buffer.len();
                 self.buffer.reserve((total - have).min(have.max(READ_BYTES)));

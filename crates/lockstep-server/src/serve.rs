@@ -7,9 +7,11 @@ use crate::janitor;
 use crate::node::{Links, Node};
 use crate::operate;
 use crate::post::Posts;
+use crate::socket::NodeBounds;
 use crate::source::Source;
 use crate::tasks::Database;
 use anyhow::{Context, Result, bail};
+use lockstep_core::limits::Bounds;
 use lockstep_pg::target::Target;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::sync::Arc;
@@ -33,6 +35,13 @@ struct Parts {
     server: JoinHandle<std::io::Result<()>>,
 }
 
+/// One descriptor per client: as many as the system allows this process.
+fn raise_descriptors() -> nix::Result<()> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let (_, most) = getrlimit(Resource::RLIMIT_NOFILE)?;
+    setrlimit(Resource::RLIMIT_NOFILE, most, most)
+}
+
 /// Runs a node until SIGTERM or SIGINT.
 ///
 /// # Errors
@@ -41,6 +50,9 @@ struct Parts {
 pub async fn serve(settings: Serve) -> Result<()> {
     crate::log::start(settings.log_format)?;
     let metrics = crate::metrics::start()?;
+    if let Err(error) = raise_descriptors() {
+        tracing::info!(%error, "the limit of open files stays as it is: each client takes one");
+    }
     anyhow::ensure!(
         settings.read_database_url == settings.database_url,
         "reading from another server than the primary is not supported yet; leave --read-database-url out"
@@ -113,6 +125,7 @@ async fn start(
         posts: posts.clone(),
         stopped: stopped.clone(),
         drain: settings.drain,
+        bounds: Bounds { sessions: settings.sessions, ..Bounds::default() },
     });
     let shared = Shared {
         events: events_out,
@@ -121,7 +134,8 @@ async fn start(
         metrics,
         posts,
         next_session: Arc::new(AtomicU64::new(1)),
-        queue_bytes: settings.queue_bytes,
+        trust_proxy: settings.trust_proxy,
+        sockets: Arc::new(NodeBounds::new(settings.queue_bytes, settings.node_queue_bytes)),
     };
     tokio::spawn(operate::keep_figures(shared.clone(), ended));
     let router = router(shared, settings.static_files.as_deref());

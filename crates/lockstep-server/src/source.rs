@@ -28,8 +28,9 @@ const RETRY: (Duration, Duration) = (Duration::from_millis(100), Duration::from_
 const STEADY: Duration = Duration::from_secs(5);
 /// The same trouble is said again after so long.
 const SAY_AGAIN: Duration = Duration::from_secs(300);
-/// Stream messages between the socket and the hub. Small: TCP holds the rest back.
-const STREAM_MESSAGES: usize = 1024;
+/// Batches of stream messages between the socket and the hub, each of what one read brought. Few: TCP holds the rest
+/// back.
+const STREAM_BATCHES: usize = 8;
 /// A stream may be silent so many times longer than a question may stay unanswered.
 const SILENCE: u32 = 6;
 
@@ -251,7 +252,7 @@ impl Source {
         let reference = lease.end(reference, answer).await?.snapshot.xmax();
         within(answer, replication_stream::start(&mut wire, &slot)).await?;
         let (feedback, feedback_in) = mpsc::unbounded_channel();
-        let (bytes_out, bytes) = mpsc::channel::<Bytes>(STREAM_MESSAGES);
+        let (bytes_out, bytes) = mpsc::channel::<Vec<Bytes>>(STREAM_BATCHES);
         let history: Vec<(u32, Lsn)> = identified.history;
         self.tell(Event::StreamStarted(StreamHandle { reference, history, feedback, bytes })).await?;
         *said = None;

@@ -49,9 +49,31 @@ struct Printer {
     xid: Xid,
     lsn: Lsn,
     rows: u64,
+    /// In a transaction.
+    open: bool,
+    /// Nobody reads any more.
+    unread: bool,
 }
 
 impl Printer {
+    /// Prints what a message of the stream says; how far the slot may advance after it.
+    fn print(&mut self, bytes: &[u8]) -> Result<Option<Lsn>> {
+        match StreamFrame::parse(bytes).map_err(PgError::from)? {
+            StreamFrame::Keepalive { wal_end, .. } => Ok(Some(wal_end).filter(|_| !self.open)),
+            StreamFrame::Data(message) => {
+                let message = decode(message).map_err(PgError::from)?;
+                match message {
+                    Message::Begin { .. } => self.open = true,
+                    Message::Commit { .. } => self.open = false,
+                    _ => {}
+                }
+                let (lines, done) = self.take(message)?;
+                self.unread |= !print(&lines)?;
+                Ok(done.filter(|_| !self.unread))
+            }
+        }
+    }
+
     /// The lines that a message makes, and how far the slot may advance after them.
     fn take(&mut self, message: Message) -> Result<(Vec<Json>, Option<Lsn>), PgError> {
         let mut lines = Vec::new();
@@ -145,7 +167,7 @@ fn put_old(line: &mut Map<String, Json>, relation: &Relation, old: &Tuple, full:
 /// A stream from a temporary slot of its own, which is gone with the connection.
 struct Tail {
     reference: Xid,
-    bytes: mpsc::Receiver<bytes::Bytes>,
+    messages: mpsc::Receiver<Vec<bytes::Bytes>>,
     feedback: mpsc::UnboundedSender<Feedback>,
     task: JoinHandle<Result<(), PgError>>,
 }
@@ -160,10 +182,10 @@ async fn begin(target: &Target) -> Result<Tail, PgError> {
     let reference = poll::poll(&client, 0).await?.snapshot.xmax();
     replication_stream::start(&mut wire, &slot).await?;
     eprintln!("lockstep: printing what is committed from now on; SIGINT ends it");
-    let (bytes_out, bytes) = mpsc::channel(MESSAGES);
+    let (messages_out, messages) = mpsc::channel(MESSAGES);
     let (feedback, feedback_in) = mpsc::unbounded_channel();
-    let task = tokio::spawn(replication_stream::run(wire, bytes_out, feedback_in, ANSWER * 6));
-    Ok(Tail { reference, bytes, feedback, task })
+    let task = tokio::spawn(replication_stream::run(wire, messages_out, feedback_in, ANSWER * 6));
+    Ok(Tail { reference, messages, feedback, task })
 }
 
 /// Prints until SIGINT or SIGTERM, or until nobody reads any more.
@@ -188,42 +210,31 @@ pub async fn run(url: &str, filter: Filter) -> Result<()> {
         xid: 0,
         lsn: Lsn(0),
         rows: 0,
+        open: false,
+        unread: false,
     };
-    let mut open = false;
     loop {
-        let bytes = tokio::select! {
-            bytes = tail.bytes.recv() => bytes,
+        let messages = tokio::select! {
+            messages = tail.messages.recv() => messages,
             signal = &mut signal => {
                 // The stream's task says goodbye, and the slot is gone when it has.
                 drop(tail.feedback);
-                tail.bytes.close();
+                tail.messages.close();
                 let _ = tokio::time::timeout(ANSWER, tail.task).await;
                 return signal;
             }
         };
-        let Some(bytes) = bytes else {
+        let Some(messages) = messages else {
             tail.task.await.context("the stream's task")??;
             anyhow::bail!("the stream ended");
         };
-        let done = match StreamFrame::parse(&bytes).map_err(PgError::from)? {
-            StreamFrame::Keepalive { wal_end, .. } => Some(wal_end).filter(|_| !open),
-            StreamFrame::Data(message) => {
-                let message = decode(message).map_err(PgError::from)?;
-                match message {
-                    Message::Begin { .. } => open = true,
-                    Message::Commit { .. } => open = false,
-                    _ => {}
-                }
-                let (lines, done) = printer.take(message)?;
-                if !print(&lines)? {
-                    return Ok(());
-                }
-                done
-            }
-        };
-        if let Some(flush) = done {
+        for bytes in &messages {
+            let Some(flush) = printer.print(bytes)? else { continue };
             // A stream that has ended says so by itself.
             let _ = tail.feedback.send(Feedback { flush, reply: false });
+        }
+        if printer.unread {
+            return Ok(());
         }
     }
 }

@@ -24,6 +24,20 @@ pub fn run(options: &Options) -> Result<ExitCode> {
     {
         return child::hand_over(client::command(rest)?, "the bench");
     }
+    // Benches start the node and their limits as programs of their own, which are beside them.
+    let mut build = Command::new(setup::cargo());
+    build.args([
+        "build",
+        "--quiet",
+        "--release",
+        "--bins",
+        "--package",
+        "lockstep-server",
+        "--package",
+        "lockstep-load",
+    ]);
+    build.current_dir(workspace::root());
+    child::must(build, "bench-build")?;
     let mut bench = Command::new(setup::cargo());
     bench.args(["run", "--quiet", "--release", "--package", "lockstep-load", "--"]).args(&options.arguments);
     bench.current_dir(workspace::root());

@@ -20,19 +20,20 @@ pub(super) enum Effect<'a> {
 /// The effect of one key's end on a shape.
 ///
 /// A put if the final row exists, lies in the scope and passes the predicate, else a remove if it may have been there
-/// before.
+/// before. `passes` says whether a row passes the shape's predicate; of the row as it was before with `true`.
 pub(super) fn effect<'a>(
     shape: &Shape,
     net: &'a TableNet,
     key: &Key,
     end: &'a Final,
+    mut passes: impl FnMut(&Tuple, bool) -> Result<bool, Untold>,
 ) -> Result<Effect<'a>, Hole> {
-    let absent = if was_here(shape, net, key, end) { Effect::Remove } else { Effect::Nothing };
+    let absent = if was_here(shape, net, key, end, &mut passes) { Effect::Remove } else { Effect::Nothing };
     let Final::Row(row) = end else { return Ok(absent) };
     if shape.scope().iter().any(|(column, _)| row[*column] == Value::Unchanged) {
         return Err(Hole);
     }
-    if !shape.covers(row) || !shape.passes(row).map_err(|Untold| Hole)? {
+    if !shape.covers(row) || !passes(row, false).map_err(|Untold| Hole)? {
         return Ok(absent);
     }
     let partial = shape.columns.iter().any(|c| row[*c] == Value::Unchanged);
@@ -46,14 +47,20 @@ pub(super) fn effect<'a>(
 /// Whether a client may hold the key in the shape: every touched key of a table without scope, and of one with scopes
 /// the keys whose tombstones name this scope. Nothing tells which rows passed a predicate, unless the stream has the
 /// old row; so with one, every key that is in the scope and not new.
-fn was_here(shape: &Shape, net: &TableNet, key: &Key, end: &Final) -> bool {
+fn was_here(
+    shape: &Shape,
+    net: &TableNet,
+    key: &Key,
+    end: &Final,
+    passes: &mut impl FnMut(&Tuple, bool) -> Result<bool, Untold>,
+) -> bool {
     let left =
         || net.moved.get(key).is_some_and(|scopes| scopes.iter().any(|scope| shape.covers_old_scope(scope)));
     if shape.predicate.is_none() {
         return shape.scope().is_empty() || left();
     }
     if let Some(before) = net.before.get(key) {
-        return shape.covers(before) && shape.passes(before) != Ok(false);
+        return shape.covers(before) && passes(before, true) != Ok(false);
     }
     let stays = || matches!(end, Final::Row(row) if shape.covers(row));
     !net.fresh.contains(key) && (shape.scope().is_empty() || left() || stays())
@@ -68,7 +75,7 @@ pub fn delta_for(shape: &Shape, net: &NetChanges) -> Result<Delta, Hole> {
     }
     delta.reset = table.truncated.then_some(ResetReason::Truncated);
     for (key, end) in &table.rows {
-        match effect(shape, table, key, end)? {
+        match effect(shape, table, key, end, |row, _| shape.passes(row))? {
             Effect::Put(row) => delta.put.push(row.clone()),
             Effect::Remove => delta.remove.push(key.clone()),
             Effect::Nothing => {}

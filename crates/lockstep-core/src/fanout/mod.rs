@@ -6,6 +6,6 @@ mod merge;
 mod ring;
 
 pub use hub::{Hub, Output};
-pub use match_index::{MatchIndex, Routed};
+pub use match_index::{MatchIndex, Routed, ShapeIndex, Touch};
 pub use merge::{Hole, delta_for};
 pub use ring::{Ring, RingEntry};

@@ -166,14 +166,17 @@ impl CursorHead {
 
     /// The cursor's text: this head with a part written by [`Self::shapes_part`].
     pub fn with_shapes(&self, shapes_part: &str) -> String {
+        self.head_part() + shapes_part
+    }
+
+    /// The cursor's text but for its shapes.
+    pub fn head_part(&self) -> String {
         let Self { system, timeline, database, incarnation, fence, snapshot, shown } = self;
         let mut more = String::new();
         for xid in shown {
             let _ = write!(more, "{}{xid}", if more.is_empty() { "+" } else { "," });
         }
-        format!(
-            "{FORMAT}~{system}~{timeline}~{database}~{incarnation}~{fence}~{snapshot}{more}~{shapes_part}"
-        )
+        format!("{FORMAT}~{system}~{timeline}~{database}~{incarnation}~{fence}~{snapshot}{more}~")
     }
 }
 

@@ -151,28 +151,42 @@ impl Writer<'_> {
 
 /// The frames of a delta, each of about `most` bytes. The first carries the reset; removes come before puts.
 pub fn rows_frames(shape: &Shape, delta: &Delta, most: usize) -> Vec<Frame> {
-    frames(shape, delta, most, None)
+    frames(shape, most, None, delta.reset, delta.remove.iter(), delta.put.iter())
 }
 
 /// The same, to be set aside.
 pub fn load_frames(shape: &Shape, delta: &Delta, most: usize, load: LoadId) -> Vec<Frame> {
-    frames(shape, delta, most, Some(load))
+    frames(shape, most, Some(load), delta.reset, delta.remove.iter(), delta.put.iter())
 }
 
-fn frames(shape: &Shape, delta: &Delta, most: usize, load: Option<LoadId>) -> Vec<Frame> {
-    if delta.is_empty() {
-        return Vec::new();
-    }
+/// The one frame of a live change, from what a transaction does to the shape.
+pub fn touches_frame<'n>(
+    shape: &Shape,
+    reset: Option<ResetReason>,
+    remove: impl Iterator<Item = &'n Key>,
+    put: impl Iterator<Item = &'n Tuple> + Clone,
+) -> Option<Frame> {
+    frames(shape, usize::MAX, None, reset, remove, put).pop()
+}
+
+fn frames<'n>(
+    shape: &Shape,
+    most: usize,
+    load: Option<LoadId>,
+    reset: Option<ResetReason>,
+    remove: impl Iterator<Item = &'n Key>,
+    put: impl Iterator<Item = &'n Tuple> + Clone,
+) -> Vec<Frame> {
     let mut w = Writer { shape, load, most, out: String::new(), section: "", frames: Vec::new() };
-    w.open(delta.reset);
-    for key in &delta.remove {
+    w.open(reset);
+    for key in remove {
         w.item("remove", |out| push_key(out, shape, key));
     }
     let partial = |row: &Tuple| shape.columns.iter().any(|c| row[*c] == Value::Unchanged);
-    for row in delta.put.iter().filter(|row| !partial(row)) {
+    for row in put.clone().filter(|row| !partial(row)) {
         w.item("put", |out| push_row(out, shape, row));
     }
-    for row in delta.put.iter().filter(|row| partial(row)) {
+    for row in put.filter(|row| partial(row)) {
         w.item("patch", |out| {
             out.push('[');
             push_row(out, shape, row);
@@ -187,7 +201,9 @@ fn frames(shape: &Shape, delta: &Delta, most: usize, load: Option<LoadId>) -> Ve
             out.push_str("]]");
         });
     }
-    w.close();
+    if reset.is_some() || !w.section.is_empty() || !w.frames.is_empty() {
+        w.close();
+    }
     w.frames
 }
 

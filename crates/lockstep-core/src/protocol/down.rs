@@ -105,8 +105,41 @@ pub fn ack_frame(outcomes: &[Outcome]) -> Frame {
 
 /// Closes a batch: from here on it is visible.
 pub fn commit_frame(lsn: Lsn, xid: Option<Xid>, cursor: &str) -> Frame {
-    let payload = json!({"lsn": lsn.to_string(), "xid": xid.map(|x| x.to_string()), "cursor": cursor});
-    json!([null, null, TOPIC, "commit", payload]).to_string().into()
+    CommitFrames::new(lsn, xid, cursor).frame("")
+}
+
+/// The commits of one batch for sessions with different shapes: all but these is written once.
+#[derive(Debug)]
+pub struct CommitFrames {
+    before: String,
+    after: String,
+    last: Option<(String, Frame)>,
+}
+
+impl CommitFrames {
+    /// `cursor` is what the sessions' cursors have in common: [`CursorHead::head_part`](crate::position::CursorHead).
+    ///
+    /// Nothing in a cursor has to be escaped.
+    pub fn new(lsn: Lsn, xid: Option<Xid>, cursor: &str) -> Self {
+        let before = format!(r#"[null,null,"{TOPIC}","commit",{{"cursor":"{cursor}"#);
+        let after = match xid {
+            Some(xid) => format!(r#"","lsn":"{lsn}","xid":"{xid}"}}]"#),
+            None => format!(r#"","lsn":"{lsn}","xid":null}}]"#),
+        };
+        Self { before, after, last: None }
+    }
+
+    /// The commit for a session whose cursor ends like this. Sessions with the same shapes share it.
+    pub fn frame(&mut self, shapes_part: &str) -> Frame {
+        if let Some((shapes, frame)) = &self.last
+            && shapes == shapes_part
+        {
+            return frame.clone();
+        }
+        let frame = Frame::from([&self.before, shapes_part, &self.after].concat());
+        self.last = Some((shapes_part.to_owned(), frame.clone()));
+        frame
+    }
 }
 
 fn names(loads: &[LoadId]) -> Vec<String> {

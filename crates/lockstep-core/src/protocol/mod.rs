@@ -5,11 +5,11 @@ mod copy;
 mod down;
 mod up;
 
-pub use codec::{Delta, encode_value, load_frames, rows_frame, rows_frames};
+pub use codec::{Delta, encode_value, load_frames, rows_frame, rows_frames, touches_frame};
 pub use copy::{CopyError, CopyRows};
 pub use down::{
-    AckFrame, Reply, ack_frame, commit_frame, is_commit, is_load, is_part, loaded_frame, phx_close,
-    shape_frame, unload_frame,
+    AckFrame, CommitFrames, Reply, ack_frame, commit_frame, is_commit, is_load, is_part, loaded_frame,
+    phx_close, shape_frame, unload_frame,
 };
 pub use up::{
     Envelope, Heartbeat, ID_RULE, Join, MutateFrame, Post, Subscribe, Unsubscribe, Up, UpError, is_id, parse,

@@ -1,6 +1,6 @@
 //! A shape's definition, resolved against the catalog.
 
-use super::predicate::{Predicate, Untold};
+use super::predicate::{Hint, Predicate, Untold};
 use crate::catalog::{Catalog, Column, Missing, Table};
 use crate::change::{Text, Tuple, Value};
 use crate::position::{ParseError, ResetReason};
@@ -301,6 +301,11 @@ impl Shape {
     /// Whether a row of the shape's scope passes its predicate.
     pub fn passes(&self, row: &Tuple) -> Result<bool, Untold> {
         self.predicate.as_ref().map_or(Ok(true), |p| p.passes(&self.table, row))
+    }
+
+    /// What its rows must have besides equalities, as far as an index can use it.
+    pub(crate) fn hint(&self) -> Hint {
+        self.predicate.as_ref().map_or(Hint::None, |p| p.hint())
     }
 
     /// Whether scope values, in the order of the table's scope columns, are the shape's.

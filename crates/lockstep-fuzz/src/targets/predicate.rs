@@ -34,7 +34,16 @@ pub fn run(data: &[u8]) {
     assert_eq!(again.sql(), predicate.sql());
     assert_eq!(again.truth(table, &row), truth);
     one_expression(predicate.sql());
-    for (column, wanted) in predicate.equalities() {
+    let (equalities, whole) = predicate.equalities();
+    let mut equal = row.clone();
+    for (column, wanted) in &equalities {
+        equal[*column] = Value::Text(wanted.clone());
+    }
+    if whole {
+        let all = equalities.iter().all(|(column, wanted)| equal[*column].text() == Some(&**wanted));
+        assert_eq!(predicate.passes(table, &equal), Ok(all), "{text:?} asks for more than {equalities:?}");
+    }
+    for (column, wanted) in equalities {
         let mut other = row.clone();
         other[column] = Value::Text(format!("{wanted}?").into());
         assert_ne!(predicate.passes(table, &other), Ok(true), "{text:?} passes without {wanted:?}");

@@ -32,7 +32,7 @@ const TABLES: &str = r#"
 "#;
 
 /// Debian's programs, beside the server of the same major version.
-fn program(name: &str) -> PathBuf {
+pub fn program(name: &str) -> PathBuf {
     let path = PathBuf::from("/usr/lib/postgresql/15/bin").join(name);
     assert!(
         path.exists(),
@@ -43,11 +43,11 @@ fn program(name: &str) -> PathBuf {
 }
 
 /// A server whose data and system identifier are its own.
-fn server() -> Cluster {
+pub fn server() -> Cluster {
     tokio::task::block_in_place(|| Cluster::builder().major(15).own_initdb().start()).expect("a server")
 }
 
-async fn session(url: &str) -> Client {
+pub async fn session(url: &str) -> Client {
     crate::harness::keep(url);
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("a connection");
     tokio::spawn(connection);
@@ -106,7 +106,7 @@ const ITEMS: &str = "create table other (id int primary key, list int, secret te
     insert into items select i, 1 + i % 3 from generate_series(1, 30) i";
 
 /// A server with `items` tracked, and a client that has list 1.
-async fn tracked() -> (Cluster, Client, Mirror) {
+pub async fn tracked() -> (Cluster, Client, Mirror) {
     let cluster = server();
     let mut client = session(&cluster.url()).await;
     client.batch_execute(ITEMS).await.expect("a table");

@@ -149,6 +149,20 @@ async fn several_scopes_share_columns() {
     assert_eq!(entries_of(&client, 2).await, ["put k1=true"]);
 }
 
+/// The statement names neither key nor scope, and the row moves all the same.
+#[tokio::test]
+async fn a_trigger_of_the_application_moves_a_row() {
+    let sql = format!(
+        "{ITEMS} insert into items values (1, 7, 'a'), (2, 7, 'b');
+         create function move() returns trigger language plpgsql as 'begin new.list := 8; return new; end';
+         create trigger zzz before update on items for each row when (new.title = 'z') execute function move();"
+    );
+    let client = tracked("log_before", &sql, &["list"]).await;
+    writes(&client, "update items set title = 'y'", &["put s1=7 k1=1", "put s1=7 k1=2"]).await;
+    let update = "update items set title = 'z' where id = 1";
+    writes(&client, update, &["put s1=8 k1=1", "m s1=7 k1=1"]).await;
+}
+
 #[tokio::test]
 async fn merge() {
     if cluster().major() < 15 {

@@ -15,4 +15,5 @@ mod partitions;
 mod refusals;
 mod retention;
 mod rights;
+mod upgrading;
 mod writers;

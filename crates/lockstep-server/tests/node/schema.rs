@@ -38,6 +38,8 @@ async fn truth(world: &World, replica: &Replica) -> Vec<Vec<String>> {
         let table = wanted.definition["table"].as_str().unwrap();
         let place =
             wanted.definition["scope"].as_object().map_or(String::new(), |_| "where list_id = 1".into());
+        let place =
+            wanted.definition["where"].as_str().map_or(place.clone(), |p| format!("{place} and ({p})"));
         let names = format!(
             "select attname from pg_attribute where attrelid = '{table}'::regclass and attnum > 0 and not attisdropped \
              order by attnum"
@@ -88,6 +90,10 @@ struct Play {
 impl Play {
     async fn new(world: World, table: Json) -> Self {
         let node = world.node().await;
+        Self::new_on(world, node, table).await
+    }
+
+    async fn new_on(world: World, node: Node, table: Json) -> Self {
         let mut live = node.join([lists(), table.clone()]).await;
         live.commit().await.unwrap();
         Self { world, node, table, live, n: 0 }
@@ -157,6 +163,44 @@ async fn an_added_column_is_a_change() {
     old.until(|c| c.resets.len() == 2).await;
     assert_eq!(old.resets, ["first", "schema_changed"]);
     assert!(old.rows.values().all(|row| row.last().is_some_and(|v| v == "7")));
+}
+
+/// The same in a shape with a `where`, of which rows come and go meanwhile; then one that asks for the added column.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_added_column_is_a_change_where_rows_are_chosen() {
+    let chosen = |predicate: &str| {
+        let mut shape = todos(1);
+        shape["where"] = predicate.into();
+        shape
+    };
+    let world = World::new().await;
+    world.sql.run(ROWS).await;
+    let mut play = Play::new(world, chosen("not done")).await;
+    for (change, after) in [
+        ("alter table todos add a int default 5", "update todos set done = true where id = 2"),
+        (
+            "begin; update todos set done = true where id = 3; alter table todos add b text default 'x'; \
+             update todos set done = false where id = 2; commit",
+            "update todos set a = 6, done = false where id = 3",
+        ),
+        (
+            "alter table todos add c bool not null default false",
+            "update todos set c = true, a = id where id > 10",
+        ),
+        (
+            "begin; alter table todos add d text; insert into todos (id, list_id, title, d) values (41, 1, 'x', 'y'); commit",
+            "",
+        ),
+    ] {
+        play.change(change, after, None).await;
+    }
+    let Play { world, node, .. } = play;
+    let mut play = Play::new_on(world, node, chosen("c and a > 12")).await;
+    assert_eq!(held(&play.live.replica)[1].len(), 8, "13 to 20");
+    play.change("alter table todos add e int default 1", "update todos set c = id % 2 = 0, e = id", None)
+        .await;
+    assert_eq!(held(&play.live.replica)[1].len(), 4);
+    play.never_restarted();
 }
 
 /// A value that is computed for each row rewrites the table.
@@ -244,7 +288,7 @@ async fn partitions_come_and_go() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_cannot_be_followed_is_withdrawn() {
     let mut world = World::new().await;
-    for name in ["a", "b", "c", "d", "e"] {
+    for name in ["a", "b", "c", "d", "e", "f"] {
         world.sql.run(&format!("create table {name} (id int primary key, list_id int, v int); insert into {name} values (1, 1, 1)")).await;
         let request = TrackRequest {
             table: name.into(),
@@ -260,6 +304,7 @@ async fn a_table_that_cannot_be_followed_is_withdrawn() {
         ("c", "alter table c rename list_id to list", "update c set list = 2; delete from c"),
         ("d", "alter table d drop list_id cascade", "update d set v = 2; delete from d"),
         ("e", "drop table e cascade", "select 1"),
+        ("f", "alter table f disable trigger lockstep_move", "update f set v = 2; update f set list_id = 2"),
     ] {
         let mut client = node.join([lists(), json!({"table": table, "scope": {"list_id": 1}})]).await;
         client.commit().await.unwrap();

@@ -79,7 +79,7 @@ impl World {
             Output::Mutate(request) => {
                 let session = request.session;
                 let queue = self.nodes[at].mutating.entry(session).or_default();
-                queue.push_back(request);
+                queue.push_back(*request);
                 if queue.len() == 1 {
                     self.run_mutation(at, session);
                 }

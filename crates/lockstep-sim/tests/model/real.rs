@@ -9,6 +9,7 @@ use lockstep_pg::cluster::Cluster;
 use lockstep_pg::install::{self, InstallOptions, Patience, TrackRequest};
 use lockstep_pg::target::Target;
 use lockstep_pg::{catalog, connect, poll, replication_stream};
+use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio_postgres::{Client, NoTls, SimpleQueryMessage};
@@ -35,7 +36,9 @@ pub struct Real {
     /// System, timeline, database.
     pub identity: (u64, u32, u32),
     pub mark: i64,
-    stream: mpsc::Receiver<Bytes>,
+    stream: mpsc::Receiver<Vec<Bytes>>,
+    /// Of the stream, received and not looked at.
+    received: VecDeque<Bytes>,
     _feedback: mpsc::UnboundedSender<replication_stream::Feedback>,
     assembler: Assembler,
     reference: u64,
@@ -88,6 +91,7 @@ impl Real {
             identity,
             mark,
             stream,
+            received: VecDeque::new(),
             _feedback: feedback,
             assembler: Assembler::default(),
             reference,
@@ -126,8 +130,12 @@ impl Real {
         let mut transactions = Vec::new();
         let Some(last) = last else { return transactions };
         loop {
-            let wait = tokio::time::timeout(Duration::from_secs(20), self.stream.recv());
-            let frame = wait.await.expect("the stream brings every transaction").expect("the stream goes on");
+            let Some(frame) = self.received.pop_front() else {
+                let wait = tokio::time::timeout(Duration::from_secs(20), self.stream.recv());
+                let batch = wait.await.expect("the stream brings every transaction");
+                self.received.extend(batch.expect("the stream goes on"));
+                continue;
+            };
             let StreamFrame::Data(data) = StreamFrame::parse(&frame).expect("a frame") else { continue };
             let message = decode(data).expect("a message");
             let taken = self.assembler.handle(message, self.reference, &self.catalog).expect("in order");

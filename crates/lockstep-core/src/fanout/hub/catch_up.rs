@@ -406,7 +406,7 @@ impl Hub {
             base: session.base.clone(),
             read: Vec::new(),
         };
-        for (reference, sub) in &mut session.subs {
+        for (reference, sub) in session.subs.iter_mut() {
             let SubState::Reading(reading, from) = &sub.state else { continue };
             let (true, Some(held)) = (*reading == id, self.shapes.get(&sub.shape)) else { continue };
             let mut widened = None;

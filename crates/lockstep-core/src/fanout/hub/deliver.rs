@@ -1,12 +1,14 @@
 //! A transaction from the stream to the sessions that it concerns.
 
+use super::few::FewSet;
 use super::{Batch, Bound, Brought, Hub, Output, ReadFrom, SessionId, SubState, Undo};
 use crate::change::{Delivered, TableNet};
 use crate::fanout::match_index::ShapeIndex;
-use crate::fanout::{Hole, Routed};
+use crate::fanout::{Routed, Touch};
 use crate::mutation::Outcome;
-use crate::position::{CursorHead, ResetReason, Xid};
-use crate::protocol::{Frame, ack_frame, commit_frame, rows_frame, unload_frame};
+use crate::position::{ResetReason, Xid};
+use crate::protocol::{CommitFrames, Frame, ack_frame, touches_frame, unload_frame};
+use crate::shape::Shape;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -42,33 +44,33 @@ impl Hub {
             self.reached_bound(Bound::CursorXip);
         }
         self.watermark = self.watermark.max(end);
-        let parts = self.parts(&delivered, routed);
+        let parts = self.parts(&delivered, &routed);
         if !parts.is_empty()
             && let Some(head) = self.stream_head()
         {
+            let mut commits = CommitFrames::new(self.watermark, Some(xid), &head.head_part());
             for (session, parts) in parts {
-                self.send_transaction(session, parts, xid, &head);
+                self.send_transaction(session, parts, xid, &mut commits);
             }
         }
         self.poll_soon();
     }
 
     /// What it does to each shape. All shapes of a table are holes if its rows are not held.
-    fn route(&self, delivered: &Delivered) -> Routed {
+    fn route<'d>(&mut self, delivered: &'d Delivered) -> Routed<'d> {
         match &delivered.net {
             Some(net) => self.index.route(net),
             None => {
                 let touched = delivered.transaction.touched.iter();
-                touched.flat_map(|oid| self.index.of_table(*oid)).map(|shape| (shape, Err(Hole))).collect()
+                Routed::holes(touched.flat_map(|oid| self.index.of_table(*oid)))
             }
         }
     }
 
     /// Shapes that this transaction cannot be told to from the stream alone: their sessions stand before it, and
     /// are caught up past it. Everyone else goes on.
-    fn skip_holes(&mut self, xid: Xid, routed: &Routed) {
-        let holes =
-            routed.iter().filter(|(_, delta)| delta.is_err()).filter_map(|(shape, _)| self.shapes.get(shape));
+    fn skip_holes(&mut self, xid: Xid, routed: &Routed<'_>) {
+        let holes = routed.hole_shapes().filter_map(|shape| self.shapes.get(&shape));
         let sessions: BTreeSet<SessionId> = holes.flat_map(|h| h.subscribers.iter().copied()).collect();
         if sessions.is_empty() {
             return;
@@ -87,18 +89,18 @@ impl Hub {
     }
 
     /// Encodes once per shape and sorts by session.
-    fn parts(&mut self, delivered: &Delivered, routed: Routed) -> BTreeMap<SessionId, Parts> {
+    fn parts(&mut self, delivered: &Delivered, routed: &Routed<'_>) -> BTreeMap<SessionId, Parts> {
         let mut parts: BTreeMap<SessionId, Parts> = BTreeMap::new();
         let Some(net) = &delivered.net else { return parts };
-        for (index, delta) in routed {
-            let (Ok(delta), Some(held)) = (delta, self.shapes.get_mut(&index)) else { continue };
-            let frame = rows_frame(&held.shape, &delta);
+        for (index, touches) in routed.shapes() {
+            let (Ok(touches), Some(held)) = (touches, self.shapes.get_mut(&index)) else { continue };
+            let frame = frame_of(&held.shape, touches);
             if let Some(entry) = self.ring.last_mut() {
                 entry.frames.insert(index, frame.clone());
             }
             let Some(frame) = frame else { continue };
             let mut sent = 0;
-            for id in &held.subscribers {
+            for id in held.subscribers.iter() {
                 let follows = self.sessions.get(id).is_some_and(|s| s.base.is_none() && s.is_live(index));
                 if follows {
                     sent += 1;
@@ -110,7 +112,7 @@ impl Hub {
         }
         for ack in &net.acknowledged {
             let client = (ack.subject.clone(), ack.client.clone());
-            for id in self.by_client.get(&client).into_iter().flatten() {
+            for id in self.by_client.get(&client).into_iter().flat_map(FewSet::iter) {
                 if self.sessions.get(id).is_some_and(|s| s.established && s.base.is_none()) {
                     parts.entry(*id).or_default().acknowledged.push(ack.outcome.clone());
                 }
@@ -119,7 +121,7 @@ impl Hub {
         parts
     }
 
-    fn send_transaction(&mut self, id: SessionId, parts: Parts, xid: Xid, head: &CursorHead) {
+    fn send_transaction(&mut self, id: SessionId, parts: Parts, xid: Xid, commits: &mut CommitFrames) {
         let mut frames = parts.rows;
         let mut waits = Vec::new();
         if !parts.acknowledged.is_empty() {
@@ -130,7 +132,12 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let told = parts.acknowledged.iter().map(|o| o.n).max().unwrap_or(0);
         session.acknowledged = session.acknowledged.max(told);
-        frames.push(commit_frame(self.watermark, Some(xid), &head.with_shapes(&session.shapes_part)));
+        frames.push(commits.frame(&session.shapes_part));
+        if waits.is_empty() && session.batches.is_empty() {
+            // Nothing holds it back.
+            self.outputs.extend(frames.into_iter().map(|frame| Output::Send(id, frame)));
+            return;
+        }
         self.enqueue(id, Batch::new(frames, waits, undo));
     }
 
@@ -256,6 +263,22 @@ impl Hub {
 /// Rows of one table that a transaction changed.
 fn rows_of(table: &TableNet) -> u64 {
     u64::try_from(table.rows.len()).unwrap_or(u64::MAX)
+}
+
+fn frame_of(shape: &Shape, touches: &[(ShapeIndex, Touch<'_>)]) -> Option<Frame> {
+    let reset = touches.iter().find_map(|(_, touch)| match touch {
+        Touch::Reset(reason) => Some(*reason),
+        _ => None,
+    });
+    let remove = touches.iter().filter_map(|(_, touch)| match touch {
+        Touch::Remove(key) => Some(*key),
+        _ => None,
+    });
+    let put = touches.iter().filter_map(|(_, touch)| match touch {
+        Touch::Put(row) => Some(*row),
+        _ => None,
+    });
+    touches_frame(shape, reset, remove, put)
 }
 
 impl Batch {

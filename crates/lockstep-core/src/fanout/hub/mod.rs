@@ -15,6 +15,7 @@
 
 mod catch_up;
 mod deliver;
+mod few;
 mod freshness;
 mod report;
 mod schema;
@@ -34,6 +35,7 @@ use crate::limits::{self, Bounds};
 use crate::position::{CursorHead, Lsn, Snapshot, Xid};
 use crate::protocol::{Frame, LoadId};
 use crate::shape::{Shape, ShapeId};
+use few::{FewMap, FewSet};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
@@ -52,7 +54,7 @@ pub enum Mode {
 #[derive(Debug)]
 struct Held {
     shape: Arc<Shape>,
-    subscribers: BTreeSet<SessionId>,
+    subscribers: FewSet<SessionId>,
     /// Frames and bytes sent for it, to all of them together.
     frames: u64,
     bytes: u64,
@@ -126,7 +128,7 @@ struct Session {
     client: String,
     /// Its client takes a shape that got more columns without loading it anew.
     widens: bool,
-    subs: BTreeMap<String, Sub>,
+    subs: FewMap<String, Sub>,
     /// The session's own position while it does not follow the stream.
     base: Option<Arc<CursorHead>>,
     /// The state that its client came with.
@@ -209,7 +211,7 @@ pub struct Hub {
     next_shape: ShapeIndex,
     index: MatchIndex,
     sessions: BTreeMap<SessionId, Session>,
-    by_client: BTreeMap<(Text, Text), BTreeSet<SessionId>>,
+    by_client: BTreeMap<(Text, Text), FewSet<SessionId>>,
     /// Transactions whose COMMIT has returned; kept until a poll sees them.
     released: BTreeSet<Xid>,
     /// Sessions with a batch that waits for a release.

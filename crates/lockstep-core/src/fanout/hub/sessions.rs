@@ -1,5 +1,6 @@
 //! Sessions: what clients say, and the shapes they hold.
 
+use super::few::FewSet;
 use super::{
     Bound, Held, Hub, MutateRequest, MutateResult, Output, ReadFrom, ReplyTo, Session, SessionId, Sub,
     SubState,
@@ -18,7 +19,7 @@ use std::sync::Arc;
 impl Hub {
     /// A socket was opened. Its first message decides the rest.
     pub fn handle_open(&mut self, id: SessionId) {
-        if self.sessions.len() >= limits::SESSIONS {
+        if self.sessions.len() >= self.bounds.sessions {
             self.reached_bound(Bound::Sessions);
             self.outputs.push_back(Output::Close(id, 1013, "this node is full; try another"));
             return;
@@ -195,7 +196,7 @@ impl Hub {
     ) -> Result<(), ShapeError> {
         let shape = Shape::resolve(request, &self.catalog)?;
         let session = self.sessions.get(&id);
-        let subs = session.map(|s| &s.subs).into_iter().flatten();
+        let subs = session.into_iter().flat_map(|s| s.subs.iter());
         let mut held = 0;
         for (reference, sub) in subs {
             held += 1;
@@ -231,8 +232,9 @@ impl Hub {
             self.next_shape += 1;
             let shape = Arc::new(shape);
             self.index.insert(index, shape.clone());
-            let held = Held { shape, subscribers: [session].into(), frames: 0, bytes: 0 };
-            self.shapes.insert(index, held);
+            let mut subscribers = FewSet::default();
+            subscribers.insert(session);
+            self.shapes.insert(index, Held { shape, subscribers, frames: 0, bytes: 0 });
         } else if let Some(held) = self.shapes.get_mut(&index) {
             held.subscribers.insert(session);
         }
@@ -298,7 +300,7 @@ impl Hub {
             confirmed: frame.confirmed,
             mutations: frame.mutations,
         };
-        self.outputs.push_back(Output::Mutate(request));
+        self.outputs.push_back(Output::Mutate(Box::new(request)));
         None
     }
 

@@ -163,7 +163,7 @@ pub enum Output {
     /// Which of these have entries in a change log? Answer with `handle_gap`.
     ReadGap(Vec<Xid>),
     /// Run mutations; answer with `handle_mutated`.
-    Mutate(MutateRequest),
+    Mutate(Box<MutateRequest>),
     /// Send a standby status update.
     Feedback {
         /// Up to here nothing need be sent again.

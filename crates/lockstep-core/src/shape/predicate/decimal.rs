@@ -5,7 +5,7 @@ use std::fmt;
 
 /// A numeric value. `1.0` and `1.00` are equal; NaN is equal to itself and above everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Decimal {
+pub(crate) enum Decimal {
     NegativeInfinity,
     Finite {
         negative: bool,

@@ -68,6 +68,33 @@ impl Comparison {
 /// A constant: as PostgreSQL prints it and as it is compared. None is NULL.
 pub(super) type Literal = Option<(Text, Scalar)>;
 
+/// What every row that passes has, as far as an index can use it.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) enum Hint {
+    /// A value between two bounds, which belong to it.
+    Range {
+        /// Whose.
+        column: usize,
+        /// How its values are read.
+        kind: Kind,
+        /// From here.
+        low: Option<Scalar>,
+        /// To here.
+        high: Option<Scalar>,
+    },
+    /// A text that holds all of these three bytes somewhere.
+    Text {
+        /// Whose.
+        column: usize,
+        /// Once its ASCII letters are small ones.
+        fold: bool,
+        /// In the pattern's order.
+        grams: Vec<[u8; 3]>,
+    },
+    /// Nothing.
+    None,
+}
+
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Operand {
     Column(usize),
@@ -202,21 +229,97 @@ impl Expression {
         }
     }
 
-    /// Column and value of every equality that must hold for the whole to hold, where equal values have one text.
-    pub(super) fn equalities(&self) -> Vec<(usize, Text)> {
+    /// Whether a row passes: not, if one part of a conjunction says so, whatever of the others is not told.
+    pub(super) fn passes(&self, table: &Table, row: &[Value]) -> Result<bool, Untold> {
+        let Self::And(parts) = self else { return Ok(self.truth(table, row)? == Some(true)) };
+        let mut result = Ok(true);
+        for part in parts {
+            match part.passes(table, row) {
+                Ok(true) => {}
+                Ok(false) => return Ok(false),
+                Err(Untold) => result = Err(Untold),
+            }
+        }
+        result
+    }
+
+    /// Parts that must all hold for the whole to hold.
+    fn conjuncts<'e>(&'e self, into: &mut Vec<&'e Self>) {
         match self {
-            Self::And(parts) => parts.iter().flat_map(Self::equalities).collect(),
-            Self::Column(column) => vec![(*column, "t".into())],
+            Self::And(parts) => parts.iter().for_each(|p| p.conjuncts(into)),
+            other => into.push(other),
+        }
+    }
+
+    /// Column and value of every equality that must hold for the whole to hold, where equal values have one text; and
+    /// whether there is nothing else.
+    pub(super) fn equalities(&self) -> (Vec<(usize, Text)>, bool) {
+        let mut parts = Vec::new();
+        self.conjuncts(&mut parts);
+        let found: Vec<_> = parts.iter().filter_map(|p| p.equality()).collect();
+        let whole = found.len() == parts.len();
+        (found, whole)
+    }
+
+    /// What the first part says that an index can use: both ends of a range if another part has the other one.
+    pub(super) fn hint(&self) -> Hint {
+        let mut parts = Vec::new();
+        self.conjuncts(&mut parts);
+        let ranges: Vec<_> = parts.iter().filter_map(|p| p.range()).collect();
+        if let Some((column, kind, ..)) = ranges.first() {
+            let mut bounds = (None, None);
+            for (_, _, low, high) in ranges.iter().filter(|(c, k, ..)| (c, k) == (column, kind)) {
+                // Any of several will do.
+                bounds = (bounds.0.or_else(|| low.clone()), bounds.1.or_else(|| high.clone()));
+            }
+            return Hint::Range { column: *column, kind: *kind, low: bounds.0, high: bounds.1 };
+        }
+        let text = parts.iter().find_map(|part| match part {
+            Self::Like { column, pattern, fold, .. } => {
+                let grams = pattern.grams();
+                (!grams.is_empty()).then_some(Hint::Text { column: *column, fold: *fold, grams })
+            }
+            _ => None,
+        });
+        text.unwrap_or(Hint::None)
+    }
+
+    /// Column, type and bounds between which its values must lie, the bounds included.
+    fn range(&self) -> Option<(usize, Kind, Option<Scalar>, Option<Scalar>)> {
+        match self {
+            Self::Compare {
+                op: Some(op), kind, column, with: Operand::Literal(Some((_, value))), ..
+            } => {
+                let value = Some(value.clone());
+                let (low, high) = match op {
+                    Comparison::Equal => (value.clone(), value),
+                    Comparison::Less | Comparison::LessOrEqual => (None, value),
+                    Comparison::Greater | Comparison::GreaterOrEqual => (value, None),
+                    Comparison::NotEqual => return None,
+                };
+                Some((*column, *kind, low, high))
+            }
+            Self::In { kind, column, list } => {
+                let values = list.iter().flatten().map(|(_, value)| value);
+                let order = |a: &&Scalar, b: &&Scalar| compare(a, b).unwrap_or(Ordering::Equal);
+                let (low, high) = (values.clone().min_by(order)?, values.max_by(order)?);
+                Some((*column, *kind, Some(low.clone()), Some(high.clone())))
+            }
+            _ => None,
+        }
+    }
+
+    fn equality(&self) -> Option<(usize, Text)> {
+        match self {
+            Self::Column(column) => Some((*column, "t".into())),
             Self::Compare {
                 op: Some(Comparison::Equal),
                 kind,
                 column,
                 with: Operand::Literal(Some((text, _))),
                 ..
-            } if kind.text_is_unique() => {
-                vec![(*column, text.clone())]
-            }
-            _ => Vec::new(),
+            } if kind.text_is_unique() => Some((*column, text.clone())),
+            _ => None,
         }
     }
 

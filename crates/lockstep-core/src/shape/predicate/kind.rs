@@ -11,7 +11,7 @@ use std::cmp::Ordering;
 
 /// A comparable value.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Scalar {
+pub(crate) enum Scalar {
     /// bool, the integers, an enum's place among its labels, and points in time.
     Int(i64),
     /// float4 and float8.
@@ -24,7 +24,7 @@ pub(super) enum Scalar {
 
 /// How a column's values are read and ordered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(crate) enum Kind {
     /// `f` before `t`.
     Bool,
     /// int2, int4, int8, oid: with the least and the greatest.
@@ -78,7 +78,7 @@ impl Kind {
     }
 
     /// Reads the text that PostgreSQL prints. None for what it never prints.
-    pub(super) fn read(self, text: &Text, column: &Column) -> Option<Scalar> {
+    pub(crate) fn read(self, text: &Text, column: &Column) -> Option<Scalar> {
         Some(match self {
             Self::Bool => Scalar::Int(match text.as_ref() {
                 "t" => 1,
@@ -155,7 +155,7 @@ fn float(given: &str, parse: impl Fn(&str) -> Option<f64>) -> Option<String> {
 }
 
 /// As PostgreSQL orders two values of one kind: NaN is equal to itself and the greatest, -0 equals 0.
-pub(super) fn compare(a: &Scalar, b: &Scalar) -> Option<Ordering> {
+pub(crate) fn compare(a: &Scalar, b: &Scalar) -> Option<Ordering> {
     Some(match (a, b) {
         (Scalar::Int(a), Scalar::Int(b)) => a.cmp(b),
         (Scalar::Text(a), Scalar::Text(b)) => a.as_bytes().cmp(b.as_bytes()),

@@ -11,7 +11,9 @@ mod moment;
 mod pattern;
 mod resolve;
 
+pub(crate) use expression::Hint;
 pub use expression::Untold;
+pub(crate) use kind::{Kind, Scalar, compare};
 
 use super::ShapeError;
 use crate::catalog::Table;
@@ -49,7 +51,12 @@ impl Predicate {
 
     /// Whether the row passes.
     pub fn passes(&self, table: &Table, row: &[Value]) -> Result<bool, Untold> {
-        Ok(self.truth(table, row)? == Some(true))
+        self.expression.passes(table, row)
+    }
+
+    /// What a row that passes must have besides equalities, as far as an index can use it.
+    pub(crate) fn hint(&self) -> Hint {
+        self.expression.hint()
     }
 
     /// The same as an SQL expression over a table called `t`. Equal ones are one predicate.
@@ -57,12 +64,12 @@ impl Predicate {
         &self.sql
     }
 
-    /// Columns that must have these texts for a row to pass, by column, one text each.
-    pub fn equalities(&self) -> Vec<(usize, Text)> {
-        let mut found = self.expression.equalities();
+    /// Columns that must have these texts for a row to pass, by column; and whether nothing else is asked of it.
+    pub fn equalities(&self) -> (Vec<(usize, Text)>, bool) {
+        let (mut found, whole) = self.expression.equalities();
         found.sort();
-        found.dedup_by_key(|(column, _)| *column);
-        found
+        found.dedup();
+        (found, whole)
     }
 
     /// The columns that it reads, ascending.

@@ -36,6 +36,17 @@ impl Pattern {
         Some(Self { pieces: pieces.into_iter().map(piece).collect(), fold })
     }
 
+    /// Every three bytes that follow each other in each text that matches.
+    pub(super) fn grams(&self) -> Vec<[u8; 3]> {
+        let runs = self.pieces.iter().flat_map(|piece| piece.chars.split(Option::is_none));
+        let mut grams = Vec::new();
+        for run in runs {
+            let text: String = run.iter().flatten().collect();
+            grams.extend(text.as_bytes().windows(3).filter_map(|gram| <[u8; 3]>::try_from(gram).ok()));
+        }
+        grams
+    }
+
     /// Whether the whole text matches.
     pub(super) fn matches(&self, text: &str) -> bool {
         if self.fold {
@@ -119,6 +130,8 @@ mod tests {
             no.iter().for_each(|t| assert!(!compiled.matches(t), "{pattern} {t}"));
         }
         assert!(Pattern::parse("a\\", false).is_none());
+        let grams = Pattern::parse("%ab_cde%Fgh\\%i%", true).unwrap().grams();
+        assert_eq!(grams, [*b"cde", *b"fgh", *b"gh%", *b"h%i"]);
         let folded = Pattern::parse("%Ä B%", true).unwrap();
         assert!(folded.matches("xÄ by") && !folded.matches("xä by"), "only ASCII letters fold");
     }
