@@ -149,11 +149,13 @@ export class DemoPage {
     return this.root.locator(byId('conflict'))
   }
 
-  /** Base, mine and theirs of the conflict that is shown. */
-  async conflict() {
-    const said = ['base', 'mine', 'theirs'].map((side) => this.conflicts().locator(byId(`conflict-${side}`)))
-    await said[0].waitFor()
-    return Promise.all(said.map(async (side) => ((await side.count()) ? side.innerText() : null)))
+  /** Waits until a conflict is shown with this base, mine and theirs (null: gone). */
+  async conflict(base, mine, theirs) {
+    const side = (name) => this.conflicts().locator(byId(`conflict-${name}`))
+    for (const [name, text] of Object.entries({ base, mine, theirs })) {
+      if (text === null) await side(name).waitFor({ state: 'detached' })
+      else await side(name).getByText(text, { exact: true }).waitFor()
+    }
   }
 
   async keepMine() {

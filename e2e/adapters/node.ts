@@ -49,6 +49,8 @@ class PageNode {
 
   private answer(message: Sent): void {
     const { event, payload } = message
+    // all that it knows was said
+    if (event === 'heartbeat') return this.server.answerAge(0)
     if (event === 'unsubscribe') {
       for (const ref of payload.refs) this.asked.delete(ref)
       return this.server.reply(message, {})
