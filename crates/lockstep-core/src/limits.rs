@@ -74,6 +74,14 @@ pub const ROWS_FRAME_BYTES: usize = 64 << 10;
 /// Bytes from which on a frame of rows is deflated for sockets that asked for it: below, there is little to be saved.
 pub const DEFLATE_FROM_BYTES: usize = 2 << 10;
 
+/// Bytes of rows of one catch-up that are held until it is read to its end, and shared by all that wait for it. What is
+/// read beyond goes ahead in chunks, and is held by nobody but the sockets that it waits for.
+pub const CATCH_UP_INLINE_BYTES: usize = 1 << 20;
+
+/// Bytes of one catch-up's chunks that wait for sockets. Past it no more is read from PostgreSQL until the slowest
+/// socket has taken some.
+pub const CATCH_UP_AHEAD_BYTES: usize = 8 << 20;
+
 /// Catch-up transactions at a time; each holds a connection and a snapshot.
 pub const CATCH_UPS_IN_FLIGHT: usize = 4;
 

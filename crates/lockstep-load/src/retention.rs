@@ -8,6 +8,7 @@ use lockstep_core::fanout::hub::{CatchUpRequest, ReadFrom, ReadRequest};
 use lockstep_core::position::CursorHead;
 use lockstep_core::shape::{Shape, ShapeRequest};
 use lockstep_pg::gc::{self, GcOptions, GcOutcome};
+use lockstep_pg::target::Target;
 use lockstep_pg::{catalog, catch_up, poll};
 use serde_json::{Value as Json, json};
 use std::sync::Arc;
@@ -129,7 +130,8 @@ impl Away {
         let from = ReadFrom::Since(Arc::new(self.head.clone()));
         let reads = vec![ReadRequest { shape: self.shape.clone(), from }];
         let request = CatchUpRequest { id: Default::default(), reads, clients: Vec::new() };
-        let answer = catch_up::read(&database.client, &request, &[], Duration::from_secs(60)).await?;
+        let target = Target::parse(&database.cluster.url())?;
+        let answer = catch_up::read_whole(&target, &request, &[], Duration::from_secs(60)).await?;
         let mut rows = 0;
         for frame in &answer.reads[0].frames {
             let frame: Json = serde_json::from_slice(frame).context("a frame")?;

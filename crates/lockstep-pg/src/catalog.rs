@@ -121,22 +121,19 @@ pub(crate) async fn texts<C: GenericClient>(client: &C, sql: &str) -> Result<Vec
 
 /// The tracked tables. Run after a LOCK it is the catalog as of that lock.
 pub async fn tables<C: GenericClient>(client: &C) -> Result<Vec<Table>, PgError> {
-    ask(client, "true").await
+    texts(client, &TABLES.replace("{only}", "true")).await?.iter().map(|json| table(json)).collect()
 }
 
-/// Those of them that have these logs, for the price of these alone.
-pub async fn tables_of<C: GenericClient>(client: &C, logs: &BTreeSet<i32>) -> Result<Vec<Table>, PgError> {
+/// The question for those of them that have these logs, for the price of these alone.
+pub(crate) fn question_for(logs: &BTreeSet<i32>) -> String {
     let logs = logs.iter().map(i32::to_string).collect::<Vec<_>>().join(",");
-    ask(client, &format!("t.log = any('{{{logs}}}')")).await
+    TABLES.replace("{only}", &format!("t.log = any('{{{logs}}}')"))
 }
 
-async fn ask<C: GenericClient>(client: &C, only: &str) -> Result<Vec<Table>, PgError> {
-    let mut tables = Vec::new();
-    for json in texts(client, &TABLES.replace("{only}", only)).await? {
-        let row: Row = serde_json::from_str(&json).map_err(|_| PgError::Protocol("the catalog query"))?;
-        tables.push(row.into_table()?);
-    }
-    Ok(tables)
+/// A table, from a row of the answer.
+pub(crate) fn table(json: &str) -> Result<Table, PgError> {
+    let row: Row = serde_json::from_str(json).map_err(|_| PgError::Protocol("the catalog query"))?;
+    row.into_table()
 }
 
 /// Everything that a node must know before it serves, in one snapshot. The connection is for this alone meanwhile.

@@ -17,7 +17,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 use tokio::task::JoinHandle;
-use tokio_postgres::config::{ChannelBinding, Host, SslMode, SslNegotiation};
+use tokio_postgres::config::{ChannelBinding, Host, SslMode, SslNegotiation, TargetSessionAttrs};
 use tokio_postgres::{Client, Config};
 
 /// Connections for queries, opened when needed.
@@ -114,12 +114,56 @@ pub type Stream = Box<dyn Duplex>;
 /// # Errors
 /// That of the last host.
 pub async fn replication(target: &Target, answer: Duration) -> Result<Wire<Stream>, PgError> {
-    let startup = startup(target.config())?;
+    let mut startup = startup(target.config())?;
+    let session = SESSION.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned()));
+    // What `options` sets too is set by the parameters after it.
+    startup.parameters.splice(0..0, session);
+    startup.parameters.push(("replication".into(), "database".into()));
+    let (wire, _) = first_host(target, |config, nth| {
+        let (target, startup) = (target.clone(), startup.clone());
+        async move { within(answer, replication_at(&target, &config, nth, &startup)).await }
+    })
+    .await?;
+    Ok(wire)
+}
+
+/// Where a connection leads, so that a request to cancel can be sent there too.
+#[derive(Debug, Clone)]
+pub(crate) struct Place {
+    pub(crate) config: Config,
+    pub(crate) nth: usize,
+}
+
+/// Opens a connection for large reads, without settings: a pooler would refuse or forget them.
+pub(crate) async fn for_reading(target: &Target, answer: Duration) -> Result<(Wire<Stream>, Place), PgError> {
+    let mut startup = startup(target.config())?;
+    startup.parameters.push(("client_encoding".into(), "UTF8".into()));
+    let several = target.config().get_target_session_attrs() == TargetSessionAttrs::ReadWrite;
+    first_host(target, |config, nth| {
+        let (target, startup) = (target.clone(), startup.clone());
+        async move {
+            let connecting = async {
+                let mut wire = wire_at(&target, &config, nth, &startup).await?;
+                if several {
+                    refuse_standby(&target, &mut wire).await?;
+                }
+                Ok(wire)
+            };
+            within(answer, connecting).await
+        }
+    })
+    .await
+}
+
+async fn first_host<F: Future<Output = Result<Wire<Stream>, PgError>>>(
+    target: &Target,
+    connect: impl Fn(Config, usize) -> F,
+) -> Result<(Wire<Stream>, Place), PgError> {
     let mut last = PgError::Url("it names no host".into());
     for config in target.tries() {
         for nth in 0..config.get_hosts().len().max(config.get_hostaddrs().len()) {
-            match within(answer, replication_at(target, &config, nth, &startup)).await {
-                Ok(wire) => return Ok(wire),
+            match connect(config.clone(), nth).await {
+                Ok(wire) => return Ok((wire, Place { config, nth })),
                 Err(error) => last = error,
             }
         }
@@ -133,13 +177,10 @@ pub async fn replication(target: &Target, answer: Duration) -> Result<Wire<Strea
 
 fn startup(config: &Config) -> Result<Startup, PgError> {
     let user = config.get_user().ok_or_else(|| PgError::Url("it names no user".into()))?;
-    let mut parameters: Vec<(String, String)> =
-        SESSION.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+    let mut parameters = Vec::new();
     let mut add = |name: &str, value: &str| parameters.push((name.into(), value.into()));
     add("database", config.get_dbname().unwrap_or(user));
-    add("replication", "database");
     add("application_name", config.get_application_name().unwrap_or("lockstep"));
-    // What `options` sets too is set by the parameters after it.
     if let Some(options) = config.get_options() {
         add("options", options);
     }
@@ -157,30 +198,53 @@ async fn replication_at(
     nth: usize,
     startup: &Startup,
 ) -> Result<Wire<Stream>, PgError> {
-    let host = config.get_hosts().get(nth);
-    let address = config.get_hostaddrs().get(nth);
-    let port = target.port(nth);
-    let (stream, end_point) = match (host, address) {
-        (Some(Host::Unix(folder)), _) => (unix(folder, port).await?, None),
-        (Some(Host::Tcp(name)), _) => tcp(target, config, name, address, port).await?,
-        (None, Some(address)) => tcp(target, config, &address.to_string(), Some(address), port).await?,
-        (None, None) => return Err(PgError::Url("it names no host".into())),
-    };
-    let mut startup = startup.clone();
-    startup.binding = match config.get_channel_binding() {
-        ChannelBinding::Disable => Binding::default(),
-        binding => Binding { end_point, required: binding == ChannelBinding::Require },
-    };
-    let mut wire = Wire::start(stream, &startup).await.map_err(not_a_pooler)?;
-    let standby = wire.query("select pg_catalog.pg_is_in_recovery()").await?;
-    if standby.first().and_then(|row| row.first()).is_some_and(|v| v.as_deref() == Some("t")) {
-        return Err(PgError::NotInstalled(format!("{} is a standby; name the primary", target.place())));
-    }
+    let mut wire = wire_at(target, config, nth, startup).await.map_err(not_a_pooler)?;
+    refuse_standby(target, &mut wire).await?;
     // Making a slot waits for open transactions. If this node dies meanwhile, the server must notice, or the slot
     // lives as long as they do. Servers on systems that cannot watch a socket refuse the setting and go without.
     match wire.query("set client_connection_check_interval = '2s'").await {
         Ok(_) | Err(PgError::Server { .. }) => Ok(wire),
         Err(error) => Err(error),
+    }
+}
+
+async fn refuse_standby(target: &Target, wire: &mut Wire<Stream>) -> Result<(), PgError> {
+    let standby = wire.query("select pg_catalog.pg_is_in_recovery()").await?;
+    if standby.first().and_then(|row| row.first()).is_some_and(|v| v.as_deref() == Some("t")) {
+        return Err(PgError::NotInstalled(format!("{} is a standby; name the primary", target.place())));
+    }
+    Ok(())
+}
+
+async fn wire_at(
+    target: &Target,
+    config: &Config,
+    nth: usize,
+    startup: &Startup,
+) -> Result<Wire<Stream>, PgError> {
+    let (stream, end_point) = stream_to(target, config, nth).await?;
+    let mut startup = startup.clone();
+    startup.binding = match config.get_channel_binding() {
+        ChannelBinding::Disable => Binding::default(),
+        binding => Binding { end_point, required: binding == ChannelBinding::Require },
+    };
+    Wire::start(stream, &startup).await
+}
+
+/// A stream to one of the hosts, and what the server's certificate binds a password to.
+pub(crate) async fn stream_to(
+    target: &Target,
+    config: &Config,
+    nth: usize,
+) -> Result<(Stream, Option<Vec<u8>>), PgError> {
+    let host = config.get_hosts().get(nth);
+    let address = config.get_hostaddrs().get(nth);
+    let port = target.port(nth);
+    match (host, address) {
+        (Some(Host::Unix(folder)), _) => Ok((unix(folder, port).await?, None)),
+        (Some(Host::Tcp(name)), _) => tcp(target, config, name, address, port).await,
+        (None, Some(address)) => tcp(target, config, &address.to_string(), Some(address), port).await,
+        (None, None) => Err(PgError::Url("it names no host".into())),
     }
 }
 

@@ -5,7 +5,7 @@ use crate::error::PgError;
 use crate::session::{BEGIN_KEEPING, BEGIN_READING, ask};
 use lockstep_core::fanout::hub::PollAnswer;
 use lockstep_core::position::Xid;
-use tokio_postgres::{GenericClient, SimpleQueryMessage};
+use tokio_postgres::GenericClient;
 
 /// Takes S, then F, then the flush position: three statements of one message, in this order.
 pub async fn poll<C: GenericClient>(client: &C, number: u64) -> Result<PollAnswer, PgError> {
@@ -55,19 +55,23 @@ pub async fn identify<C: GenericClient>(client: &C) -> Result<(u64, u32, u32), P
 
 /// The same inside a transaction.
 pub(crate) async fn identify_here<C: GenericClient>(client: &C) -> Result<(u64, u32, u32), PgError> {
-    // A WAL file's name begins with the insertion timeline in hexadecimal; pg_control_checkpoint() lags after a
-    // promotion.
-    let sql = "select system_identifier::text, left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), \
-               (select oid::text from pg_database where datname = current_database()) from pg_control_system()";
-    let messages = client.simple_query(sql).await?;
-    let row = messages.iter().find_map(|m| match m {
-        SimpleQueryMessage::Row(row) => Some(row),
-        _ => None,
-    });
-    let row = row.ok_or(PgError::Protocol("no answer to who the server is"))?;
-    let field = |at: usize| row.get(at).unwrap_or_default();
-    let parsed = (field(0).parse().ok(), u32::from_str_radix(field(1), 16).ok(), field(2).parse().ok());
-    match parsed {
+    let answer = texts(client, WHO).await?;
+    identified(answer.first().map_or("", String::as_str))
+}
+
+/// A WAL file's name begins with the insertion timeline in hexadecimal; pg_control_checkpoint() lags after a
+/// promotion.
+pub(crate) const WHO: &str = "select concat_ws(' ', system_identifier, \
+    left(pg_walfile_name(pg_current_wal_insert_lsn()), 8), \
+    (select oid from pg_database where datname = current_database())) from pg_control_system()";
+
+/// The answer to [`WHO`].
+pub(crate) fn identified(answer: &str) -> Result<(u64, u32, u32), PgError> {
+    let mut words = answer.split(' ');
+    let system = words.next().and_then(|word| word.parse().ok());
+    let timeline = words.next().and_then(|word| u32::from_str_radix(word, 16).ok());
+    let database = words.next().and_then(|word| word.parse().ok());
+    match (system, timeline, database) {
         (Some(system), Some(timeline), Some(database)) => Ok((system, timeline, database)),
         _ => Err(PgError::Protocol("who the server is")),
     }

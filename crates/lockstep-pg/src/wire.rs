@@ -1,6 +1,7 @@
-//! A PostgreSQL connection for replication, over any byte stream.
+//! A PostgreSQL connection for replication and for large reads, over any byte stream.
 //!
-//! Ordinary clients do not speak CopyBoth. Framing, start-up and authentication use `postgres-protocol`; the rest
+//! Ordinary clients do not speak CopyBoth, and begin a COPY with a prepared statement, which a pooler would leave behind
+//! in somebody else's session. Framing, start-up and authentication use `postgres-protocol`; the rest
 //! of the frontend/backend protocol that a walsender needs is here (manual, 55.2 and 55.4).
 
 use crate::error::PgError;
@@ -16,6 +17,9 @@ const MESSAGE_BYTES: usize = 1 << 30;
 /// Room for one read, at least.
 const READ_BYTES: usize = 64 << 10;
 
+/// The same while rows are copied.
+const COPY_BYTES: usize = 256 << 10;
+
 /// One connection. `S` is a socket, or anything a test or simulation makes.
 #[derive(Debug)]
 pub struct Wire<S> {
@@ -23,6 +27,9 @@ pub struct Wire<S> {
     buffer: BytesMut,
     received: u64,
     backend_pid: Option<i32>,
+    secret: Option<i32>,
+    /// Nothing was asked that is not answered to its end.
+    ready: bool,
 }
 
 /// Who connects, and how the session is set.
@@ -53,8 +60,14 @@ pub type TextRow = Vec<Option<String>>;
 impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// Starts a session and authenticates.
     pub async fn start(stream: S, startup: &Startup) -> Result<Self, PgError> {
-        let mut wire =
-            Self { stream, buffer: BytesMut::with_capacity(READ_BYTES), received: 0, backend_pid: None };
+        let mut wire = Self {
+            stream,
+            buffer: BytesMut::with_capacity(READ_BYTES),
+            received: 0,
+            backend_pid: None,
+            secret: None,
+            ready: false,
+        };
         let user = ("user", startup.user.as_str());
         let parameters = startup.parameters.iter().map(|(k, v)| (k.as_str(), v.as_str()));
         let mut out = BytesMut::new();
@@ -63,8 +76,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         wire.authenticate(startup).await?;
         loop {
             match wire.read().await? {
-                (b'Z', _) => return Ok(wire),
-                (b'K', mut body) if body.len() >= 4 => wire.backend_pid = Some(body.get_i32()),
+                (b'Z', _) => {
+                    wire.ready = true;
+                    return Ok(wire);
+                }
+                (b'K', mut body) if body.len() >= 4 => {
+                    wire.backend_pid = Some(body.get_i32());
+                    wire.secret = (body.len() == 4).then(|| body.get_i32());
+                }
                 (b'S' | b'K' | b'N', _) => {}
                 _ => return Err(PgError::Protocol("after authentication")),
             }
@@ -156,6 +175,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.backend_pid
     }
 
+    /// What a request to cancel must name.
+    pub fn cancel_key(&self) -> Option<(i32, i32)> {
+        self.backend_pid.zip(self.secret)
+    }
+
     /// Bytes read so far, also of a message that is not complete yet.
     pub fn received(&self) -> u64 {
         self.received
@@ -176,18 +200,34 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 let have = self.buffer.len();
                 self.buffer.reserve((total - have).min(have.max(READ_BYTES)));
             }
-            match self.stream.read_buf(&mut self.buffer).await? {
-                0 => return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
-                read => self.received += read as u64,
-            }
+            self.receive().await?;
         }
+    }
+
+    async fn receive(&mut self) -> Result<(), PgError> {
+        match self.stream.read_buf(&mut self.buffer).await? {
+            0 => return Err(std::io::Error::from(std::io::ErrorKind::UnexpectedEof).into()),
+            read => self.received += read as u64,
+        }
+        Ok(())
+    }
+
+    /// Whether the connection may be asked: the last question was answered to its end.
+    pub fn is_ready(&self) -> bool {
+        self.ready
+    }
+
+    async fn send(&mut self, sql: &str) -> Result<(), PgError> {
+        let mut out = BytesMut::new();
+        frontend::query(sql, &mut out)?;
+        self.ready = false;
+        self.stream.write_all(&out).await?;
+        Ok(())
     }
 
     /// Runs one simple query and collects its rows.
     pub async fn query(&mut self, sql: &str) -> Result<Vec<TextRow>, PgError> {
-        let mut out = BytesMut::new();
-        frontend::query(sql, &mut out)?;
-        self.stream.write_all(&out).await?;
+        self.send(sql).await?;
         let mut rows = Vec::new();
         let mut failed = None;
         loop {
@@ -195,8 +235,76 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
             match whole[0] {
                 b'D' => rows.push(data_row(&whole)?),
                 b'E' => failed = Some(server_error(&whole)),
-                b'Z' => return failed.map_or(Ok(rows), Err),
+                b'Z' => {
+                    self.ready = true;
+                    return failed.map_or(Ok(rows), Err);
+                }
                 _ => {}
+            }
+        }
+    }
+
+    /// Sends `COPY … TO STDOUT` and waits until rows may come.
+    pub async fn start_copy_out(&mut self, sql: &str) -> Result<(), PgError> {
+        self.send(sql).await?;
+        loop {
+            let whole = self.read_whole().await?;
+            match whole[0] {
+                b'H' => return Ok(()),
+                b'E' => return Err(self.until_ready(server_error(&whole)).await),
+                b'N' | b'S' => {}
+                _ => return Err(PgError::Protocol("instead of CopyOutResponse")),
+            }
+        }
+    }
+
+    /// Hands over rows of a COPY that are there, or waits for some. False: it has ended, and the connection may be
+    /// asked again.
+    pub async fn copy_rows(
+        &mut self,
+        mut each: impl FnMut(&[u8]) -> Result<(), PgError>,
+    ) -> Result<bool, PgError> {
+        let mut at = 0;
+        let mut any = false;
+        // Most messages are one row: they are looked at where they lie, and let go together.
+        while let Some((b'd', end)) = whole_message(&self.buffer[at..])? {
+            any = true;
+            let data = &self.buffer[at + 5..at + end];
+            let rows = data.strip_suffix(b"\n").ok_or(PgError::Protocol("a row of COPY without its end"))?;
+            rows.split(|b| *b == b'\n').try_for_each(&mut each)?;
+            at += end;
+        }
+        self.buffer.advance(at);
+        if any {
+            return Ok(true);
+        }
+        if whole_message(&self.buffer)?.is_none() {
+            self.buffer.reserve(COPY_BYTES);
+            self.receive().await?;
+            return Ok(true);
+        }
+        let whole = self.read_whole().await?;
+        match whole[0] {
+            b'E' => Err(self.until_ready(server_error(&whole)).await),
+            b'Z' => {
+                self.ready = true;
+                Ok(false)
+            }
+            b'c' | b'C' | b'N' | b'S' => Ok(true),
+            _ => Err(PgError::Protocol("during COPY")),
+        }
+    }
+
+    /// After an error the server says when it listens again.
+    async fn until_ready(&mut self, error: PgError) -> PgError {
+        loop {
+            match self.read_whole().await {
+                Ok(whole) if whole[0] == b'Z' => {
+                    self.ready = true;
+                    return error;
+                }
+                Ok(_) => {}
+                Err(broken) => return broken,
             }
         }
     }
@@ -247,6 +355,15 @@ fn mechanism(offered: &[String], binding: &Binding) -> Result<(&'static str, sas
         Some(_) => Ok((sasl::SCRAM_SHA_256, sasl::ChannelBinding::unrequested())),
         None => Ok((sasl::SCRAM_SHA_256, sasl::ChannelBinding::unsupported())),
     }
+}
+
+/// Tag and length of the first message, if it is there as a whole.
+fn whole_message(buffer: &[u8]) -> Result<Option<(u8, usize)>, PgError> {
+    let Some(length) = buffer.get(1..5) else { return Ok(None) };
+    let mut length = length;
+    let length = usize::try_from(length.get_i32()).ok().filter(|l| (4..MESSAGE_BYTES).contains(l));
+    let total = length.ok_or(PgError::Protocol("an impossible length"))? + 1;
+    Ok((buffer.len() >= total).then(|| (buffer[0], total)))
 }
 
 fn data_row(whole: &[u8]) -> Result<TextRow, PgError> {

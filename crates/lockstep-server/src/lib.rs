@@ -1,6 +1,7 @@
 //! The node as a library: sockets, tasks and configuration around the core.
 //!
-//! [`serve`] starts the parts; [`node`] owns the hub and carries its outputs out; [`drain`] ends it without a rush; [`tasks`] asks PostgreSQL; [`source`] keeps a replication
+//! [`serve`] starts the parts; [`node`] owns the hub and carries its outputs out; [`drain`] ends it without a rush;
+//! [`tasks`] asks PostgreSQL, and [`load`] carries what is read to it in pieces; [`source`] keeps a replication
 //! stream, [`janitor`] the change logs short; [`http`], [`post`], [`socket`] and [`deflate`] talk to clients; [`operate`],
 //! [`health`], [`metrics`] and [`log`] to operators; [`config`] is
 //! `lockstep.toml`, environment and flags; [`cli`] the commands.
@@ -12,6 +13,7 @@ pub mod drain;
 pub mod health;
 pub mod http;
 pub mod janitor;
+pub mod load;
 pub mod log;
 pub mod metrics;
 pub mod node;

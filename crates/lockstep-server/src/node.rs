@@ -16,6 +16,7 @@ use lockstep_core::fanout::hub::{
 use lockstep_core::fanout::{Hub, Output};
 use lockstep_core::limits::Bounds;
 use lockstep_core::position::{Lsn, Xid};
+use lockstep_core::protocol::Frame;
 use lockstep_pg::PgError;
 use lockstep_pg::replication_stream::Feedback;
 use std::collections::{HashMap, VecDeque};
@@ -60,6 +61,8 @@ pub enum Event {
     Pushed(u64, bool),
     /// An answer.
     Gap(Result<Vec<(Xid, bool)>, PgError>),
+    /// Rows of a catch-up that is still being read, of one of its reads.
+    Rows(CatchUpId, usize, Vec<Frame>),
     /// An answer.
     CaughtUp(CatchUpId, Result<CatchUpAnswer, CatchUpError>),
     /// An answer.
@@ -278,6 +281,7 @@ impl Node {
                 hub.handle_gap_failed();
             }
             Event::Committed(xids) => hub.handle_committed(&xids),
+            Event::Rows(id, read, frames) => hub.handle_catch_up_rows(id, read, &frames),
             Event::CaughtUp(id, answer) => hub.handle_catch_up(id, answer),
             Event::Catalog(Ok(catalog)) => {
                 if !catalog.same(hub.catalog()) {
@@ -349,7 +353,9 @@ impl Node {
             }
             Output::CatchUp(request) => {
                 let id = request.id;
-                let task = self.spawn(self.links.database.clone().catch_up(request, self.history.clone()));
+                let events = self.links.events_out.clone();
+                let task =
+                    self.spawn(self.links.database.clone().catch_up(request, self.history.clone(), events));
                 self.reading.insert(id, task);
             }
             Output::Poll(number) => drop(self.spawn(self.links.database.clone().poll(number))),

@@ -1,6 +1,7 @@
 //! Questions to PostgreSQL: each a task that ends in one event.
 
 use crate::config::Serve;
+use crate::load::Rows;
 use crate::metrics;
 use crate::node::Event;
 use anyhow::{Context, Result};
@@ -10,10 +11,12 @@ use lockstep_core::position::{Lsn, Xid};
 use lockstep_pg::connect::Pool;
 use lockstep_pg::lease::{Lease, within};
 use lockstep_pg::mutate::Ran;
+use lockstep_pg::readers::Readers;
 use lockstep_pg::target::Target;
 use lockstep_pg::{PgError, catalog, catch_up, mutate, poll};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::mpsc;
 
 /// Polls, fences and the look at the catalog: one at a time of each, and one to spare.
 const CONTROL_CONNECTIONS: usize = 4;
@@ -28,7 +31,7 @@ pub struct Database {
     pub control: Pool,
     /// For small questions about the role that writes.
     pub writer: Pool,
-    reads: Pool,
+    reads: Readers,
     writes: Pool,
     /// How long a small question may stay unanswered.
     pub answer: Duration,
@@ -48,7 +51,7 @@ impl Database {
         Ok(Self {
             writer: if same { control.clone() } else { Pool::new(&write, 1, answer)? },
             control,
-            reads: Pool::new(&target, settings.read_connections.max(1), answer)?,
+            reads: Readers::new(&target, settings.read_connections.max(1), answer),
             writes: Pool::new(&write, settings.write_connections.max(1), answer)?,
             answer,
         })
@@ -100,12 +103,18 @@ impl Database {
         Event::Gap(answer.await)
     }
 
-    /// Reads shapes in one snapshot.
-    pub async fn catch_up(self: Arc<Self>, request: CatchUpRequest, history: Arc<Vec<(u32, Lsn)>>) -> Event {
+    /// Reads shapes in one snapshot. Rows of large ones are told while they are read.
+    pub async fn catch_up(
+        self: Arc<Self>,
+        request: CatchUpRequest,
+        history: Arc<Vec<(u32, Lsn)>>,
+        events: mpsc::Sender<Event>,
+    ) -> Event {
         let answer = async {
-            let lease = Lease::of(&self.reads).await?;
-            let read = catch_up::read(&lease, &request, &history, self.answer).await;
-            lease.end(read, self.answer).await
+            let mut reader = self.reads.lend().await?;
+            let mut rows = Rows::of(request.id, events);
+            let read = catch_up::read(&mut reader, &request, &history, self.answer, &mut rows).await;
+            reader.end(read).await
         };
         let answer = answer.await.map_err(|error| match error {
             PgError::SchemaChanged => CatchUpError::SchemaChanged,

@@ -4,10 +4,11 @@ use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 
 /// Every kind of fault; each must have struck in a run that is long enough.
-pub const FAULTS: [&str; 36] = [
+pub const FAULTS: [&str; 37] = [
     "abort",
     "async_commit",
     "async_lost",
+    "catch_up_broke_within_rows",
     "catch_up_lock_timeout",
     "client_cut",
     "client_killed",

@@ -35,16 +35,38 @@ export interface Batch {
 /** Collects the frames of one session until their commit. */
 export class BatchCollector {
   private open: Batch['frames'][number][] = []
+  /** rows of no batch yet, by the name of their load */
+  private readonly aside = new Map<string, RowsFrame[]>()
 
   /** Takes a frame; gives the batch when it was the commit. */
   take(frame: DataFrame): Batch | null {
-    if (frame.event !== 'commit') {
-      this.open.push(frame)
-      return null
+    switch (frame.event) {
+      case 'commit': {
+        const frames = this.open
+        this.open = []
+        return { frames, commit: frame }
+      }
+      case 'load': {
+        const rows = this.aside.get(frame.load) ?? []
+        rows.push({ ...frame, event: 'rows' })
+        this.aside.set(frame.load, rows)
+        return null
+      }
+      case 'loaded':
+      case 'unload':
+        for (const load of frame.loads) this.endLoad(load, frame.event === 'loaded')
+        return null
+      default:
+        this.open.push(frame)
+        return null
     }
-    const frames = this.open
-    this.open = []
-    return { frames, commit: frame }
+  }
+
+  private endLoad(load: string, taken: boolean): void {
+    const rows = this.aside.get(load)
+    if (rows === undefined) throw new FrameError('a load that was not sent')
+    this.aside.delete(load)
+    if (taken) for (const frame of rows) this.open.push(frame)
   }
 
   /** Whether frames wait for their commit. */

@@ -7,7 +7,7 @@ import { Channel, type Reply } from './channel'
 import { CONNECTION_TABLE, type ConnectionEffect, type ConnectionEvent, type ConnectionState, pauseBeforeJoin } from './connection'
 import { Freshness } from './freshness'
 import type { OutboxWrite } from './outbox'
-import { type CommitFrame, FrameError, type Joined, readAnswers, readError, readFrame, readJoined, type RowsFrame, type ShapeAnswer } from './protocol'
+import { type CommitFrame, FrameError, type Joined, type LoadFrame, readAnswers, readError, readFrame, readJoined, type RowsFrame, type ShapeAnswer } from './protocol'
 import type { Screen } from './screen'
 import { Sender } from './sender'
 import { joinRequest, Session } from './session'
@@ -240,7 +240,7 @@ export class NodeLink {
       const frame = readFrame(event, payload)
       if (frame === null) return this.screen().status.countUnknownFrame()
       const batch = session.collector.take(frame)
-      if (frame.event === 'rows' || frame.event === 'commit') this.countRows(frame)
+      if (frame.event === 'rows' || frame.event === 'load' || frame.event === 'commit') this.countRows(frame)
       if (batch !== null) this.ports.run(() => (session.discarded ? Promise.resolve() : this.ports.applyBatch(session, batch)))
     } catch (error) {
       this.distrust(session, error)
@@ -248,10 +248,10 @@ export class NodeLink {
   }
 
   /** Progress of what is being loaded, for the status. */
-  private countRows(frame: RowsFrame | CommitFrame): void {
-    if (frame.event === 'rows') this.loadedRows += frame.put.length
+  private countRows(frame: RowsFrame | LoadFrame | CommitFrame): void {
+    if (frame.event !== 'commit') this.loadedRows += frame.put.length
     else this.loadedRows = 0
-    if (frame.event === 'rows') this.screen().showStatus()
+    if (frame.event !== 'commit') this.screen().showStatus()
   }
 
   private heartbeat(cursor: string): void {

@@ -126,6 +126,18 @@ export interface RowsFrame {
   readonly patch: readonly (readonly [WireRow, readonly number[]])[]
 }
 
+/** The event `load`: `rows` that are set aside under a name until their batch comes. */
+export interface LoadFrame extends Omit<RowsFrame, 'event'> {
+  readonly event: 'load'
+  readonly load: string
+}
+
+/** The events `loaded`, which takes what was set aside into the batch, and `unload`, which forgets it. */
+export interface LoadEndFrame {
+  readonly event: 'loaded' | 'unload'
+  readonly loads: readonly string[]
+}
+
 /** The event `withdraw`. */
 export interface WithdrawFrame {
   readonly event: 'withdraw'
@@ -156,7 +168,7 @@ export interface CommitFrame {
 }
 
 /** Every event that carries a session's data. */
-export type DataFrame = ShapeFrame | RowsFrame | WithdrawFrame | AckFrame | CommitFrame
+export type DataFrame = ShapeFrame | RowsFrame | LoadFrame | LoadEndFrame | WithdrawFrame | AckFrame | CommitFrame
 
 /** A message that is not what docs/protocol.md describes. The text never holds row values. */
 export class FrameError extends Error {
@@ -266,6 +278,13 @@ export function readFrame(event: string, payload: unknown): DataFrame | null {
       return readShape(fields(payload, 'shape'))
     case 'rows':
       return readRows(fields(payload, 'rows'))
+    case 'load': {
+      const from = fields(payload, 'load')
+      return { ...readRows(from), event: 'load', load: text(from, 'load', 'load') }
+    }
+    case 'loaded':
+    case 'unload':
+      return { event, loads: texts(fields(payload, event)['loads'], `${event}: loads`) }
     case 'withdraw':
       return { event: 'withdraw', shape: text(fields(payload, 'withdraw'), 'shape', 'withdraw') }
     case 'ack':

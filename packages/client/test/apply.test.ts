@@ -54,6 +54,30 @@ describe('a batch', () => {
     expect(collector.isOpen).toBe(false)
   })
 
+  it('takes what was set aside where it is told to, and not before', () => {
+    const collector = new BatchCollector()
+    const take = (event: string, payload: unknown) => collector.take(readFrame(event, payload)!)
+    const load = (name: string, more: object) => take('load', { load: name, shape: 'S', ...more })
+    take(...shape('s1', 'S'))
+    expect(take('commit', { lsn: '0/1', xid: null, cursor: 'k' })?.frames).toHaveLength(1)
+    load('1.0', { reset: 'first', put: [[1, 'a', 'b']] })
+    load('2.0', { reset: 'first', put: [[7, 'of a reading', 'that broke off']] })
+    load('1.0', { put: [[2, 'a', 'b']] })
+    expect(collector.isOpen).toBe(false)
+    // a batch of another shape in between
+    take('rows', { shape: 'T', put: [[5, 'x', 'y']] })
+    expect(take('commit', { lsn: '0/2', xid: null, cursor: 'k' })?.frames).toHaveLength(1)
+    take('unload', { loads: ['2.0'] })
+    load('3.0', { remove: [[1]] })
+    take(...shape('s1', 'S'))
+    take('loaded', { loads: ['1.0', '3.0'] })
+    const batch = take('commit', { lsn: '0/3', xid: null, cursor: 'k' })!
+    carryOut(base, planBatch(base, session, batch))
+    expect(held('one')).toEqual([[2, 'a', 'b']])
+    expect(() => take('loaded', { loads: ['1.0'] })).toThrow(FrameError)
+    expect(() => take('unload', { loads: ['2.0'] })).toThrow(FrameError)
+  })
+
   it('applies reset, remove, put, patch in this order, whatever the order in the frame', () => {
     apply(shape('s1', 'S'), ['rows', { shape: 'S', reset: 'first', put: [[1, 'a', 'b'], [9, 'old', 'old']] }])
     apply([

@@ -1,6 +1,6 @@
 //! Rows to JSON, straight from PostgreSQL's text: once per change and shape, never per client.
 
-use super::{Frame, TOPIC};
+use super::{Frame, LoadId, TOPIC};
 use crate::catalog::Wire;
 use crate::change::{Key, Tuple, Value};
 use crate::position::ResetReason;
@@ -91,9 +91,24 @@ fn push_key(out: &mut String, shape: &Shape, key: &Key) {
     out.push(']');
 }
 
-/// Writes `rows` frames, a new one whenever the present one is large enough.
+/// The beginning of a frame of rows, of a batch or of what is sent ahead of one.
+pub(super) fn open_rows(shape: &Shape, load: Option<LoadId>, reset: Option<ResetReason>) -> String {
+    let mut out = match load {
+        None => format!(r#"[null,null,"{TOPIC}","rows",{{"shape":"{}""#, shape.id),
+        Some(load) => format!(r#"[null,null,"{TOPIC}","load",{{"load":"{load}","shape":"{}""#, shape.id),
+    };
+    if let Some(reason) = reset {
+        out.push_str(r#","reset":""#);
+        out.push_str(reason.as_str());
+        out.push('"');
+    }
+    out
+}
+
+/// Writes frames of rows, a new one whenever the present one is large enough.
 struct Writer<'a> {
     shape: &'a Shape,
+    load: Option<LoadId>,
     most: usize,
     out: String,
     section: &'static str,
@@ -102,12 +117,7 @@ struct Writer<'a> {
 
 impl Writer<'_> {
     fn open(&mut self, reset: Option<ResetReason>) {
-        self.out = format!(r#"[null,null,"{TOPIC}","rows",{{"shape":"{}""#, self.shape.id);
-        if let Some(reason) = reset {
-            self.out.push_str(r#","reset":""#);
-            self.out.push_str(reason.as_str());
-            self.out.push('"');
-        }
+        self.out = open_rows(self.shape, self.load, reset);
         self.section = "";
     }
 
@@ -141,10 +151,19 @@ impl Writer<'_> {
 
 /// The frames of a delta, each of about `most` bytes. The first carries the reset; removes come before puts.
 pub fn rows_frames(shape: &Shape, delta: &Delta, most: usize) -> Vec<Frame> {
+    frames(shape, delta, most, None)
+}
+
+/// The same, to be set aside.
+pub fn load_frames(shape: &Shape, delta: &Delta, most: usize, load: LoadId) -> Vec<Frame> {
+    frames(shape, delta, most, Some(load))
+}
+
+fn frames(shape: &Shape, delta: &Delta, most: usize, load: Option<LoadId>) -> Vec<Frame> {
     if delta.is_empty() {
         return Vec::new();
     }
-    let mut w = Writer { shape, most, out: String::new(), section: "", frames: Vec::new() };
+    let mut w = Writer { shape, load, most, out: String::new(), section: "", frames: Vec::new() };
     w.open(delta.reset);
     for key in &delta.remove {
         w.item("remove", |out| push_key(out, shape, key));

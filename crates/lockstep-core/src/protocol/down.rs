@@ -1,6 +1,6 @@
 //! Messages to clients, other than rows.
 
-use super::{Frame, TOPIC, encode_value};
+use super::{Frame, LoadId, TOPIC, encode_value};
 use crate::change::Value;
 use crate::mutation::Outcome;
 use crate::position::{Lsn, Xid};
@@ -109,9 +109,29 @@ pub fn commit_frame(lsn: Lsn, xid: Option<Xid>, cursor: &str) -> Frame {
     json!([null, null, TOPIC, "commit", payload]).to_string().into()
 }
 
-/// Whether a frame belongs to a batch.
+fn names(loads: &[LoadId]) -> Vec<String> {
+    loads.iter().map(LoadId::to_string).collect()
+}
+
+/// What was set aside under these names, in this order, belongs to the batch.
+pub fn loaded_frame(loads: &[LoadId]) -> Frame {
+    json!([null, null, TOPIC, "loaded", {"loads": names(loads)}]).to_string().into()
+}
+
+/// What was set aside under these names is to be forgotten.
+pub fn unload_frame(loads: &[LoadId]) -> Frame {
+    json!([null, null, TOPIC, "unload", {"loads": names(loads)}]).to_string().into()
+}
+
+/// Whether a frame holds rows that are set aside.
+pub fn is_load(frame: &Frame) -> bool {
+    frame.starts_with(br#"[null,null,"sync","load","#)
+}
+
+/// Whether a frame belongs to a batch. What is set aside travels outside of batches.
 pub fn is_part(frame: &Frame) -> bool {
-    frame.starts_with(br#"[null,null,"sync","#)
+    let Some(event) = frame.strip_prefix(br#"[null,null,"sync",""#) else { return false };
+    !event.starts_with(br#"load","#) && !event.starts_with(br#"unload","#)
 }
 
 /// Whether a frame closes one.

@@ -1,16 +1,22 @@
 //! The wire protocol of docs/protocol.md: what comes up, what goes down, and the encoding of rows.
 
 mod codec;
+mod copy;
 mod down;
 mod up;
 
-pub use codec::{Delta, encode_value, rows_frame, rows_frames};
-pub use down::{AckFrame, Reply, ack_frame, commit_frame, is_commit, is_part, phx_close, shape_frame};
+pub use codec::{Delta, encode_value, load_frames, rows_frame, rows_frames};
+pub use copy::{CopyError, CopyRows};
+pub use down::{
+    AckFrame, Reply, ack_frame, commit_frame, is_commit, is_load, is_part, loaded_frame, phx_close,
+    shape_frame, unload_frame,
+};
 pub use up::{
     Envelope, Heartbeat, ID_RULE, Join, MutateFrame, Post, Subscribe, Unsubscribe, Up, UpError, is_id, parse,
 };
 
 use serde::{Deserialize, Deserializer};
+use std::fmt;
 
 /// The version spoken here.
 pub const VERSION: u64 = 1;
@@ -23,6 +29,22 @@ pub const TOPIC: &str = "sync";
 
 /// One text message for a socket; encoded once, shared by all that get it.
 pub type Frame = bytes::Bytes;
+
+/// Rows that are sent ahead of the batch that they belong to: one read of one catch-up. Clients set them aside under
+/// this name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct LoadId {
+    /// The catch-up's number.
+    pub catch_up: u64,
+    /// Which of its reads.
+    pub read: usize,
+}
+
+impl fmt::Display for LoadId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{}", self.catch_up, self.read)
+    }
+}
 
 /// 64-bit numbers are strings on the wire; plain numbers are read too.
 pub(crate) fn number<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {

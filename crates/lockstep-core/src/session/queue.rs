@@ -1,6 +1,6 @@
 //! Frames that wait for one socket, bounded in bytes.
 
-use crate::protocol::{Frame, is_commit, is_part};
+use crate::protocol::{Frame, is_commit, is_load, is_part};
 use std::collections::VecDeque;
 
 /// The queue's bound is reached: the session does not read. It is closed and resumes by its cursor.
@@ -10,11 +10,14 @@ pub struct Full;
 /// A queue of shared frames. Counts every frame in full: a slow reader may be the last to hold it.
 ///
 /// A batch that has begun is taken to its end, whatever its size: a first load or catch-up above the bound would
-/// otherwise be closed, resumed, and closed again, for ever. The next batch is not taken until there is room.
+/// otherwise be closed, resumed, and closed again, for ever. The next batch is not taken until there is room. Rows that
+/// are set aside are taken too: whoever reads them from PostgreSQL waits until sockets have taken enough of them.
 #[derive(Debug)]
 pub struct SendQueue {
     frames: VecDeque<Frame>,
     bytes: usize,
+    /// Bytes of rows that are set aside, besides.
+    aside: usize,
     most: usize,
     /// Inside a batch: its `commit` is still to come.
     open: bool,
@@ -23,7 +26,7 @@ pub struct SendQueue {
 impl SendQueue {
     /// Empty, with room for `most` bytes.
     pub fn new(most: usize) -> Self {
-        Self { frames: VecDeque::new(), bytes: 0, most, open: false }
+        Self { frames: VecDeque::new(), bytes: 0, aside: 0, most, open: false }
     }
 
     /// Adds a frame, unless there is no room. One larger than the whole bound is taken when the queue is empty.
@@ -33,7 +36,12 @@ impl SendQueue {
 
     /// The same with less room than usual, for there is little left in the node.
     pub fn push_within(&mut self, frame: Frame, most: usize) -> Result<(), Full> {
-        if !self.open && !self.frames.is_empty() && self.bytes + frame.len() > most.min(self.most) {
+        if is_load(&frame) {
+            self.aside += frame.len();
+            self.frames.push_back(frame);
+            return Ok(());
+        }
+        if !self.open && self.bytes > 0 && self.bytes + frame.len() > most.min(self.most) {
             return Err(Full);
         }
         self.open = (self.open || is_part(&frame)) && !is_commit(&frame);
@@ -45,13 +53,13 @@ impl SendQueue {
     /// Takes the oldest.
     pub fn pop(&mut self) -> Option<Frame> {
         let frame = self.frames.pop_front()?;
-        self.bytes -= frame.len();
+        *(if is_load(&frame) { &mut self.aside } else { &mut self.bytes }) -= frame.len();
         Some(frame)
     }
 
     /// Bytes waiting.
     pub fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes + self.aside
     }
 }
 
@@ -80,6 +88,20 @@ mod tests {
         queue.pop();
         queue.pop();
         assert_eq!(queue.push_within("a frame larger than that".into(), 10), Ok(()));
+    }
+
+    #[test]
+    fn what_is_set_aside_is_paced_elsewhere() {
+        let mut queue = SendQueue::new(10);
+        let load: Frame = r#"[null,null,"sync","load",{"load":"1.0","shape":"s"}]"#.into();
+        assert_eq!((queue.push(load.clone()), queue.push(load.clone())), (Ok(()), Ok(())));
+        assert_eq!((queue.bytes(), queue.push("reply".into())), (2 * load.len(), Ok(())));
+        assert_eq!(queue.push("another reply".into()), Err(Full));
+        assert_eq!(
+            (queue.pop(), queue.pop(), queue.pop()),
+            (Some(load.clone()), Some(load), Some("reply".into()))
+        );
+        assert_eq!(queue.bytes(), 0);
     }
 
     #[test]

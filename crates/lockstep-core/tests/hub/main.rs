@@ -3,6 +3,7 @@
 
 mod bounds;
 mod freshness;
+mod loads;
 mod schema;
 mod world;
 

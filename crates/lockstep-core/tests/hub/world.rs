@@ -93,6 +93,7 @@ pub struct World {
     /// Marks that the server knows, and where they were left.
     pub marks: Vec<(i64, Lsn)>,
     pub hub: Hub,
+    ahead: bool,
     pub now: u64,
     /// Outputs not asked for yet.
     pub outputs: Vec<Output>,
@@ -107,7 +108,7 @@ impl World {
     pub fn polling_within(bounds: Bounds) -> Self {
         let mut hub = Hub::with_bounds(bounds);
         hub.handle_database(identity(1), catalog());
-        Self { marks: vec![(7, Lsn(0))], hub, now: 0, outputs: vec![] }
+        Self { marks: vec![(7, Lsn(0))], hub, ahead: false, now: 0, outputs: vec![] }
     }
 
     /// A hub that streams; Z was `snapshot`, and the watermark has reached it.
@@ -242,6 +243,13 @@ impl World {
         self.answer_from(1, request, snapshot, fence, &[]);
     }
 
+    /// Answers when all rows went ahead, or there were none.
+    pub fn answer_ahead(&mut self, request: &CatchUpRequest, snapshot: &str, fence: u64) {
+        self.ahead = true;
+        self.answer(request, snapshot, fence);
+        self.ahead = false;
+    }
+
     /// The same, by the server on this timeline.
     pub fn answer_on(&mut self, timeline: u32, request: &CatchUpRequest, snapshot: &str, fence: u64) {
         self.answer_from(timeline, request, snapshot, fence, &[]);
@@ -270,8 +278,10 @@ impl World {
             incarnations: self.marks.clone(),
         };
         let reset = Some(lockstep_core::position::ResetReason::First);
-        let read =
-            |shape| ReadAnswer { frames: rows_frames(shape, &Delta { reset, ..Delta::default() }, 1000) };
+        let read = |shape| match self.ahead {
+            false => ReadAnswer { frames: rows_frames(shape, &Delta { reset, ..Delta::default() }, 1000) },
+            true => ReadAnswer { frames: vec![] },
+        };
         let reads = request.reads.iter().map(|r| read(&r.shape)).collect();
         let clients = request.clients.iter().map(|_| told.to_vec()).collect();
         self.hub.handle_catch_up(request.id, Ok(CatchUpAnswer { facts, reads, clients }));

@@ -1,6 +1,7 @@
 //! One server for this test binary, one database per test.
 
-use std::sync::LazyLock;
+use std::collections::BTreeMap;
+use std::sync::{LazyLock, Mutex};
 
 use lockstep_pg::cluster::Cluster;
 use lockstep_pg::install::{self, InstallOptions, Outcome, Patience, TrackRequest};
@@ -15,6 +16,20 @@ static CLUSTER: LazyLock<Cluster> = LazyLock::new(|| {
         .expect("the cluster starts")
 });
 
+/// URLs of the servers and databases of this process, by `port/database`.
+static URLS: Mutex<BTreeMap<String, String>> = Mutex::new(BTreeMap::new());
+
+/// Keeps a URL, so that whoever has a session of it can open another connection.
+pub fn keep(url: &str) {
+    let place = url.rsplit_once(':').expect("a port").1.split('?').next().expect("a place").to_owned();
+    URLS.lock().expect("URLs").insert(place, url.to_owned());
+}
+
+/// The one kept of a port and database.
+pub fn url_of(place: &str) -> String {
+    URLS.lock().expect("URLs").get(place).unwrap_or_else(|| panic!("no URL of {place}")).clone()
+}
+
 /// The cluster of this binary.
 pub fn cluster() -> &'static Cluster {
     &CLUSTER
@@ -22,6 +37,7 @@ pub fn cluster() -> &'static Cluster {
 
 /// A session in `database`.
 pub async fn connect(database: &str) -> Client {
+    keep(&cluster().url_for(database));
     let (client, connection) =
         tokio_postgres::connect(&cluster().url_for(database), NoTls).await.expect("a connection");
     tokio::spawn(connection);

@@ -48,6 +48,7 @@ fn server() -> Cluster {
 }
 
 async fn session(url: &str) -> Client {
+    crate::harness::keep(url);
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("a connection");
     tokio::spawn(connection);
     client

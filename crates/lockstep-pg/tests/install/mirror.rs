@@ -6,6 +6,7 @@ use std::sync::Arc;
 use lockstep_core::fanout::hub::{CatchUpRequest, ReadFrom, ReadRequest};
 use lockstep_core::position::{CursorHead, ResetReason};
 use lockstep_core::shape::{Shape, ShapeRequest};
+use lockstep_pg::target::Target;
 use lockstep_pg::{catalog, catch_up, poll};
 use serde_json::{Value as Json, json};
 use tokio_postgres::Client;
@@ -77,7 +78,10 @@ impl Mirror {
         self.shape = Arc::new(self.shape.again(&known).expect("a shape"));
         let reads = vec![ReadRequest { shape: self.shape.clone(), from }];
         let request = CatchUpRequest { id: Default::default(), reads, clients: Vec::new() };
-        let answer = catch_up::read(client, &request, &[], std::time::Duration::from_secs(30)).await?;
+        let place =
+            crate::harness::one(client, "select inet_server_port() || '/' || current_database()").await;
+        let target = Target::parse(&crate::harness::url_of(&place)).expect("a URL");
+        let answer = catch_up::read_whole(&target, &request, &[], std::time::Duration::from_secs(30)).await?;
         let (mut reset, mut rows) = (None, 0);
         for frame in &answer.reads[0].frames {
             let frame: Json = serde_json::from_slice(frame).expect("a frame");

@@ -1,7 +1,7 @@
 //! Roles with least rights: what `install` grants is enough, every one of it is needed, and one that is missing is
 //! named by the statement that gives it.
 
-use crate::harness::{connect, one, track};
+use crate::harness::{cluster, connect, one, track};
 use lockstep_core::fanout::hub::{
     CatchUpRequest, MutateRequest, MutateResult, ReadFrom, ReadRequest, ReplyTo,
 };
@@ -10,6 +10,7 @@ use lockstep_core::shape::Shape;
 use lockstep_pg::gc::{self, GcOptions, GcOutcome};
 use lockstep_pg::install::{self, InstallOptions, Outcome};
 use lockstep_pg::rights::{self, Kind, Missing};
+use lockstep_pg::target::Target;
 use lockstep_pg::{PgError, catalog, catch_up, mutate, poll};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -45,7 +46,7 @@ fn options(node: &str, writer: &str) -> InstallOptions {
 }
 
 /// Everything that a node asks of the database.
-async fn be_a_node(client: &Client) -> Result<(), PgError> {
+async fn be_a_node(client: &Client, role: &str) -> Result<(), PgError> {
     poll::identify(client).await?;
     let loaded = catalog::load(client).await?;
     let mark = poll::mark(client).await?;
@@ -59,7 +60,13 @@ async fn be_a_node(client: &Client) -> Result<(), PgError> {
     let shape = Shape::resolve(&request, &loaded).expect("a shape");
     let read = ReadRequest { shape: shape.into(), from: ReadFrom::Scratch(ResetReason::First) };
     let request = CatchUpRequest { id: 1, reads: vec![read], clients: vec![("".into(), "somebody".into())] };
-    catch_up::read(client, &request, &[], ANSWER).await?;
+    // Large reads have connections of their own.
+    let options = format!("-c role={}", role.replace(' ', "\\ "));
+    let mut url = url::Url::parse(&cluster().url_for("rights_node")).expect("a URL");
+    url.query_pairs_mut().append_pair("options", &options);
+    let url = url.as_str().replace('+', "%20");
+    let target = Target::parse(&url).expect("a target");
+    catch_up::read_whole(&target, &request, &[], ANSWER).await?;
     match gc::run(client, &GcOptions { retention: Duration::ZERO, ..GcOptions::default() }).await? {
         GcOutcome::Done(report) if report.later.is_empty() => Ok(()),
         other => panic!("{other:?}"),
@@ -121,10 +128,10 @@ async fn a_node_needs_each_of_its_rights_and_no_other() {
     assert_eq!(track(&mut owner, "items", &["list"]).await, Ok(Outcome::Created));
     let (client, all) = missing("rights_node", &node, Kind::Node).await;
     let all: Vec<String> = all.ours.into_iter().chain(all.theirs).collect();
-    assert!(be_a_node(&client).await.is_err_and(|e| e.sqlstate() == Some("42501")));
+    assert!(be_a_node(&client, &node).await.is_err_and(|e| e.sqlstate() == Some("42501")));
     client.batch_execute("rollback").await.expect("rolled back");
     owner.batch_execute(&all.join(";")).await.expect("granted");
-    be_a_node(&client).await.expect("enough");
+    be_a_node(&client, &node).await.expect("enough");
     let single = rights_of(&all);
     assert!(single.len() > 20, "{single:?}");
     for (right, thing) in &single {
@@ -132,12 +139,12 @@ async fn a_node_needs_each_of_its_rights_and_no_other() {
         let named = rights::missing(&client, Kind::Node).await.expect("an answer").statements();
         let grant = format!("grant {right} on {thing} to \"{node}\";");
         assert_eq!(named, grant);
-        let failed = be_a_node(&client).await;
+        let failed = be_a_node(&client, &node).await;
         client.batch_execute("rollback").await.expect("rolled back");
         assert!(failed.is_err(), "{grant} is not needed");
         owner.batch_execute(&named).await.expect("granted");
     }
-    be_a_node(&client).await.expect("enough again");
+    be_a_node(&client, &node).await.expect("enough again");
     // Told at once, `install` and `track` give the same in our schema, also for tables tracked before or later.
     owner.batch_execute(&format!("reset role; drop owned by \"{node}\"")).await.expect("all taken");
     owner.batch_execute("set role \"owner of the first\"").await.expect("the owner");
@@ -162,7 +169,7 @@ async fn a_node_needs_each_of_its_rights_and_no_other() {
     );
     owner.batch_execute(&lacking.concat()).await.expect("granted");
     assert_eq!(install::grants_lacking(&mut owner, "items").await.expect("an answer"), [] as [&str; 0]);
-    be_a_node(&client).await.expect("what is missing for one table does not matter to another");
+    be_a_node(&client, &node).await.expect("what is missing for one table does not matter to another");
 }
 
 #[tokio::test]

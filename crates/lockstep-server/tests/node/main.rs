@@ -11,6 +11,7 @@ mod freshness;
 mod generated;
 mod holes;
 mod http;
+mod load;
 mod mutations;
 mod nginx;
 mod operation;

@@ -37,6 +37,7 @@ pub struct Raw {
     /// The reasons of resets so far.
     pub resets: Vec<String>,
     pub patches: usize,
+    aside: BTreeMap<String, Vec<String>>,
 }
 
 impl Raw {
@@ -51,6 +52,7 @@ impl Raw {
             rows: RawRows::new(),
             resets: Vec::new(),
             patches: 0,
+            aside: BTreeMap::new(),
         }
     }
 
@@ -130,6 +132,18 @@ impl Raw {
                 self.columns = columns.map(|c| (word(c, "name"), word(c, "wire"))).collect();
             }
             "rows" => self.take_rows(serde_json::from_str(payload.get()).unwrap()),
+            "load" => {
+                let name = fields()["load"].as_str().unwrap().to_owned();
+                self.aside.entry(name).or_default().push(payload.get().to_owned());
+            }
+            "loaded" | "unload" => {
+                for name in fields()["loads"].as_array().unwrap() {
+                    let rows = self.aside.remove(name.as_str().unwrap()).expect("what was set aside");
+                    for rows in rows.iter().filter(|_| event == "loaded") {
+                        self.take_rows(serde_json::from_str(rows).unwrap());
+                    }
+                }
+            }
             "phx_reply" => {
                 let fields = fields();
                 assert_eq!(fields["status"], "ok", "{fields}");

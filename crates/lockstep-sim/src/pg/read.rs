@@ -6,9 +6,9 @@ use lockstep_core::change::{Text, Value};
 use lockstep_core::fanout::hub::{CatchUpAnswer, CatchUpError, CatchUpRequest, ReadAnswer, ReadFrom};
 use lockstep_core::mutation::{Outcome, Refusal};
 use lockstep_core::position::{Facts, Lsn, ResetReason, Snapshot};
-use lockstep_core::protocol::{Delta, rows_frames};
+use lockstep_core::protocol::{Delta, Frame, LoadId, load_frames, rows_frames};
 use lockstep_core::shape::Shape;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 
 /// `system_identifier`.
 pub const SYSTEM: u64 = 7_300_000_000_000_000_001;
@@ -16,6 +16,9 @@ pub const SYSTEM: u64 = 7_300_000_000_000_000_001;
 pub const DATABASE: u32 = 5;
 /// Bytes of a frame of rows: small, so that catch-ups have several.
 const FRAME_BYTES: usize = 1024;
+
+/// Rows that go ahead: of which read, and a few frames.
+pub type Chunks = VecDeque<(usize, Vec<Frame>)>;
 
 /// A row as the core has it.
 fn values(row: &Row) -> Vec<Value> {
@@ -29,6 +32,45 @@ impl Db {
         request: &CatchUpRequest,
         history: &[(u32, Lsn)],
     ) -> Result<CatchUpAnswer, CatchUpError> {
+        let (mut answer, deltas) = self.read(request, history)?;
+        let frames = request
+            .reads
+            .iter()
+            .zip(deltas)
+            .map(|(read, delta)| rows_frames(&read.shape, &delta, FRAME_BYTES));
+        answer.reads = frames.map(|frames| ReadAnswer { frames }).collect();
+        Ok(answer)
+    }
+
+    /// The same; reads from `inline` on go ahead in chunks: which of them, and a few of its frames.
+    pub fn catch_up_in_chunks(
+        &self,
+        request: &CatchUpRequest,
+        history: &[(u32, Lsn)],
+        inline: usize,
+    ) -> Result<(CatchUpAnswer, Chunks), CatchUpError> {
+        let (mut answer, deltas) = self.read(request, history)?;
+        let mut chunks = VecDeque::new();
+        for (at, (read, delta)) in request.reads.iter().zip(deltas).enumerate() {
+            let mut frames = Vec::new();
+            if at < inline {
+                frames = rows_frames(&read.shape, &delta, FRAME_BYTES);
+            } else {
+                let load = LoadId { catch_up: request.id, read: at };
+                let parts = load_frames(&read.shape, &delta, FRAME_BYTES / 4, load);
+                chunks.extend(parts.chunks(2).map(|frames| (at, frames.to_vec())));
+            }
+            answer.reads.push(ReadAnswer { frames });
+        }
+        Ok((answer, chunks))
+    }
+
+    /// What was read, not yet encoded.
+    fn read(
+        &self,
+        request: &CatchUpRequest,
+        history: &[(u32, Lsn)],
+    ) -> Result<(CatchUpAnswer, Vec<Delta>), CatchUpError> {
         let table_of = |shape: &Shape| {
             self.schema.tables[..APP_TABLES].iter().position(|t| t.table.oid == shape.table.oid)
         };
@@ -59,13 +101,11 @@ impl Db {
             insert_lsn: Lsn(self.insert_lsn),
             incarnations: self.visible[MARKS].values().filter_map(mark).collect(),
         };
-        let reads = request.reads.iter().zip(&tables).map(|(read, table)| {
-            let delta = self.read_shape(&read.shape, &read.from, *table, &facts);
-            ReadAnswer { frames: rows_frames(&read.shape, &delta, FRAME_BYTES) }
-        });
-        let reads = reads.collect();
+        let reads = request.reads.iter().zip(&tables);
+        let deltas =
+            reads.map(|(read, table)| self.read_shape(&read.shape, &read.from, *table, &facts)).collect();
         let clients = request.clients.iter().map(|(_, client)| self.outcomes(client)).collect();
-        Ok(CatchUpAnswer { facts, reads, clients })
+        Ok((CatchUpAnswer { facts, reads: Vec::new(), clients }, deltas))
     }
 
     fn read_shape(&self, shape: &Shape, from: &ReadFrom, table: usize, facts: &Facts) -> Delta {

@@ -40,6 +40,8 @@ pub struct Recorder {
     names: BTreeMap<String, String>,
     /// Frames of the open batch.
     batch: Vec<(String, Json)>,
+    /// Rows of no batch yet.
+    aside: BTreeMap<String, Vec<Json>>,
     sessions: u32,
     connected: bool,
     /// By mutation: the session that it was sent in first.
@@ -135,6 +137,7 @@ impl Recorder {
         self.connected = true;
         self.names.clear();
         self.batch.clear();
+        self.aside.clear();
         self.covered = self.held.iter().filter(|r| self.wanted.contains_key(*r)).cloned().collect();
         let shapes: Vec<Json> = self
             .wanted
@@ -181,8 +184,26 @@ impl Recorder {
     fn data(&mut self, text: &str) {
         let frame: Json = serde_json::from_str(text).unwrap_or_default();
         let event = frame[3].as_str().unwrap_or_default().to_owned();
-        if matches!(event.as_str(), "shape" | "rows" | "withdraw" | "ack") {
-            self.batch.push((event, frame[4].clone()));
+        let payload = &frame[4];
+        match event.as_str() {
+            "shape" | "rows" | "withdraw" | "ack" => self.batch.push((event, payload.clone())),
+            "load" => {
+                let rows = self.aside.entry(payload["load"].to_string()).or_default();
+                rows.push(payload.clone());
+                if rows.len() > 1 {
+                    self.cover("rows set aside in several frames");
+                }
+            }
+            "loaded" | "unload" => {
+                for name in payload["loads"].as_array().into_iter().flatten() {
+                    let rows = self.aside.remove(&name.to_string()).unwrap_or_default();
+                    if event == "loaded" {
+                        self.batch.extend(rows.into_iter().map(|rows| ("rows".to_owned(), rows)));
+                    }
+                }
+                self.cover(event);
+            }
+            _ => {}
         }
     }
 
@@ -249,8 +270,12 @@ impl Recorder {
         if replica.waiting() > 0 {
             self.cover("cut within a batch");
         }
+        if replica.aside() > 0 {
+            self.cover("cut with rows set aside");
+        }
         self.names.clear();
         self.batch.clear();
+        self.aside.clear();
         self.connected = false;
         self.push(json!({"do": "disconnect"}));
     }

@@ -9,6 +9,8 @@ use super::{AskId, Event, Ready, Sync, Waiter, World};
 use crate::plant::Plant;
 use lockstep_core::fanout::hub::{CatchUpError, CatchUpRequest, MutateRequest, MutateResult, PollAnswer};
 use lockstep_core::position::{Lsn, Snapshot, Xid};
+use lockstep_core::protocol::Frame;
+use std::collections::VecDeque;
 
 /// What is asked.
 #[derive(Debug)]
@@ -37,6 +39,8 @@ pub(crate) struct Ask {
     pub(crate) node: usize,
     pub(crate) question: Question,
     pub(crate) ready: Ready,
+    /// What is read ahead of the answer, and not yet at the node.
+    pub(crate) chunks: VecDeque<(usize, Vec<Frame>)>,
     /// The connection broke, or the server said no.
     pub(crate) failed: bool,
 }
@@ -45,7 +49,10 @@ impl World {
     pub(crate) fn ask(&mut self, node: usize, question: Question) {
         let id = self.next_ask;
         self.next_ask += 1;
-        self.asks.insert(id, Ask { node, question, ready: Ready::Nothing, failed: false });
+        self.asks.insert(
+            id,
+            Ask { node, question, ready: Ready::Nothing, chunks: VecDeque::new(), failed: false },
+        );
         let wait = self.pg_delay(node);
         self.after(wait, Event::Ask(id));
     }
@@ -63,14 +70,20 @@ impl World {
         let node = ask.node;
         match &mut ask.question {
             Question::CatchUp(request) => {
-                let answer = self.db.catch_up(request, &self.nodes[node].history);
+                // A large answer goes ahead in chunks while it is read.
+                let inline = if self.rng.one_in(2) { usize::MAX } else { self.rng.index(3) };
+                let answer = self.db.catch_up_in_chunks(request, &self.nodes[node].history, inline);
                 match answer {
-                    Ok(answer) => {
+                    Ok((answer, chunks)) => {
                         if self.db.commits.iter().rev().take(64).any(|c| c.visible.is_none()) {
                             self.report.catchups_racing_commit += 1;
                         }
+                        // The judge knows this state by S, and by the F that is yet to be read.
+                        self.db.history.took_snapshot(format!("{id}"));
+                        self.trace(|| format!("ask {id}: S = {}", answer.facts.snapshot));
                         if let Some(ask) = self.asks.get_mut(&id) {
                             ask.ready = Ready::CatchUp(Box::new(answer));
+                            ask.chunks = chunks;
                         }
                     }
                     Err(CatchUpError::SchemaChanged) => {
@@ -85,7 +98,7 @@ impl World {
                         return;
                     }
                 }
-                self.fence_soon(id);
+                self.chunk(id);
             }
             Question::Poll(number) => {
                 let snapshot = self.db.snapshot();
@@ -104,14 +117,29 @@ impl World {
         }
     }
 
+    /// The next chunk of what is read arrives at the node, if there is one; F is read after the last.
+    pub(super) fn chunk(&mut self, id: AskId) {
+        let breaks = !self.quiet && self.rng.one_in(60);
+        let Some(ask) = self.asks.get_mut(&id).filter(|ask| !ask.failed) else { return };
+        let Some((read, frames)) = ask.chunks.pop_front() else { return self.fence_soon(id) };
+        let Question::CatchUp(CatchUpRequest { id: catch_up, .. }) = ask.question else { return };
+        let at = ask.node;
+        if breaks {
+            ask.failed = true;
+            self.fault("catch_up_broke_within_rows");
+            return self.answer_soon(id);
+        }
+        if self.nodes[at].alive {
+            self.nodes[at].hub.handle_catch_up_rows(catch_up, read, &frames);
+            self.drive(at);
+        }
+        let wait = self.pg_delay(at);
+        self.after(wait, Event::Chunk(id));
+    }
+
     /// F is read after S: at once, or a while later.
     fn fence_soon(&mut self, id: AskId) {
         let wait = if self.rng.one_in(6) { self.rng.between(200, 5_000) } else { self.rng.below(60) };
-        if let Some(Ask { ready: Ready::CatchUp(answer), .. }) = self.asks.get(&id) {
-            // The judge knows this state by S, and by the F that is yet to be read.
-            self.db.history.took_snapshot(format!("{id}"));
-            self.trace(|| format!("ask {id}: S = {}", answer.facts.snapshot));
-        }
         self.after(wait, Event::ReadFence(id));
     }
 
@@ -158,7 +186,7 @@ impl World {
 
     /// The answer arrives at the node.
     pub(super) fn answer_arrives(&mut self, id: AskId) {
-        let Some(Ask { node: at, question, ready, failed }) = self.asks.remove(&id) else { return };
+        let Some(Ask { node: at, question, ready, failed, .. }) = self.asks.remove(&id) else { return };
         if !self.nodes[at].alive {
             return;
         }

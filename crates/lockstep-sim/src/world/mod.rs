@@ -69,6 +69,8 @@ pub(crate) enum Event {
     Stream(usize, u64, Vec<Bytes>),
     Feedback(usize, u64, u64, bool),
     Ask(AskId),
+    /// More rows of a catch-up.
+    Chunk(AskId),
     ReadFence(AskId),
     Answer(AskId),
     Mutation(AskId),
@@ -340,6 +342,7 @@ impl World {
             Event::Stream(node, generation, frames) => self.stream(node, generation, &frames),
             Event::Feedback(node, generation, flush, reply) => self.feedback(node, generation, flush, reply),
             Event::Ask(id) => self.ask_arrives(id),
+            Event::Chunk(id) => self.chunk(id),
             Event::ReadFence(id) => self.read_fence(id),
             Event::Answer(id) => self.answer_arrives(id),
             Event::Mutation(id) => self.mutation_step(id),

@@ -28,6 +28,7 @@ pub const CONNECTIONS: usize = 4;
 
 pub struct Real {
     pub connections: Vec<Client>,
+    pub target: Target,
     /// For questions.
     pub look: Client,
     pub catalog: Catalog,
@@ -81,6 +82,7 @@ impl Real {
         let reference = poll::poll(&look, 0).await.expect("a snapshot").snapshot.xmax();
         Self {
             connections,
+            target,
             look,
             catalog,
             identity,

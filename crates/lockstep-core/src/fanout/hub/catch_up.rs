@@ -1,16 +1,19 @@
 //! Catch-ups: begun for all who want something, settled at their fence, merged with the ring.
 
 use super::{
-    Batch, Bound, Brought, CatchUpAnswer, CatchUpError, CatchUpId, CatchUpRequest, Hub, Mode, ReadRequest,
-    Running, SessionId, SubState, Undo,
+    Batch, Bound, Brought, CatchUpAnswer, CatchUpError, CatchUpId, CatchUpRequest, Hub, Mode, Output,
+    ReadFrom, ReadRequest, Running, SessionId, SubState, Undo,
 };
 use crate::fanout::match_index::ShapeIndex;
 use crate::fanout::{Hole, delta_for};
 use crate::limits;
 use crate::mutation::Outcome;
 use crate::position::{CursorHead, Facts, ResetReason, Snapshot, Xid};
-use crate::protocol::{Frame, ack_frame, commit_frame, rows_frame, shape_frame};
-use std::collections::BTreeSet;
+use crate::protocol::{
+    Frame, LoadId, ack_frame, commit_frame, loaded_frame, rows_frame, shape_frame, unload_frame,
+};
+use crate::shape::ShapeId;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// What the ring adds to a catch-up for one session.
@@ -47,7 +50,7 @@ impl Hub {
             let running =
                 Running { started_at_poll, started, members, request: request.clone(), answer: None };
             self.running.insert(request.id, running);
-            self.outputs.push_back(super::Output::CatchUp(request));
+            self.outputs.push_back(Output::CatchUp(request));
         }
     }
 
@@ -93,6 +96,33 @@ impl Hub {
         Some((CatchUpRequest { id, reads, clients }, served))
     }
 
+    /// Rows of a catch-up that is still being read, as `load` frames: they go to whoever waits for them at once, and
+    /// are set aside there. What is read in chunks is never held here, and shown only with the batch that says so.
+    pub fn handle_catch_up_rows(&mut self, id: CatchUpId, read: usize, frames: &[Frame]) {
+        let Some(running) = self.running.get(&id) else { return };
+        let Some(request) = running.request.reads.get(read) else { return };
+        let load = LoadId { catch_up: id, read };
+        for member in &running.members {
+            let Some(session) = self.sessions.get_mut(member) else { continue };
+            for sub in session.subs.values_mut() {
+                let wanted = matches!(&sub.state, SubState::Reading(of, from) if *of == id && *from == request.from)
+                    && self.shapes.get(&sub.shape).is_some_and(|held| held.shape.id == request.shape.id);
+                if !wanted {
+                    continue;
+                }
+                if sub.aside.last() != Some(&load) {
+                    sub.aside.push(load);
+                }
+                self.outputs.extend(frames.iter().map(|f| Output::Send(*member, f.clone())));
+            }
+        }
+    }
+
+    /// Who waits for what this catch-up reads.
+    pub fn readers(&self, id: CatchUpId) -> Vec<SessionId> {
+        self.running.get(&id).map(|running| self.members(id, running)).unwrap_or_default()
+    }
+
     /// A catch-up's answer. Of one that was discarded meanwhile, nothing is used.
     pub fn handle_catch_up(&mut self, id: CatchUpId, answer: Result<CatchUpAnswer, CatchUpError>) {
         if !self.running.contains_key(&id) {
@@ -128,13 +158,9 @@ impl Hub {
                 session.establishing = None;
                 concerned = true;
             }
-            for sub in session.subs.values_mut() {
-                if let SubState::Reading(reading, from) = &sub.state
-                    && *reading == id
-                {
-                    sub.state = SubState::Wanted(from.clone());
-                    concerned = true;
-                }
+            for sub in session.subs.values_mut().filter(|s| s.is_read_by(id)) {
+                sub.read_again(session_id, &mut self.outputs);
+                concerned = true;
             }
             if concerned {
                 self.needy.insert(session_id);
@@ -191,6 +217,7 @@ impl Hub {
                     self.finish(id, member, &running, answer, parts);
                 }
                 Err(xid) => {
+                    self.keep_aside(id, member, &running, answer);
                     if let Some(session) = self.sessions.get_mut(&member) {
                         session.must_see = Some(xid);
                     }
@@ -199,6 +226,26 @@ impl Hub {
             }
         }
         self.retire_ring();
+    }
+
+    /// What a session has set aside is its shape as of S, and S is settled: only what changed since S is to be read.
+    /// Otherwise a load that takes longer than the ring reaches back would begin again for ever.
+    fn keep_aside(&mut self, id: CatchUpId, session: SessionId, running: &Running, answer: &CatchUpAnswer) {
+        let head = Arc::new(self.polled_head(answer));
+        let shapes = &self.shapes;
+        let Some(session) = self.sessions.get_mut(&session) else { return };
+        for sub in session.subs.values_mut().filter(|s| !s.aside.is_empty()) {
+            let SubState::Reading(reading, from) = &sub.state else { continue };
+            let (true, Some(held)) = (*reading == id, shapes.get(&sub.shape)) else { continue };
+            // What was set aside before, and this time all that there is: nothing is in the answer itself.
+            if running
+                .read_of(held.shape.id, from)
+                .and_then(|at| answer.reads.get(at))
+                .is_some_and(|r| r.frames.is_empty())
+            {
+                sub.state = SubState::Wanted(ReadFrom::Since(head.clone()));
+            }
+        }
     }
 
     /// A transaction that the session has shown and that S does not see: it was streamed before it was visible.
@@ -299,31 +346,8 @@ impl Hub {
         let base = polled.then(|| Arc::new(self.polled_head(answer)));
         let head = base.as_deref().cloned().or_else(|| self.stream_head());
         let may_wait = !merged.waits.is_empty() || self.holding.contains(&session_id);
+        let (mut frames, undo) = self.bring(id, session_id, running, answer);
         let Some(session) = self.sessions.get_mut(&session_id) else { return };
-        let mut frames = std::mem::take(&mut session.preface);
-        let mut undo = Undo {
-            acknowledged: session.acknowledged,
-            preface: frames.clone(),
-            base: session.base.clone(),
-            read: Vec::new(),
-        };
-        for (reference, sub) in &mut session.subs {
-            let SubState::Reading(reading, from) = &sub.state else { continue };
-            let (true, Some(held)) = (*reading == id, self.shapes.get(&sub.shape)) else { continue };
-            let mut widened = None;
-            if !std::mem::replace(&mut sub.announced, true) {
-                widened = sub.held.take();
-                frames.push(shape_frame(reference, &held.shape, widened));
-            }
-            let read =
-                running.request.reads.iter().position(|r| r.shape.id == held.shape.id && r.from == *from);
-            frames.extend(
-                read.and_then(|at| answer.reads.get(at)).into_iter().flat_map(|r| r.frames.iter().cloned()),
-            );
-            let (reference, from) = (reference.clone(), from.clone());
-            undo.read.push(Brought { reference, shape: sub.shape, from, held: widened });
-            sub.state = SubState::Live;
-        }
         frames.extend(merged.frames);
         let mut outcomes = Vec::new();
         let first = session.establishing == Some(id);
@@ -366,6 +390,43 @@ impl Hub {
         self.enqueue(session_id, Batch::new(frames, merged.waits, may_wait.then_some(undo)));
     }
 
+    /// The frames of what was read for one session, and how they would be taken back. The shapes are live.
+    fn bring(
+        &mut self,
+        id: CatchUpId,
+        session_id: SessionId,
+        running: &Running,
+        answer: &CatchUpAnswer,
+    ) -> (Vec<Frame>, Undo) {
+        let Some(session) = self.sessions.get_mut(&session_id) else { return Default::default() };
+        let mut frames = std::mem::take(&mut session.preface);
+        let mut undo = Undo {
+            acknowledged: session.acknowledged,
+            preface: frames.clone(),
+            base: session.base.clone(),
+            read: Vec::new(),
+        };
+        for (reference, sub) in &mut session.subs {
+            let SubState::Reading(reading, from) = &sub.state else { continue };
+            let (true, Some(held)) = (*reading == id, self.shapes.get(&sub.shape)) else { continue };
+            let mut widened = None;
+            if !std::mem::replace(&mut sub.announced, true) {
+                widened = sub.held.take();
+                frames.push(shape_frame(reference, &held.shape, widened));
+            }
+            let aside = std::mem::take(&mut sub.aside);
+            if !aside.is_empty() {
+                frames.push(loaded_frame(&aside));
+            }
+            let read = running.read_of(held.shape.id, from).and_then(|at| answer.reads.get(at));
+            frames.extend(read.into_iter().flat_map(|r| r.frames.iter().cloned()));
+            let (reference, from) = (reference.clone(), from.clone());
+            undo.read.push(Brought { reference, shape: sub.shape, from, held: widened, aside });
+            sub.state = SubState::Live;
+        }
+        (frames, undo)
+    }
+
     fn polled_head(&self, answer: &CatchUpAnswer) -> CursorHead {
         let facts = &answer.facts;
         CursorHead {
@@ -384,8 +445,33 @@ impl Hub {
     }
 }
 
+impl Running {
+    /// Which of its reads is of this shape, from there.
+    fn read_of(&self, shape: ShapeId, from: &ReadFrom) -> Option<usize> {
+        self.request.reads.iter().position(|r| r.shape.id == shape && r.from == *from)
+    }
+}
+
 impl super::Sub {
     fn is_read_by(&self, id: CatchUpId) -> bool {
         matches!(&self.state, SubState::Reading(reading, _) if *reading == id)
+    }
+
+    /// What the client has set aside for it is of no use.
+    pub(super) fn unload(&mut self, session: SessionId, outputs: &mut VecDeque<Output>) {
+        if !self.aside.is_empty() {
+            outputs.push_back(Output::Send(session, unload_frame(&std::mem::take(&mut self.aside))));
+        }
+    }
+
+    /// What is being read is wanted again, from the same state. Of what was set aside, the part that was read before
+    /// that state stays ([`Hub::keep_aside`]).
+    pub(super) fn read_again(&mut self, session: SessionId, outputs: &mut VecDeque<Output>) {
+        let SubState::Reading(id, from) = &self.state else { return };
+        let (lost, kept) = self.aside.iter().partition(|load| load.catch_up == *id);
+        self.state = SubState::Wanted(from.clone());
+        self.aside = lost;
+        self.unload(session, outputs);
+        self.aside = kept;
     }
 }

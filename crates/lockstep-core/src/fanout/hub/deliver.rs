@@ -5,8 +5,8 @@ use crate::change::{Delivered, TableNet};
 use crate::fanout::match_index::ShapeIndex;
 use crate::fanout::{Hole, Routed};
 use crate::mutation::Outcome;
-use crate::position::{CursorHead, Xid};
-use crate::protocol::{Frame, ack_frame, commit_frame, rows_frame};
+use crate::position::{CursorHead, ResetReason, Xid};
+use crate::protocol::{Frame, ack_frame, commit_frame, rows_frame, unload_frame};
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -179,7 +179,11 @@ impl Hub {
                 session.established = false;
             }
             preface.extend(undo.preface);
-            for Brought { reference, shape, from, held } in undo.read {
+            for Brought { reference, shape, from, held, aside } in undo.read {
+                let had_aside = !aside.is_empty();
+                if had_aside {
+                    self.outputs.push_back(Output::Send(id, unload_frame(&aside)));
+                }
                 let Some(sub) = session.subs.get_mut(&reference).filter(|s| s.shape == shape) else {
                     continue;
                 };
@@ -192,6 +196,11 @@ impl Hub {
                     continue;
                 }
                 match (&session.base, &from) {
+                    // Where it was read from may be a state of what was set aside.
+                    _ if had_aside => {
+                        sub.state = SubState::Wanted(ReadFrom::Scratch(ResetReason::First));
+                        sub.announced = false;
+                    }
                     // Read again behind the first batch, from a state that was never sent.
                     (Some(base), ReadFrom::Since(_)) if nth > 0 => {
                         sub.state = SubState::Wanted(ReadFrom::Since(base.clone()));

@@ -32,7 +32,7 @@ use crate::fanout::match_index::ShapeIndex;
 use crate::fanout::{MatchIndex, Ring};
 use crate::limits::{self, Bounds};
 use crate::position::{CursorHead, Lsn, Snapshot, Xid};
-use crate::protocol::Frame;
+use crate::protocol::{Frame, LoadId};
 use crate::shape::{Shape, ShapeId};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -77,6 +77,8 @@ struct Sub {
     announced: bool,
     /// The client's rows have only so many of them; the rest is told with the columns.
     held: Option<usize>,
+    /// Rows that the client has set aside for it, in their order.
+    aside: Vec<LoadId>,
 }
 
 /// Frames up to a commit, held until the transactions they acknowledge are visible.
@@ -91,7 +93,7 @@ struct Batch {
 }
 
 /// Where a session stood before a batch.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Undo {
     /// The last mutation acknowledged before.
     acknowledged: u64,
@@ -112,6 +114,8 @@ struct Brought {
     from: ReadFrom,
     /// The batch told that rows which the client has get more columns than so many.
     held: Option<usize>,
+    /// Rows set aside that the batch would have taken.
+    aside: Vec<LoadId>,
 }
 
 #[derive(Debug, Default)]

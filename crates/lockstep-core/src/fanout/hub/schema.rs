@@ -220,6 +220,13 @@ impl Hub {
         let widened = shape.widens(held).filter(|_| session.widens);
         for sub in session.subs.values_mut().filter(|s| s.shape == index) {
             sub.announced = false;
+            if !sub.aside.is_empty() {
+                // Of the earlier columns.
+                sub.unload(id, &mut self.outputs);
+                let reason = shape.fingerprint.differs(held).unwrap_or(ResetReason::SchemaChanged);
+                (sub.state, sub.held) = (SubState::Wanted(ReadFrom::Scratch(reason)), None);
+                continue;
+            }
             let fresh = matches!(
                 &sub.state,
                 SubState::Wanted(ReadFrom::Scratch(_)) | SubState::Reading(_, ReadFrom::Scratch(_))

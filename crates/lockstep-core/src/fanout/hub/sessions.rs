@@ -216,7 +216,8 @@ impl Hub {
             Some(cursor) => read_from(request, &shape, cursor, widens),
         };
         let index = self.hold(shape, id);
-        let sub = Sub { shape: index, state: SubState::Wanted(from), announced: false, held };
+        let sub =
+            Sub { shape: index, state: SubState::Wanted(from), announced: false, held, aside: Vec::new() };
         if let Some(session) = self.sessions.get_mut(&id) {
             session.subs.insert(request.reference.clone(), sub);
         }
@@ -240,7 +241,8 @@ impl Hub {
 
     pub(super) fn unsubscribe(&mut self, id: SessionId, reference: &str) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let Some(sub) = session.subs.remove(reference) else { return };
+        let Some(mut sub) = session.subs.remove(reference) else { return };
+        sub.unload(id, &mut self.outputs);
         let shapes = &self.shapes;
         let live = session.subs.values().filter(|s| s.state == SubState::Live);
         session.shapes_part = CursorHead::shapes_part(

@@ -346,11 +346,10 @@ impl Hub {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         session.establishing = None;
         for sub in session.subs.values_mut() {
-            sub.state = match (&sub.state, &session.base) {
-                (SubState::Live, Some(base)) => SubState::Wanted(ReadFrom::Since(base.clone())),
-                (SubState::Reading(_, from), _) => SubState::Wanted(from.clone()),
-                (state, _) => state.clone(),
-            };
+            sub.read_again(id, &mut self.outputs);
+            if let (SubState::Live, Some(base)) = (&sub.state, &session.base) {
+                sub.state = SubState::Wanted(ReadFrom::Since(base.clone()));
+            }
         }
         session.established &= session.base.is_none();
         self.needy.insert(id);

@@ -58,7 +58,9 @@ pub struct CatchUpRequest {
 /// One shape's part of an answer, encoded where it was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadAnswer {
-    /// `rows` frames.
+    /// `rows` frames; none of a read whose rows went ahead in chunks ([`Hub::handle_catch_up_rows`]).
+    ///
+    /// [`Hub::handle_catch_up_rows`]: super::Hub::handle_catch_up_rows
     pub frames: Vec<Frame>,
 }
 
