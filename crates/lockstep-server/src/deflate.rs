@@ -9,10 +9,16 @@ use std::collections::HashMap;
 use std::io::Write;
 use std::sync::{Arc, OnceLock};
 
-/// What a frame of rows begins with; its payload goes up to the last byte.
-const ROWS: &[u8] = br#"[null,null,"sync","rows","#;
-/// Phoenix' binary form of a broadcast: kind, lengths of topic and event, both texts, then the payload.
-const HEADER: &[u8] = b"\x02\x04\x04syncrows";
+/// What a frame of rows begins with; its payload goes up to the last byte. Then Phoenix' binary form of a broadcast: kind,
+/// lengths of topic and event, both texts, then the payload.
+const KINDS: [(&[u8], &[u8]); 2] = [
+    (br#"[null,null,"sync","rows","#, b"\x02\x04\x04syncrows"),
+    (br#"[null,null,"sync","load","#, b"\x02\x04\x04syncload"),
+];
+
+fn kind_of(frame: &Frame) -> Option<(&'static [u8], &'static [u8])> {
+    KINDS.into_iter().find(|(text, _)| frame.starts_with(text))
+}
 
 /// A frame that may leave deflated. The first socket that sends it does the work, on its own thread of the runtime; the
 /// others take what it made.
@@ -30,8 +36,9 @@ impl Packed {
 }
 
 fn deflate(frame: &Frame) -> Option<Bytes> {
-    let payload = frame.strip_prefix(ROWS)?.strip_suffix(b"]")?;
-    let mut out = HEADER.to_vec();
+    let (text, header) = kind_of(frame)?;
+    let payload = frame.strip_prefix(text)?.strip_suffix(b"]")?;
+    let mut out = header.to_vec();
     let mut encoder = ZlibEncoder::new(&mut out, Compression::fast());
     // Writing to a Vec does not fail.
     encoder.write_all(payload).ok()?;
@@ -46,7 +53,7 @@ pub struct Packer(HashMap<(usize, usize), Arc<Packed>>);
 impl Packer {
     /// The frame, if it is one that may be deflated. Told apart by where it lies: what is kept here keeps it there.
     pub fn pack(&mut self, frame: &Frame) -> Option<Arc<Packed>> {
-        if frame.len() < limits::DEFLATE_FROM_BYTES || !frame.starts_with(ROWS) {
+        if frame.len() < limits::DEFLATE_FROM_BYTES || kind_of(frame).is_none() {
             return None;
         }
         let packed = || Arc::new(Packed { frame: frame.clone(), deflated: OnceLock::new() });
@@ -74,8 +81,10 @@ mod tests {
         let (first, second) = (packer.pack(&long).unwrap(), packer.pack(&long.clone()).unwrap());
         assert!(Arc::ptr_eq(&first, &second));
         let message = first.message().unwrap();
-        assert!(message.starts_with(HEADER) && message.len() < 200, "{}", message.len());
+        assert!(message.starts_with(KINDS[0].1) && message.len() < 200, "{}", message.len());
         assert_eq!(message.as_ptr(), second.message().unwrap().as_ptr());
+        let load: Frame = format!(r#"[null,null,"sync","load",{{"x":"{}"}}]"#, "a".repeat(5_000)).into();
+        assert!(packer.pack(&load).unwrap().message().unwrap().starts_with(KINDS[1].1));
         assert!(packer.pack(&frame("short")).is_none());
         let other: Frame = format!(r#"[null,null,"sync","ack",{{"x":"{}"}}]"#, "a".repeat(5_000)).into();
         assert!(packer.pack(&other).is_none());

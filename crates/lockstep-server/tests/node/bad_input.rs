@@ -1,5 +1,6 @@
 //! Whatever comes from a client's side or from the database's: a code, a sentence, and everybody else goes on.
 
+use crate::operation::until_metric;
 use crate::world::{Node, World, connect, lists, todos};
 use lockstep_client::ClientError;
 use lockstep_pg::install::{self, InstallOptions, Patience, TrackRequest};
@@ -83,6 +84,7 @@ async fn bytes_that_are_no_messages_end_their_own_connection() {
         let code = closed(socket).await;
         assert!(codes.contains(&code), "{what}: {code}");
     }
+    until_metric(&node, r#"lockstep_bounds_reached_total{bound="client_frame_bytes"}"#, |n| n >= 1.0).await;
     world.sql.run("update lists set name = 'still served' where id = 1").await;
     world.settled(&mut bystander).await;
 }
@@ -117,6 +119,14 @@ async fn messages_that_cannot_be_meant_are_answered_and_the_session_goes_on() {
         }
     }
     assert_eq!(world.sql.one("select count(*) from lockstep.clients").await, "0", "nothing was stored");
+    until_metric(&node, r#"lockstep_bounds_reached_total{bound="mutations_per_frame"}"#, |n| n == 1.0).await;
+    let many = vec![json!({"op": "delete", "table": "todos", "key": {"id": 1}}); 1_001];
+    client.replica.push("many", many);
+    let payload = client.replica.mutate().unwrap();
+    client.send("mutate", payload).await.unwrap();
+    let commits = client.until(|r| r.outbox.is_empty()).await.unwrap();
+    let refusal = commits.iter().flat_map(|c| &c.outcomes).find_map(|o| o.refusal.clone()).unwrap();
+    assert_eq!(refusal, ("malformed".into(), "more than 1000 operations in one mutation".into()));
     world.sql.run("update lists set name = 'still served' where id = 1").await;
     world.settled(&mut client).await;
 }

@@ -21,7 +21,7 @@ fn metric(text: &str, name: &str) -> Option<f64> {
     text.lines().find_map(|l| l.strip_prefix(name)?.strip_prefix(' ')?.parse().ok())
 }
 
-async fn until_metric(node: &Node, name: &str, wanted: impl Fn(f64) -> bool) {
+pub async fn until_metric(node: &Node, name: &str, wanted: impl Fn(f64) -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         let (_, text) = get(node, "/metrics").await;

@@ -1,5 +1,6 @@
 //! `POST /v1/mutations`: the same mutations, the same numbers, without a socket.
 
+use crate::operation::until_metric;
 use crate::world::{Node, World, todos};
 use lockstep_client::Replica;
 use lockstep_pg::cluster::process::{Signal, send};
@@ -204,6 +205,36 @@ async fn an_answer_means_that_it_is_durable() {
         assert_eq!(durable, "t", "{answer}");
     }
     send(writer, Signal::SIGCONT).unwrap();
+}
+
+/// Requests whose bodies do not come hold the room; one more is sent away at once, and served when there is room again.
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_beyond_so_many_are_busy() {
+    use lockstep_core::limits::POSTS_IN_FLIGHT;
+    use tokio::io::AsyncWriteExt;
+    let world = World::new().await;
+    let node = world.node().await;
+    let id = fresh(&node).await;
+    let mut slow = Vec::new();
+    for _ in 0..POSTS_IN_FLIGHT {
+        let mut socket = tokio::net::TcpStream::connect(node.http()).await.unwrap();
+        let head = format!("POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n{JSON}\r\n");
+        socket.write_all(head.as_bytes()).await.unwrap();
+        slow.push(socket);
+    }
+    let mutations = [mutation(1, "m1", vec![insert(1, "a")])];
+    // The node takes them in as they come: the last may still be on its way.
+    let busy = loop {
+        let (status, answer) = post(&node, &id, &mutations).await;
+        if status != 200 {
+            break (status, answer["code"].clone());
+        }
+    };
+    assert_eq!(busy, (503, json!("busy")));
+    until_metric(&node, r#"lockstep_bounds_reached_total{bound="posts_in_flight"}"#, |n| n >= 1.0).await;
+    drop(slow);
+    while post(&node, &id, &mutations).await.0 != 200 {}
+    assert_eq!(world.sql.one("select count(*) from todos").await, "1");
 }
 
 /// While PostgreSQL is away a request is answered as busy, and carried out once when it is back.

@@ -1,5 +1,6 @@
 //! What hangs, floods or does not read must not take anyone else along.
 
+use crate::operation::until_metric;
 use crate::proxy::Proxy;
 use crate::world::{Node, World, lists, todos};
 use lockstep_client::ClientError;
@@ -75,6 +76,7 @@ async fn a_flood_is_held_back_at_its_own_socket() {
     }
     let taken = sent.load(Ordering::SeqCst);
     assert!(taken < FRAMES, "54 MB were read while nothing could be written");
+    until_metric(&node, r#"lockstep_bounds_reached_total{bound="unserved_bytes"}"#, |n| n >= 1.0).await;
     blocker.run("rollback").await;
     let mut client = flood.await.unwrap();
     world.sql.until("select count(*) from todos", &FRAMES.to_string()).await;
@@ -94,6 +96,7 @@ async fn a_client_that_does_not_read_is_closed_and_resumes() {
         world.sql.run(&format!("insert into todos values ({n}, 1, 't', false, repeat('x', 800000))")).await;
     }
     node.until_logged("does not read", 1).await;
+    until_metric(&node, r#"lockstep_bounds_reached_total{bound="queue_bytes"}"#, |n| n >= 1.0).await;
     let end = loop {
         match client.hear("the end").await {
             Ok(_) => {}
