@@ -2,14 +2,19 @@
 
 use crate::freshness::Freshness;
 use crate::replica::{Commit, Heard, Replica, ReplicaError};
+use flate2::read::ZlibDecoder;
 use futures_util::{SinkExt, StreamExt};
 use serde_json::{Value as Json, json};
+use std::io::Read;
 use std::time::{Duration, Instant};
 use tokio::net::TcpStream;
 use tokio_websockets::{ClientBuilder, MaybeTlsStream, Message, WebSocketStream};
 
 /// A bound on every wait: a failure, never a schedule.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Of one frame, inflated: a node's are of about 64 KiB, or of one row.
+const MOST_BYTES: u64 = 1 << 30;
 
 /// Between two looks at the time while nothing is heard.
 const LOOK: Duration = Duration::from_millis(100);
@@ -44,6 +49,8 @@ pub struct Client {
     pub replica: Replica,
     socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
     next_ref: u64,
+    /// Deflated frames that came.
+    pub inflated: u64,
     /// How old its state may be.
     pub freshness: Freshness,
     /// Commits that were received while waiting for something else, oldest first.
@@ -52,9 +59,18 @@ pub struct Client {
 
 impl Client {
     /// Connects and joins. `url` is `ws://HOST:PORT/socket`.
-    pub async fn join(url: &str, mut replica: Replica) -> Result<Self, ClientError> {
+    pub async fn join(url: &str, replica: Replica) -> Result<Self, ClientError> {
+        Self::join_by(&format!("{url}/websocket?vsn=2.0.0"), replica).await
+    }
+
+    /// The same, with large frames deflated.
+    pub async fn join_deflated(url: &str, replica: Replica) -> Result<Self, ClientError> {
+        Self::join_by(&format!("{url}/websocket?vsn=2.0.0&deflate=1"), replica).await
+    }
+
+    async fn join_by(address: &str, mut replica: Replica) -> Result<Self, ClientError> {
         replica.disconnected();
-        let address = format!("{url}/websocket?vsn=2.0.0").parse().map_err(|_| ClientError::Address)?;
+        let address = address.parse().map_err(|_| ClientError::Address)?;
         let builder = ClientBuilder::from_uri(address);
         let (socket, _) = tokio::time::timeout(PATIENCE, builder.connect())
             .await
@@ -63,6 +79,7 @@ impl Client {
             replica,
             socket,
             next_ref: 0,
+            inflated: 0,
             freshness: Freshness::new(Instant::now()),
             commits: Default::default(),
         };
@@ -108,7 +125,9 @@ impl Client {
             let next = tokio::time::timeout(PATIENCE, self.socket.next()).await;
             match next.map_err(|_| ClientError::Late(what))? {
                 Some(Ok(message)) => {
-                    if let Some(text) = message.as_text() {
+                    let inflated = message.is_binary().then(|| inflate(message.as_payload())).transpose()?;
+                    self.inflated += u64::from(inflated.is_some());
+                    if let Some(text) = inflated.as_deref().or(message.as_text()) {
                         let heard = self.replica.handle(text)?;
                         if let Heard::Reply(to, true, response) = &heard {
                             self.freshness.answered(to, response["age"].as_u64());
@@ -188,4 +207,17 @@ impl Client {
         self.replica.disconnected();
         self.replica
     }
+}
+
+/// The text frame that a binary one stands for (docs/protocol.md, Deflated frames).
+fn inflate(message: &[u8]) -> Result<String, ReplicaError> {
+    let bad = || ReplicaError("a binary frame that is no deflated one".into());
+    let [2, topic, event, rest @ ..] = message else { return Err(bad()) };
+    let (topic, rest) = rest.split_at_checked(usize::from(*topic)).ok_or_else(bad)?;
+    let (event, rest) = rest.split_at_checked(usize::from(*event)).ok_or_else(bad)?;
+    let name = |bytes| std::str::from_utf8(bytes).map_err(|_| bad());
+    let mut text = format!("[null,null,{},{},", json!(name(topic)?), json!(name(event)?));
+    ZlibDecoder::new(rest).take(MOST_BYTES).read_to_string(&mut text).map_err(|_| bad())?;
+    text.push(']');
+    Ok(text)
 }

@@ -39,6 +39,12 @@ pub const WHERE_TERMS: usize = 1_000;
 /// resumes by its cursor.
 pub const QUEUE_BYTES: usize = 256 << 20;
 
+/// Bytes waiting for all sockets of a node together, each frame counted for each that it waits for. Past it sessions that
+/// have more than [`QUEUE_FAIR_BYTES`] waiting are closed and resume; whoever reads is not touched.
+pub const NODE_QUEUE_BYTES: usize = 1 << 30;
+/// See [`NODE_QUEUE_BYTES`].
+pub const QUEUE_FAIR_BYTES: usize = 64 << 10;
+
 /// Bytes of one message from a client.
 pub const CLIENT_FRAME_BYTES: usize = 1 << 20;
 
@@ -46,7 +52,13 @@ pub const CLIENT_FRAME_BYTES: usize = 1 << 20;
 /// socket: a client that writes faster than PostgreSQL takes it is slowed down, and no other.
 pub const UNSERVED_BYTES: usize = 4 << 20;
 
-/// Mutations in one message, and operations in one mutation.
+/// The same of all sessions of a node together.
+pub const NODE_UNSERVED_BYTES: usize = 256 << 20;
+
+/// Levels of arrays and objects in what is read of a client's message: `serde_json`'s bound, which keeps the stack.
+pub const NESTING: usize = 127;
+
+/// Mutations in one message.
 pub const MUTATIONS_PER_FRAME: usize = 100;
 
 /// Requests with mutations (`POST /v1/mutations`) that a node holds at a time, each with up to
@@ -66,6 +78,9 @@ pub const CATCH_UP_INLINE_BYTES: usize = 1 << 20;
 /// Bytes of one catch-up's chunks that wait for sockets. Past it no more is read from PostgreSQL until the slowest
 /// socket has taken some.
 pub const CATCH_UP_AHEAD_BYTES: usize = 8 << 20;
+
+/// Bytes from which on a frame of rows is deflated for sockets that asked for it: below, there is little to be saved.
+pub const DEFLATE_FROM_BYTES: usize = 2 << 10;
 
 /// Catch-up transactions at a time; each holds a connection and a snapshot.
 pub const CATCH_UPS_IN_FLIGHT: usize = 4;
@@ -114,6 +129,8 @@ pub struct Bounds {
     pub cursor_xip: usize,
     /// See [`HELD_BYTES`].
     pub held_bytes: usize,
+    /// See [`SESSIONS`].
+    pub sessions: usize,
 }
 
 impl Default for Bounds {
@@ -123,6 +140,7 @@ impl Default for Bounds {
             transaction_bytes: TRANSACTION_BYTES,
             cursor_xip: CURSOR_XIP,
             held_bytes: HELD_BYTES,
+            sessions: SESSIONS,
         }
     }
 }

@@ -135,6 +135,12 @@ impl PgError {
             {
                 "alter role … replication; until then clients are served by polling"
             }
+            "42704" if message.contains("publication") => {
+                "run `lockstep install`, and `lockstep track` for each table again"
+            }
+            "25006" | "0A000" if message.contains("recovery") || message.contains("read-only") => {
+                "name the primary in the database URL: this server is a standby, or read-only"
+            }
             "42501" => "grant the role what it lacks, or use the role that ran `lockstep install`",
             _ => return None,
         })

@@ -97,6 +97,14 @@ pub struct ServeSettings {
     #[arg(long, env = "LOCKSTEP_QUEUE_BYTES", value_name = "BYTES")]
     pub queue_bytes: Option<usize>,
 
+    /// Bytes that may wait for all clients together. Past it those that do not read are closed [default: 1073741824]
+    #[arg(long, env = "LOCKSTEP_NODE_QUEUE_BYTES", value_name = "BYTES")]
+    pub node_queue_bytes: Option<usize>,
+
+    /// Connections of clients. More are sent to another node [default: 50000]
+    #[arg(long, env = "LOCKSTEP_SESSIONS", value_name = "N")]
+    pub sessions: Option<usize>,
+
     /// How long a client may be away and still be told only what changed [default: 30d]
     #[arg(long, env = "LOCKSTEP_RETENTION", value_name = "TIME")]
     pub retention: Option<Span>,
@@ -108,6 +116,10 @@ pub struct ServeSettings {
     /// Between two collections of the change logs, by one node of all [default: 1h]
     #[arg(long, env = "LOCKSTEP_GC_INTERVAL", value_name = "TIME")]
     pub gc_interval: Option<Span>,
+
+    /// Take a client's address from the last entry of X-Forwarded-For: for a node that only a proxy reaches
+    #[arg(long, env = "LOCKSTEP_TRUST_PROXY", num_args = 0..=1, default_missing_value = "true", value_name = "BOOL")]
+    pub trust_proxy: Option<bool>,
 
     /// When the node is told to stop: over how long its clients are sent away, at most [default: 10s]
     #[arg(long, env = "LOCKSTEP_DRAIN", value_name = "TIME")]
@@ -141,8 +153,14 @@ pub struct Serve {
     pub database_timeout: Duration,
     /// What may wait for one client.
     pub queue_bytes: usize,
+    /// What may wait for all of them.
+    pub node_queue_bytes: usize,
+    /// Connections of clients.
+    pub sessions: usize,
     /// What garbage collection keeps, and how often it runs.
     pub gc: GcOptions,
+    /// Clients' addresses are what the proxy says.
+    pub trust_proxy: bool,
     /// How long clients may take to be sent away.
     pub drain: Duration,
     /// How log lines are written.
@@ -244,6 +262,12 @@ impl ServeSettings {
                 self.database_timeout.or(file.database_timeout).map_or(10, NonZeroU32::get).into(),
             ),
             queue_bytes: self.queue_bytes.or(file.queue_bytes).unwrap_or(limits::QUEUE_BYTES),
+            node_queue_bytes: self
+                .node_queue_bytes
+                .or(file.node_queue_bytes)
+                .unwrap_or(limits::NODE_QUEUE_BYTES),
+            sessions: self.sessions.or(file.sessions).unwrap_or(limits::SESSIONS),
+            trust_proxy: self.trust_proxy.or(file.trust_proxy).unwrap_or(false),
             drain: self.drain.or(file.drain).map_or(Duration::from_secs(10), |span| span.0),
             log_format: self.log_format.or(file.log_format).unwrap_or_default(),
         })

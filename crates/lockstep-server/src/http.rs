@@ -3,11 +3,12 @@
 use crate::health::Health;
 use crate::node::Event;
 use crate::post::{self, Posts};
+use crate::socket::{NodeBounds, Outbox};
 use crate::tasks::Database;
 use crate::{operate, socket};
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn, map_response};
 use axum::response::IntoResponse;
@@ -16,6 +17,7 @@ use axum::serve::ListenerExt;
 use base64::Engine;
 use metrics_exporter_prometheus::PrometheusHandle;
 use sha1::{Digest, Sha1};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -39,8 +41,10 @@ pub struct Shared {
     pub posts: Arc<Posts>,
     /// Numbers connections.
     pub next_session: Arc<AtomicU64>,
-    /// What may wait for one client.
-    pub queue_bytes: usize,
+    /// Clients' addresses are what the proxy says.
+    pub trust_proxy: bool,
+    /// What sockets may take together.
+    pub sockets: Arc<NodeBounds>,
 }
 
 /// Serves until told to stop.
@@ -62,7 +66,8 @@ pub async fn serve(
         // An error means that the sender is gone: stop as well.
         let _ = stopped.wait_for(|stop| *stop).await;
     };
-    axum::serve(listener, router).with_graceful_shutdown(stop).await
+    let service = router.into_make_service_with_connect_info::<SocketAddr>();
+    axum::serve(listener, service).with_graceful_shutdown(stop).await
 }
 
 /// Routes: `/socket/websocket`, `/v1/mutations`, an operator's, and the folder's files, with `index.html` for every other page.
@@ -141,7 +146,19 @@ fn foreign_origin(headers: &HeaderMap) -> bool {
     !host.as_deref().is_some_and(is_loopback)
 }
 
-async fn upgrade(State(shared): State<Shared>, mut request: Request) -> Response<Body> {
+/// Whose connection it is; of a proxy's, the address that it appended: whatever stands before it, anybody may have written.
+fn address(shared: &Shared, peer: SocketAddr, headers: &HeaderMap) -> String {
+    let forwarded = headers.get_all("x-forwarded-for").iter().next_back().and_then(|v| v.to_str().ok());
+    let last =
+        forwarded.and_then(|list| list.rsplit(',').next()).and_then(|a| a.trim().parse::<IpAddr>().ok());
+    last.filter(|_| shared.trust_proxy).unwrap_or(peer.ip()).to_string()
+}
+
+async fn upgrade(
+    State(shared): State<Shared>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    mut request: Request,
+) -> Response<Body> {
     let refuse = |status: StatusCode, why: &'static str| (status, why).into_response();
     let headers = request.headers();
     let wanted =
@@ -169,6 +186,8 @@ async fn upgrade(State(shared): State<Shared>, mut request: Request) -> Response
     {
         return refuse(StatusCode::FORBIDDEN, "this node speaks Phoenix Channels serializer version 2\n");
     }
+    let address = address(&shared, peer, request.headers());
+    let deflates = request.uri().query().unwrap_or_default().split('&').any(|p| p == "deflate=1");
     let phoenix = has_token(headers, header::SEC_WEBSOCKET_PROTOCOL, "phoenix");
     let mut accept = Sha1::new();
     accept.update(key.as_bytes());
@@ -178,7 +197,10 @@ async fn upgrade(State(shared): State<Shared>, mut request: Request) -> Response
     let upgrade = hyper::upgrade::on(&mut request);
     tokio::spawn(async move {
         match upgrade.await {
-            Ok(upgraded) => socket::run(upgraded, id, shared.events, shared.queue_bytes).await,
+            Ok(upgraded) => {
+                let outbox = Arc::new(Outbox::new(shared.sockets, deflates, address));
+                socket::run(upgraded, id, shared.events, outbox).await;
+            }
             Err(error) => tracing::debug!(%error, "a client left during the upgrade"),
         }
     });

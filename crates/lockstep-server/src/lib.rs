@@ -2,12 +2,13 @@
 //!
 //! [`serve`] starts the parts; [`node`] owns the hub and carries its outputs out; [`drain`] ends it without a rush;
 //! [`tasks`] asks PostgreSQL, and [`load`] carries what is read to it in pieces; [`source`] keeps a replication
-//! stream, [`janitor`] the change logs short; [`http`], [`post`] and [`socket`] talk to clients; [`operate`],
+//! stream, [`janitor`] the change logs short; [`http`], [`post`], [`socket`] and [`deflate`] talk to clients; [`operate`],
 //! [`health`], [`metrics`] and [`log`] to operators; [`config`] is
 //! `lockstep.toml`, environment and flags; [`cli`] the commands.
 
 pub mod cli;
 pub mod config;
+pub mod deflate;
 pub mod drain;
 pub mod health;
 pub mod http;

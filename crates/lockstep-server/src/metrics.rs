@@ -78,9 +78,16 @@ pub const FRAME_TOO_LARGE: &str = "client_frame_bytes";
 pub const UNSERVED: &str = "unserved_bytes";
 /// See [`QUEUE_FULL`].
 pub const POSTS: &str = "posts_in_flight";
-const SERVER_BOUNDS: [&str; 4] = [QUEUE_FULL, FRAME_TOO_LARGE, UNSERVED, POSTS];
+/// See [`QUEUE_FULL`].
+pub const NODE_QUEUES_FULL: &str = "node_queue_bytes";
+/// See [`QUEUE_FULL`].
+pub const NODE_UNSERVED: &str = "node_unserved_bytes";
+/// A socket that took nothing for a minute.
+pub const UNREAD: &str = "unread";
+const SERVER_BOUNDS: [&str; 7] =
+    [QUEUE_FULL, FRAME_TOO_LARGE, UNSERVED, POSTS, NODE_QUEUES_FULL, NODE_UNSERVED, UNREAD];
 const OUTCOMES: [&str; 6] = ["applied", "refused", "renumber", "gap", "unknown_client", "busy"];
-const CLOSE_CODES: [u16; 6] = [1001, 1003, 1007, 1009, 1012, 1013];
+const CLOSE_CODES: [u16; 7] = [1001, 1002, 1003, 1007, 1009, 1012, 1013];
 
 /// Begins counting. Everything that has a fixed set of labels is there from the beginning, as zero: a rate over what
 /// has not happened yet must not be missing.

@@ -1,9 +1,10 @@
 //! The node: one task owns the hub and carries its outputs out.
 
+use crate::deflate::Packer;
 use crate::drain::{self, Drain};
 use crate::health::Health;
 use crate::post::Posts;
-use crate::socket::{Outbox, SWEEP};
+use crate::socket::{Outbox, Room, SWEEP};
 use crate::tasks::Database;
 use anyhow::{Result, bail};
 use bytes::Bytes;
@@ -13,6 +14,7 @@ use lockstep_core::fanout::hub::{
     Report, SessionId, SessionReport, ShapeReport,
 };
 use lockstep_core::fanout::{Hub, Output};
+use lockstep_core::limits::Bounds;
 use lockstep_core::position::{Lsn, Xid};
 use lockstep_core::protocol::Frame;
 use lockstep_pg::PgError;
@@ -20,7 +22,7 @@ use lockstep_pg::replication_stream::Feedback;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
-use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::AbortHandle;
 
 /// A running stream's ends.
@@ -42,7 +44,7 @@ pub enum Event {
     /// A socket was opened.
     Opened(SessionId, Arc<Outbox>),
     /// A text frame, and the room that it takes of its session's bound until it is served.
-    Text(SessionId, String, OwnedSemaphorePermit),
+    Text(SessionId, String, Room),
     /// A socket is gone.
     Closed(SessionId),
     /// The database is known, and the server's earlier timelines as far as it could be asked for them.
@@ -86,8 +88,8 @@ pub struct Asked {
     pub queue_bytes_largest: usize,
     /// Shapes, if they were asked for.
     pub shapes: Vec<ShapeReport>,
-    /// Sessions and what waits for their sockets, if they were asked for.
-    pub sessions: Vec<(SessionReport, usize)>,
+    /// Sessions, where they come from, and what waits for their sockets, if they were asked for.
+    pub sessions: Vec<(SessionReport, String, usize)>,
 }
 
 /// What a node is given.
@@ -109,6 +111,8 @@ pub struct Links {
     pub stopped: watch::Receiver<bool>,
     /// How long that may take.
     pub drain: Duration,
+    /// Bounds of the hub.
+    pub bounds: Bounds,
 }
 
 /// The task that owns the hub.
@@ -121,22 +125,23 @@ pub struct Node {
     /// Frames were queued for it and it was not told yet.
     unsent: Option<(SessionId, Arc<Outbox>)>,
     /// One request of a session at a time, so that they arrive in order.
-    mutating: HashMap<SessionId, VecDeque<(MutateRequest, Option<OwnedSemaphorePermit>)>>,
+    mutating: HashMap<SessionId, VecDeque<(MutateRequest, Option<Room>)>>,
     /// What the message being handled takes of its session's bound; a mutation keeps it until it is decided.
-    serving: Option<OwnedSemaphorePermit>,
+    serving: Option<Room>,
     /// Catch-ups that run, to be stopped when the hub has thrown them away.
     reading: HashMap<CatchUpId, AbortHandle>,
     stream: Option<StreamHandle>,
     history: Arc<Vec<(u32, Lsn)>>,
     /// Clients are being sent away.
     draining: Option<Drain>,
+    packer: Packer,
 }
 
 impl Node {
     /// A node that knows nothing yet.
     pub fn new(links: Links) -> Self {
         Self {
-            hub: Hub::default(),
+            hub: Hub::with_bounds(links.bounds),
             began: Instant::now(),
             links,
             sockets: HashMap::new(),
@@ -147,6 +152,7 @@ impl Node {
             stream: None,
             history: Arc::default(),
             draining: None,
+            packer: Packer::default(),
         }
     }
 
@@ -202,6 +208,7 @@ impl Node {
             self.hub.handle_timeout(self.now());
             self.carry_out_all();
             self.serving = None;
+            self.packer.forget();
             let hub = &self.hub;
             self.reading.retain(|id, task| {
                 let awaited = hub.awaits(*id);
@@ -286,7 +293,7 @@ impl Node {
                 hub.handle_stream_lost();
             }
             Event::Polled(_, Ok(answer)) => {
-                tracing::trace!(?answer, watermark = %hub.watermark());
+                tracing::trace!(?answer, watermark = %hub.watermark(), "polled");
                 hub.handle_poll(answer);
             }
             Event::Polled(number, Err(error)) => {
@@ -323,21 +330,19 @@ impl Node {
     }
 
     fn asked(&self, details: bool) -> Asked {
-        let queued = |id: &SessionId| self.sockets.get(id).map_or(0, |outbox| outbox.bytes());
         let queues = || self.sockets.values().map(|outbox| outbox.bytes());
+        let with_socket = |session: SessionReport| {
+            let outbox = self.sockets.get(&session.id);
+            let address = outbox.map_or_else(String::new, |o| o.address().to_owned());
+            (session, address, outbox.map_or(0, |o| o.bytes()))
+        };
         let sessions = if details { self.hub.report_sessions() } else { Vec::new() };
         Asked {
             report: self.hub.report(),
             queue_bytes: queues().sum(),
             queue_bytes_largest: queues().max().unwrap_or(0),
             shapes: if details { self.hub.report_shapes() } else { Vec::new() },
-            sessions: sessions
-                .into_iter()
-                .map(|s| {
-                    let queued = queued(&s.id);
-                    (s, queued)
-                })
-                .collect(),
+            sessions: sessions.into_iter().map(with_socket).collect(),
         }
     }
 
@@ -348,9 +353,9 @@ impl Node {
                 if let Some((to, outbox)) = &self.unsent
                     && *to == id
                 {
-                    outbox.push(frame);
+                    outbox.push(frame, &mut self.packer);
                 } else if let Some(outbox) = self.sockets.get(&id) {
-                    outbox.push(frame);
+                    outbox.push(frame, &mut self.packer);
                     if let Some((_, before)) = self.unsent.replace((id, outbox.clone())) {
                         before.send();
                     }

@@ -59,8 +59,8 @@ pub async fn status(State(shared): State<Shared>) -> Response {
         json!({"shape": s.id, "table": [s.table.0, s.table.1], "scope": s.scope, "where": s.filtered,
             "subscribers": s.subscribers, "frames": s.frames, "bytes": s.bytes})
     };
-    let session = |(s, queued): &(SessionReport, usize)| {
-        json!({"session": s.id, "client": s.client, "shapes": s.shapes, "live": s.live, "age_ms": s.age,
+    let session = |(s, address, queued): &(SessionReport, String, usize)| {
+        json!({"session": s.id, "client": s.client, "address": address, "shapes": s.shapes, "live": s.live, "age_ms": s.age,
             "queue_bytes": queued})
     };
     let details: [(&str, Value); 10] = [

@@ -7,9 +7,11 @@ use crate::janitor;
 use crate::node::{Links, Node};
 use crate::operate;
 use crate::post::Posts;
+use crate::socket::NodeBounds;
 use crate::source::Source;
 use crate::tasks::Database;
 use anyhow::{Context, Result, bail};
+use lockstep_core::limits::Bounds;
 use lockstep_pg::target::Target;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::sync::Arc;
@@ -123,6 +125,7 @@ async fn start(
         posts: posts.clone(),
         stopped: stopped.clone(),
         drain: settings.drain,
+        bounds: Bounds { sessions: settings.sessions, ..Bounds::default() },
     });
     let shared = Shared {
         events: events_out,
@@ -131,7 +134,8 @@ async fn start(
         metrics,
         posts,
         next_session: Arc::new(AtomicU64::new(1)),
-        queue_bytes: settings.queue_bytes,
+        trust_proxy: settings.trust_proxy,
+        sockets: Arc::new(NodeBounds::new(settings.queue_bytes, settings.node_queue_bytes)),
     };
     tokio::spawn(operate::keep_figures(shared.clone(), ended));
     let router = router(shared, settings.static_files.as_deref());

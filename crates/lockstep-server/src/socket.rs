@@ -1,5 +1,6 @@
 //! One client's socket: frames in, queued frames out.
 
+use crate::deflate::{Packed, Packer};
 use crate::metrics;
 use crate::node::Event;
 use futures_util::{SinkExt, StreamExt};
@@ -7,10 +8,13 @@ use hyper_util::rt::TokioIo;
 use lockstep_core::limits;
 use lockstep_core::protocol::Frame;
 use lockstep_core::session::{Full, SendQueue};
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Notify, Semaphore, mpsc, oneshot};
-use tokio_websockets::{CloseCode, Limits, Message, ServerBuilder, WebSocketStream};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio_websockets::proto::ProtocolError;
+use tokio_websockets::{CloseCode, Error, Limits, Message, ServerBuilder, WebSocketStream};
 
 /// A client that says nothing for so long is gone; the phoenix client sends a heartbeat every 30 s.
 const IDLE: Duration = Duration::from_secs(60);
@@ -32,11 +36,49 @@ const LOOKS: u16 = (IDLE.as_secs() / SWEEP.as_secs()) as u16;
 pub struct Outbox {
     state: Mutex<State>,
     changed: Notify,
+    node: Arc<NodeBounds>,
+    /// Its client takes deflated frames.
+    deflates: bool,
+    /// Where it comes from.
+    address: String,
+}
+
+/// What all sockets of a node have together.
+#[derive(Debug)]
+pub struct NodeBounds {
+    /// What may wait for one client.
+    pub queue_bytes: usize,
+    /// What may wait for all of them.
+    pub node_queue_bytes: usize,
+    queued: AtomicUsize,
+    unserved: Arc<Semaphore>,
+}
+
+impl NodeBounds {
+    /// Nothing waits yet.
+    pub fn new(queue_bytes: usize, node_queue_bytes: usize) -> Self {
+        let unserved = Arc::new(Semaphore::new(limits::NODE_UNSERVED_BYTES / ROOM));
+        Self { queue_bytes, node_queue_bytes, queued: AtomicUsize::new(0), unserved }
+    }
+}
+
+/// Room that a message takes of its session's bound and of its node's, until it is served.
+pub type Room = (OwnedSemaphorePermit, OwnedSemaphorePermit);
+
+/// Waits for room; None when the node is stopping.
+async fn room_in(bound: &Arc<Semaphore>, wanted: u32, name: &'static str) -> Option<OwnedSemaphorePermit> {
+    if let Ok(room) = bound.clone().try_acquire_many_owned(wanted) {
+        return Some(room);
+    }
+    metrics::reached(name);
+    bound.clone().acquire_many_owned(wanted).await.ok()
 }
 
 #[derive(Debug)]
 struct State {
     queue: SendQueue,
+    /// For each frame of the queue: how it leaves if it is deflated.
+    packed: VecDeque<Option<Arc<Packed>>>,
     close: Option<(u16, &'static str)>,
     /// Looks since the socket last took a frame, or had none to take.
     unmoved: u16,
@@ -49,23 +91,24 @@ struct State {
 }
 
 enum Next {
-    Frame(Frame),
+    Frame(Frame, Option<Arc<Packed>>),
     Close(u16, &'static str),
     Nothing,
 }
 
 impl Outbox {
-    /// Empty, with room for `most` bytes.
-    pub fn new(most: usize) -> Self {
+    /// Empty, with room for as much as the node gives one client.
+    pub fn new(node: Arc<NodeBounds>, deflates: bool, address: String) -> Self {
         let state = State {
-            queue: SendQueue::new(most),
+            queue: SendQueue::new(node.queue_bytes),
+            packed: VecDeque::new(),
             close: None,
             unmoved: 0,
             unheard: 0,
             abandon: None,
             closing: false,
         };
-        Self { state: Mutex::new(state), changed: Notify::new() }
+        Self { state: Mutex::new(state), changed: Notify::new(), node, deflates, address }
     }
 
     fn with<T>(&self, f: impl FnOnce(&mut State) -> T) -> T {
@@ -73,11 +116,30 @@ impl Outbox {
     }
 
     /// Queues a frame, or closes the session if it does not read. It is sent when [`Self::send`] is called.
-    pub fn push(&self, frame: Frame) {
-        let full = self.with(|s| s.close.is_none() && s.queue.push(frame) == Err(Full));
+    pub fn push(&self, frame: Frame, packer: &mut Packer) {
+        let packed = if self.deflates { packer.pack(&frame) } else { None };
+        let bytes = frame.len();
+        let crowded = self.node.queued.load(Ordering::Relaxed) > self.node.node_queue_bytes;
+        let most = if crowded { limits::QUEUE_FAIR_BYTES } else { usize::MAX };
+        let full = self.with(|s| {
+            if s.close.is_some() {
+                return false;
+            }
+            let pushed = s.queue.push_within(frame, most);
+            if pushed.is_ok() {
+                s.packed.push_back(packed);
+                self.node.queued.fetch_add(bytes, Ordering::Relaxed);
+            }
+            pushed == Err(Full)
+        });
         if full {
-            self.unread();
+            self.unread(if crowded { metrics::NODE_QUEUES_FULL } else { metrics::QUEUE_FULL });
         }
+    }
+
+    /// Where its client comes from.
+    pub fn address(&self) -> &str {
+        &self.address
     }
 
     /// Bytes that wait.
@@ -90,9 +152,10 @@ impl Outbox {
         self.changed.notify_one();
     }
 
-    fn unread(&self) {
-        metrics::reached(metrics::QUEUE_FULL);
-        tracing::warn!("a client does not read what it is sent; it is closed and may resume");
+    fn unread(&self, bound: &'static str) {
+        metrics::reached(bound);
+        let address = self.address();
+        tracing::warn!(address, bound, "a client does not read what it is sent; it is closed and may resume");
         self.close(1013, "this client does not read; come back and resume");
     }
 
@@ -117,21 +180,29 @@ impl Outbox {
         if silent {
             self.close(1001, "no heartbeat came");
         } else if unread {
-            self.unread();
+            self.unread(metrics::UNREAD);
         }
     }
 
     fn next(&self) -> Next {
         self.with(|s| {
             s.unmoved = 0;
-            match (s.close, s.queue.pop()) {
+            let (next, packed) = (s.queue.pop(), s.packed.pop_front().flatten());
+            self.node.queued.fetch_sub(next.as_ref().map_or(0, |frame| frame.len()), Ordering::Relaxed);
+            match (s.close, next) {
                 // What was queued before an orderly close is still sent; a client that does not read gets no more.
                 (Some((code, reason)), None) => Next::Close(code, reason),
                 (Some((code @ 1013, reason)), Some(_)) => Next::Close(code, reason),
-                (_, Some(frame)) => Next::Frame(frame),
+                (_, Some(frame)) => Next::Frame(frame, packed),
                 (None, None) => Next::Nothing,
             }
         })
+    }
+}
+
+impl Drop for Outbox {
+    fn drop(&mut self) {
+        self.node.queued.fetch_sub(self.bytes(), Ordering::Relaxed);
     }
 }
 
@@ -140,11 +211,11 @@ pub async fn run(
     upgraded: hyper::upgrade::Upgraded,
     id: u64,
     events: mpsc::Sender<Event>,
-    queue_bytes: usize,
+    outbox: Arc<Outbox>,
 ) {
     let limits = Limits::default().max_payload_len(Some(limits::CLIENT_FRAME_BYTES));
     let socket = ServerBuilder::new().limits(limits).serve(TokioIo::new(upgraded));
-    let outbox = Arc::new(Outbox::new(queue_bytes));
+    tracing::debug!(session = id, address = outbox.address(), "a client connected");
     if events.send(Event::Opened(id, outbox.clone())).await.is_err() {
         return;
     }
@@ -169,10 +240,9 @@ where
                 Some(Ok(message)) if message.is_text() => {
                     let text = message.as_text().unwrap_or_default().to_owned();
                     let room = u32::try_from(1 + text.len() / ROOM).unwrap_or(u32::MAX);
-                    if unserved.available_permits() < room as usize {
-                        metrics::reached(metrics::UNSERVED);
-                    }
-                    let Ok(room) = unserved.clone().acquire_many_owned(room).await else { return None };
+                    let own = room_in(&unserved, room, metrics::UNSERVED).await?;
+                    let shared = room_in(&outbox.node.unserved, room, metrics::NODE_UNSERVED).await?;
+                    let room = (own, shared);
                     if events.send(Event::Text(id, text, room)).await.is_err() {
                         return None;
                     }
@@ -181,20 +251,26 @@ where
                     return Some((1003, "binary frames are not understood"));
                 }
                 Some(Ok(_)) => {}
-                Some(Err(tokio_websockets::Error::PayloadTooLong { .. })) => {
-                    metrics::reached(metrics::FRAME_TOO_LARGE);
-                    // The library has told the client.
-                    metrics::closed(1009);
-                    return None;
+                Some(Err(error)) => {
+                    let end = broken(&error)?;
+                    // The library has a farewell of its own ready for most of these, and says it when it is asked to go on.
+                    let _ = tokio::time::timeout(FAREWELL, stream.next()).await;
+                    return Some(end);
                 }
-                Some(Err(_)) | None => return None,
+                None => return None,
             }
         }
     };
     let write = async {
         loop {
             match outbox.next() {
-                Next::Frame(frame) => sink.feed(Message::text(frame)).await?,
+                Next::Frame(frame, packed) => {
+                    let message = match packed.and_then(|packed| packed.message()) {
+                        Some(deflated) => Message::binary(deflated),
+                        None => Message::text(frame),
+                    };
+                    sink.feed(message).await?;
+                }
                 Next::Close(code, reason) => return Ok((code, reason)),
                 Next::Nothing => {
                     sink.flush().await?;
@@ -203,7 +279,7 @@ where
             }
         }
     };
-    let end: Result<_, tokio_websockets::Error> = tokio::select! {
+    let end: Result<_, Error> = tokio::select! {
         end = read => Ok(end),
         end = write => end.map(Some),
         _ = abandoned => Ok(outbox.with(|s| s.close)),
@@ -213,5 +289,18 @@ where
         let code = CloseCode::try_from(code).unwrap_or(CloseCode::INTERNAL_SERVER_ERROR);
         // A peer that takes no farewell gets none.
         let _ = tokio::time::timeout(FAREWELL, sink.send(Message::close(Some(code), reason))).await;
+    }
+}
+
+/// What a client is told whose bytes cannot be read; None if it is the connection that failed.
+fn broken(error: &Error) -> Option<(u16, &'static str)> {
+    match error {
+        Error::PayloadTooLong { .. } => {
+            metrics::reached(metrics::FRAME_TOO_LARGE);
+            Some((1009, "a message above the limit"))
+        }
+        Error::Protocol(ProtocolError::InvalidUtf8) => Some((1007, "text that is not UTF-8")),
+        Error::Protocol(_) => Some((1002, "not a WebSocket frame")),
+        _ => None,
     }
 }

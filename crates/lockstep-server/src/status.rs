@@ -98,13 +98,14 @@ pub fn describe(status: &Json) -> String {
         vec![
             text(&s["session"]),
             text(&s["client"]),
+            text(&s["address"]),
             text(&s["shapes"]),
             if s["live"] == true { "live" } else { "waits" }.to_owned(),
             text(&s["age_ms"]),
             text(&s["queue_bytes"]),
         ]
     });
-    table(&mut out, &["SESSION", "CLIENT", "SHAPES", "STATE", "AGE MS", "QUEUED"], &sessions);
+    table(&mut out, &["SESSION", "CLIENT", "ADDRESS", "SHAPES", "STATE", "AGE MS", "QUEUED"], &sessions);
     out
 }
 

@@ -91,6 +91,7 @@ impl Node {
             transaction_bytes: if rng.one_in(4) { 2_500 } else { 20_000 },
             cursor_xip: if short_cursors { 8 } else { 256 },
             held_bytes: if rng.one_in(2) { 2 << 10 } else { HELD_BYTES },
+            ..Bounds::default()
         };
         let hub = Hub::with_bounds(bounds);
         #[cfg(feature = "plants")]

@@ -136,6 +136,12 @@ pub fn pgbouncer() -> Result<()> {
     if Path::new("/usr/sbin/pgbouncer").exists() { Ok(()) } else { apt("PgBouncer", "pgbouncer") }
 }
 
+/// nginx, for the tests behind a proxy. Debian starts it when it is installed; that is the machine's business.
+pub fn nginx() -> Result<()> {
+    let named = std::env::var_os("NGINX").map_or_else(|| PathBuf::from("/usr/sbin/nginx"), PathBuf::from);
+    if named.exists() { Ok(()) } else { apt("nginx", "nginx") }
+}
+
 /// `pg_dump` and `psql` of 15, for the tests that leave and come back.
 pub fn pg_dump() -> Result<()> {
     let there = Path::new("/usr/lib/postgresql/15/bin/pg_dump").exists();

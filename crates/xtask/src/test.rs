@@ -128,6 +128,9 @@ fn set_up(part: &mut Part, majors: &[u32], quick: bool) -> Result<()> {
     if let Err(error) = setup::pgbouncer() {
         part.skip(&format!("the tests through PgBouncer: {error:#}"));
     }
+    if let Err(error) = setup::nginx() {
+        part.skip(&format!("the tests behind nginx: {error:#}"));
+    }
     if !quick {
         part.need("Chromium", setup::chromium());
     }

@@ -60,6 +60,41 @@ function rememberOwnCloses(base: WebSocketClass, closedHere: WeakSet<object>): W
   return Remembering as unknown as WebSocketClass
 }
 
+/** The JSON that was deflated; null when it cannot be read, which no frame allows. */
+async function inflate(deflated: ArrayBuffer): Promise<unknown> {
+  try {
+    return await new Response(new Blob([deflated]).stream().pipeThrough(new DecompressionStream('deflate'))).json()
+  } catch {
+    return null
+  }
+}
+
+/** Hands messages on in the order in which they came, although inflating takes a moment. */
+function inOrder(deliver: (message: Message) => void): ((message: Message) => void) & { forget(): void } {
+  let connection = 0
+  let last: Promise<void> | null = null
+  const receive = (message: Message) => {
+    const { payload } = message
+    if (last === null && !(payload instanceof ArrayBuffer)) return deliver(message)
+    const [mine, before] = [connection, last]
+    const inflated = payload instanceof ArrayBuffer ? inflate(payload) : payload
+    let own = Promise.resolve()
+    own = (async () => {
+      const read = await inflated
+      await before
+      if (last === own) last = null
+      if (mine === connection) deliver({ ...message, payload: read })
+    })()
+    last = own
+  }
+  /** What is still to be handed on belongs to a connection that is gone. */
+  const forget = () => {
+    connection += 1
+    last = null
+  }
+  return Object.assign(receive, { forget })
+}
+
 /**
  * A transport over phoenix's Socket with `vsn` 2.0.0. `url` is the socket's URL without `/websocket`; `options` are
  * passed to phoenix. Throws where there is no WebSocket class and none was given.
@@ -68,17 +103,21 @@ export function phoenixTransport(url: string, webSocket?: WebSocketClass, option
   return (events) => {
     const base = webSocket ?? (globalThis as { WebSocket?: WebSocketClass }).WebSocket
     if (base === undefined) throw new Error('there is no WebSocket here (Node has one since 22): give createClient a webSocket, such as that of the package ws')
+    const params = typeof DecompressionStream === 'undefined' ? {} : { params: { deflate: '1' } }
     const closedHere = new WeakSet<object>()
-    const socket = new Socket(url, { ...options, vsn: '2.0.0', transport: rememberOwnCloses(base, closedHere) })
-    socket.onOpen(() => events.opened())
+    const socket = new Socket(url, { ...params, ...options, vsn: '2.0.0', transport: rememberOwnCloses(base, closedHere) })
+    const receive = inOrder((message) => events.message(message))
+    socket.onOpen(() => {
+      receive.forget()
+      events.opened()
+    })
     socket.onClose((event) => {
       const ours = typeof event.target === 'object' && event.target !== null && closedHere.has(event.target)
+      receive.forget()
       // this phoenix comes back after every close, 1000 included; the client then disconnects
       events.closed(event.code !== CLOSE_NORMAL || ours)
     })
-    socket.onMessage(({ join_ref, ref, topic, event, payload }) =>
-      events.message({ joinRef: join_ref, ref, topic, event, payload }),
-    )
+    socket.onMessage(({ join_ref, ref, topic, event, payload }) => receive({ joinRef: join_ref, ref, topic, event, payload }))
     return {
       connect: () => socket.connect(),
       disconnect: () => socket.disconnect(),

@@ -10,7 +10,7 @@ class FakeWebSocket {
   onopen?: () => void
   onclose?: (event: object) => void
   onerror?: (event: object) => void
-  onmessage?: (event: { data: string }) => void
+  onmessage?: (event: { data: string | ArrayBuffer }) => void
   constructor(readonly url: string) {
     FakeWebSocket.all.push(this)
   }
@@ -57,9 +57,41 @@ afterEach(() => {
 const DATA = { joinRef: '1', ref: '2', topic: 'sync', event: 'mutate', payload: { a: 1 } }
 
 describe('the phoenix transport', () => {
+  it('inflates what was deflated, in the order in which messages came, and nothing of an earlier connection', async () => {
+    vi.useRealTimers()
+    const deflated = async (payload: unknown) => {
+      const stream = new Blob([JSON.stringify(payload)]).stream().pipeThrough(new CompressionStream('deflate'))
+      const body = new Uint8Array(await new Response(stream).arrayBuffer())
+      const message = new Uint8Array(11 + body.length)
+      message.set([2, 4, 4, ...new TextEncoder().encode('syncrows')])
+      message.set(body, 11)
+      return message.buffer
+    }
+    const frames = [await deflated({ n: 1, text: 'é'.repeat(50_000) }), await deflated({ n: 2 })]
+    transport.connect()
+    FakeWebSocket.last.opened()
+    expect(FakeWebSocket.last.url).toContain('deflate=1')
+    const ofOld = FakeWebSocket.last
+    ofOld.onmessage?.({ data: frames[0]! })
+    ofOld.closed(1006)
+    await vi.waitFor(() => expect(FakeWebSocket.all.length).toBe(2), 5000)
+    FakeWebSocket.last.opened()
+    seen = []
+    FakeWebSocket.last.onmessage?.({ data: frames[0]! })
+    FakeWebSocket.last.receive(null, null, 'sync', 'commit', { n: 'c' })
+    FakeWebSocket.last.onmessage?.({ data: frames[1]! })
+    FakeWebSocket.last.onmessage?.({ data: new Uint8Array([2, 4, 4, ...new TextEncoder().encode('syncrows'), 7, 7]).buffer })
+    FakeWebSocket.last.receive(null, null, 'sync', 'ack', { n: 'a' })
+    await vi.waitFor(() => expect(seen.length).toBe(5), 5000)
+    const events = (seen as { event: string; payload: { n: unknown } | null }[]).map(({ event, payload }) => [event, payload?.n ?? null])
+    expect(events).toEqual([['rows', 1], ['commit', 'c'], ['rows', 2], ['rows', null], ['ack', 'a']])
+    FakeWebSocket.last.receive(null, null, 'sync', 'ack', { n: 'at once' })
+    expect(seen.length).toBe(6)
+  })
+
   it('connects with vsn 2.0.0 and frames messages both ways', () => {
     transport.connect()
-    expect(FakeWebSocket.last.url).toBe('ws://node/socket/websocket?vsn=2.0.0')
+    expect(FakeWebSocket.last.url).toBe('ws://node/socket/websocket?deflate=1&vsn=2.0.0')
     FakeWebSocket.last.opened()
     transport.send(DATA)
     expect(FakeWebSocket.last.sent).toEqual(['["1","2","sync","mutate",{"a":1}]'])

@@ -186,6 +186,22 @@ mod tests {
         assert!(matches!(parse(r#"[null,"1","sync","dance",{}]"#), Ok((_, Up::Unknown(_)))));
     }
 
+    /// Deep enough to exhaust a stack, were it read level by level.
+    #[test]
+    fn nesting_is_bounded() {
+        let nested = |levels: usize| {
+            let deep = "[".repeat(levels) + &"]".repeat(levels);
+            parse(&format!(
+                r#"[null,"1","sync","mutate",{{"mutations":[{{"n":"1","id":"m","kind":"ops","ops":[{deep}]}}]}}]"#
+            ))
+        };
+        // The payload, its list, a mutation, and its operations are four.
+        assert!(matches!(nested(limits::NESTING - 4), Ok((_, Up::Mutate(_)))));
+        assert!(matches!(nested(limits::NESTING - 3), Err(UpError::Payload(..))));
+        assert!(matches!(nested(100_000), Err(UpError::Payload(..))));
+        assert!(matches!(parse(&"[".repeat(1 << 20)), Err(UpError::Frame(_))));
+    }
+
     proptest! {
         #[test]
         fn never_panics(text in ".{0,200}") {

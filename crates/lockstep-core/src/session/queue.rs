@@ -31,12 +31,17 @@ impl SendQueue {
 
     /// Adds a frame, unless there is no room. One larger than the whole bound is taken when the queue is empty.
     pub fn push(&mut self, frame: Frame) -> Result<(), Full> {
+        self.push_within(frame, self.most)
+    }
+
+    /// The same with less room than usual, for there is little left in the node.
+    pub fn push_within(&mut self, frame: Frame, most: usize) -> Result<(), Full> {
         if is_load(&frame) {
             self.aside += frame.len();
             self.frames.push_back(frame);
             return Ok(());
         }
-        if !self.open && self.bytes > 0 && self.bytes + frame.len() > self.most {
+        if !self.open && self.bytes > 0 && self.bytes + frame.len() > most.min(self.most) {
             return Err(Full);
         }
         self.open = (self.open || is_part(&frame)) && !is_commit(&frame);
@@ -86,6 +91,17 @@ mod tests {
             (Some(load.clone()), Some(load), Some("reply".into()))
         );
         assert_eq!(queue.bytes(), 0);
+    }
+
+    #[test]
+    fn with_little_room_in_the_node_only_those_who_read_get_more() {
+        let mut queue = SendQueue::new(100);
+        assert_eq!(queue.push_within("12345678".into(), 10), Ok(()));
+        assert_eq!(queue.push_within("123".into(), 10), Err(Full));
+        assert_eq!(queue.push("123".into()), Ok(()));
+        queue.pop();
+        queue.pop();
+        assert_eq!(queue.push_within("a frame larger than that".into(), 10), Ok(()));
     }
 
     #[test]

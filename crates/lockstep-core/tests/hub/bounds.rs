@@ -2,8 +2,8 @@
 
 use crate::world::{CLIENTS, ITEMS, World, insert, update};
 use lockstep_core::fanout::Output;
-use lockstep_core::fanout::hub::ReadFrom;
-use lockstep_core::limits::Bounds;
+use lockstep_core::fanout::hub::{Bound, ReadFrom};
+use lockstep_core::limits::{self, Bounds};
 use lockstep_core::mutation::Outcome;
 
 /// The cursor of the last commit frame.
@@ -158,4 +158,54 @@ fn what_was_shown_from_far_ahead_is_not_taken_back() {
     let request = world.catch_up();
     world.answer(&request, "701:701:", 10);
     assert_eq!(world.events(1), [] as [&str; 0], "it would lose 90000");
+}
+
+fn reached(world: &World, bound: Bound) -> u64 {
+    let at = Bound::ALL.iter().position(|b| *b == bound).unwrap();
+    world.hub.report().counters.bounds[at]
+}
+
+#[test]
+fn a_session_has_so_many_shapes_and_a_node_so_many_sessions() {
+    let mut world = World::streaming_within(Bounds { sessions: 2, ..Bounds::default() }, "700:700:");
+    world.join(1, "x");
+    let shapes: Vec<_> = (0..limits::SESSION_SHAPES)
+        .map(|n| serde_json::json!({"ref": format!("s{n}"), "table": "items", "scope": {"a": format!("s{n}")}}))
+        .collect();
+    let subscribe = serde_json::json!(["1", "2", "sync", "subscribe", {"shapes": shapes}]);
+    world.hub.handle_text(1, &subscribe.to_string(), "");
+    let answers = world.take(|o| match o {
+        Output::Send(1, frame) => {
+            let frame: serde_json::Value = serde_json::from_slice(frame).unwrap();
+            frame[4]["response"]["shapes"].as_array().filter(|s| s.len() > 1).cloned()
+        }
+        _ => None,
+    });
+    let refused: Vec<_> = answers.iter().filter(|a| a["error"]["code"] == "too_many_shapes").collect();
+    assert_eq!((refused.len(), refused[0]), (1, answers.last().unwrap()), "the join's own is one of them");
+    world.hub.handle_open(2);
+    world.hub.handle_open(3);
+    assert!(world.has(|o| matches!(o, Output::Close(3, 1013, _))));
+    world.hub.handle_closed(2);
+    world.hub.handle_open(4);
+    assert!(!world.has(|o| matches!(o, Output::Close(4, ..))), "there is room again");
+    assert_eq!((reached(&world, Bound::SessionShapes), reached(&world, Bound::Sessions)), (1, 1));
+}
+
+#[test]
+fn catch_ups_beyond_so_many_wait_and_are_joined() {
+    let mut world = World::streaming("700:700:");
+    let mut requests = Vec::new();
+    for session in 0..limits::CATCH_UPS_IN_FLIGHT as u64 {
+        world.join(session, "x");
+        requests.push(world.catch_up());
+    }
+    for session in 10..20 {
+        world.join(session, "y");
+    }
+    assert!(!world.has(|o| matches!(o, Output::CatchUp(_))), "as many run as may");
+    assert_eq!(reached(&world, Bound::CatchUps), 1, "once, however many wait");
+    world.answer(&requests[0], "700:700:", 1);
+    let next = world.catch_up();
+    assert_eq!((next.reads.len(), next.clients.len()), (1, 10), "one for all who wait");
 }

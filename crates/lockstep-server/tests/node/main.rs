@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod bad_input;
 mod catch_up;
 mod commands;
 mod conflicts;
@@ -12,9 +13,11 @@ mod holes;
 mod http;
 mod load;
 mod mutations;
+mod nginx;
 mod operation;
 mod operator;
 mod partitions;
+mod phoenix;
 mod polling;
 mod pooler;
 mod posts;

@@ -1,6 +1,7 @@
 //! What an operator asks of a node: health, readiness, metrics.
 
 use crate::world::{Node, World, lists, todos};
+use lockstep_client::{Client, ClientError, Replica};
 use serde_json::{Value as Json, json};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -59,6 +60,76 @@ async fn metrics_are_those_of_the_page_and_of_the_file() {
     for name in named {
         assert!(text.contains(&format!("# HELP {name} ")), "{name} says what it is");
     }
+}
+
+/// Every bound of `limits.rs` is on the page with what happens there, and every label of the metric.
+#[tokio::test(flavor = "multi_thread")]
+async fn bounds_are_those_of_the_page_and_of_the_file() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let page = file("docs/operation.md");
+    let table = page.split("\n## Bounds").nth(1).unwrap().split("\n## ").next().unwrap();
+    let cells = |line: &str, at: usize| -> Vec<String> {
+        let cell = line.split('|').nth(at).unwrap_or_default();
+        cell.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    };
+    let rows: Vec<&str> = table.lines().filter(|l| l.starts_with("| ")).collect();
+    let listed: BTreeSet<String> = rows.iter().flat_map(|l| cells(l, 1)).collect();
+    let source = file("crates/lockstep-core/src/limits.rs");
+    let named: BTreeSet<String> = source
+        .lines()
+        .filter_map(|l| l.strip_prefix("pub const ")?.split(':').next().map(str::to_owned))
+        .filter(|name| !name.ends_with("_MS") && !name.ends_with("_US"))
+        .collect();
+    assert_eq!(listed, named, "times apart, which bound nothing that grows");
+    let (_, text) = get(&node, "/metrics").await;
+    let label = |l: &str| {
+        Some(l.strip_prefix("lockstep_bounds_reached_total{bound=\"")?.split('"').next()?.to_owned())
+    };
+    let served: BTreeSet<String> = text.lines().filter_map(label).collect();
+    let labels: BTreeSet<String> = rows.iter().flat_map(|l| cells(l, 4)).collect();
+    assert_eq!(labels, served);
+}
+
+/// One connection too many, and a node that has little room: whoever reads and is there already goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_full_node_sends_the_next_one_away() {
+    let world = World::new().await;
+    let node = Node::start_with(&world.cluster.url(), &[("LOCKSTEP_SESSIONS", "2")]);
+    node.until("live").await;
+    let mut first = node.join([lists()]).await;
+    let second = node.join([todos(1)]).await;
+    first.commit().await.unwrap();
+    let refused = Client::join(&node.socket(), Replica::new([lists()])).await.unwrap_err();
+    assert!(matches!(&refused, ClientError::Closed(Some(why)) if why.starts_with("1013")), "{refused}");
+    until_metric(&node, r#"lockstep_bounds_reached_total{bound="sessions"}"#, |n| n == 1.0).await;
+    until_metric(&node, r#"lockstep_closes_total{code="1013"}"#, |n| n == 1.0).await;
+    drop(second);
+    until_metric(&node, "lockstep_sessions", |n| n == 1.0).await;
+    let mut third = node.join([lists()]).await;
+    world.sql.run("update lists set name = 'x' where id = 1").await;
+    world.settled(&mut first).await;
+    world.settled(&mut third).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn when_too_much_waits_in_the_node_those_who_do_not_read_go() {
+    let world = World::new().await;
+    let node = Node::start_with(&world.cluster.url(), &[("LOCKSTEP_NODE_QUEUE_BYTES", "2000000")]);
+    node.until("live").await;
+    let mut silent = node.join([todos(1)]).await;
+    silent.commit().await.unwrap();
+    let mut reader = node.join([todos(1)]).await;
+    reader.commit().await.unwrap();
+    for n in 1..=30 {
+        world.sql.run(&format!("insert into todos values ({n}, 1, 't', false, repeat('x', 800000))")).await;
+        reader.until(|r| r.rows_of("0").is_some_and(|rows| rows.len() == n)).await.unwrap();
+    }
+    until_metric(&node, r#"lockstep_bounds_reached_total{bound="node_queue_bytes"}"#, |n| n >= 1.0).await;
+    while silent.hear("the end").await.is_ok() {}
+    let mut back = node.resume(silent.crash()).await;
+    world.settled(&mut back).await;
+    until_metric(&node, "lockstep_queue_bytes", |n| n == 0.0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -95,10 +95,7 @@ async fn logs_hold_no_row_values() {
     assert!(leaks.is_empty(), "{leaks:#?}");
     for line in node.log() {
         let line: serde_json::Value = serde_json::from_str(&line).unwrap_or_else(|e| panic!("{e}: {line}"));
-        assert!(
-            line["level"].is_string() && line["message"].is_string() && line["timestamp"].is_string(),
-            "{line}"
-        );
+        assert!(line["level"].is_string() && line["timestamp"].is_string(), "{line}");
     }
 }
 

@@ -87,6 +87,30 @@ async fn joins_that_cannot_be_are_refused_with_a_sentence() {
     world.settled(&mut client).await;
 }
 
+/// Who asks for it gets large frames deflated, in their order among the others; who does not sees no difference.
+#[tokio::test(flavor = "multi_thread")]
+async fn large_frames_are_deflated_for_who_asks() {
+    let world = World::new().await;
+    world.sql.run("insert into todos select i, 1, 'title ' || i from generate_series(1, 3000) i").await;
+    let node = world.node().await;
+    let mut plain = node.join([todos(1), lists()]).await;
+    let mut deflated =
+        Client::join_deflated(&node.socket(), Replica::new([todos(1), lists()])).await.unwrap();
+    let mut second = Client::join_deflated(&node.socket(), Replica::new([todos(1)])).await.unwrap();
+    for client in [&mut plain, &mut deflated, &mut second] {
+        world.settled(client).await;
+    }
+    let loaded = deflated.inflated;
+    assert!(loaded >= 2 && second.inflated >= 2, "the load: {loaded}, {}", second.inflated);
+    world.sql.run("update lists set name = 'short' where id = 1").await;
+    world.sql.run("update todos set title = title || repeat(' é\"\\', 30) where id < 100").await;
+    world.sql.run("update todos set title = 'short' where id = 7").await;
+    for client in [&mut plain, &mut deflated, &mut second] {
+        world.settled(client).await;
+    }
+    assert_eq!((plain.inflated, deflated.inflated), (0, loaded + 1));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_unsubscribed_shape_is_silent_and_no_longer_in_the_cursor() {
     let world = World::new().await;

@@ -19,7 +19,7 @@ use std::sync::Arc;
 impl Hub {
     /// A socket was opened. Its first message decides the rest.
     pub fn handle_open(&mut self, id: SessionId) {
-        if self.sessions.len() >= limits::SESSIONS {
+        if self.sessions.len() >= self.bounds.sessions {
             self.reached_bound(Bound::Sessions);
             self.outputs.push_back(Output::Close(id, 1013, "this node is full; try another"));
             return;

@@ -1,0 +1,184 @@
+//! Whatever comes from a client's side or from the database's: a code, a sentence, and everybody else goes on.
+
+use crate::world::{Node, World, connect, lists, todos};
+use lockstep_client::ClientError;
+use lockstep_pg::install::{self, InstallOptions, Patience, TrackRequest};
+use serde_json::{Value as Json, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+/// A socket that sends what it is told to.
+async fn raw(node: &Node) -> TcpStream {
+    let mut socket = TcpStream::connect(node.http()).await.unwrap();
+    let upgrade = "GET /socket/websocket?vsn=2.0.0 HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
+                   Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
+    socket.write_all(upgrade.as_bytes()).await.unwrap();
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(socket.read_u8().await.unwrap());
+    }
+    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
+    socket
+}
+
+/// One final frame, masked with zeros.
+fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
+    let mut out = vec![0x80 | kind];
+    match u16::try_from(payload.len()) {
+        Ok(length) if length < 126 => out.push(0x80 | length as u8),
+        Ok(length) => {
+            out.push(0x80 | 126);
+            out.extend(length.to_be_bytes());
+        }
+        Err(_) => {
+            out.push(0x80 | 127);
+            out.extend((payload.len() as u64).to_be_bytes());
+        }
+    }
+    out.extend([0; 4]);
+    out.extend(payload);
+    out
+}
+
+/// The code of the close frame that follows; 0 if the connection ends without one.
+async fn closed(mut socket: TcpStream) -> u16 {
+    let mut answer = Vec::new();
+    // A reset is an end as well.
+    let _ = tokio::time::timeout(std::time::Duration::from_secs(20), socket.read_to_end(&mut answer))
+        .await
+        .expect("an end");
+    match answer[..] {
+        [0x88, _, high, low, ..] => u16::from_be_bytes([high, low]),
+        _ => 0,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bytes_that_are_no_messages_end_their_own_connection() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let mut bystander = node.join([lists()]).await;
+    world.settled(&mut bystander).await;
+    const TEXT: u8 = 1;
+    const BINARY: u8 = 2;
+    let unmasked = vec![0x81, 2, b'[', b']'];
+    let huge = [&[0x80 | TEXT, 0x80 | 127][..], &u64::MAX.to_be_bytes(), &[0; 4]].concat();
+    let claimed = [&[0x80 | TEXT, 0x80 | 127][..], &(64_u64 << 20).to_be_bytes(), &[0; 4]].concat();
+    for (what, bytes, codes) in [
+        ("not UTF-8", frame(TEXT, b"[null,null,\"sync\",\"\xff\xfe\",{}]"), &[1007][..]),
+        ("not UTF-8 in two parts", [&[TEXT, 0x81, 0, 0, 0, 0, 0xC3][..], &frame(0, b"(")].concat(), &[1007]),
+        ("binary", frame(BINARY, b"\x00"), &[1003]),
+        ("deflated", frame(BINARY, b"\x02\x04\x04syncrows\x00"), &[1003]),
+        ("a reserved bit", vec![0xC1, 0x80, 0, 0, 0, 0], &[1002]),
+        ("an unknown kind", frame(3, b""), &[1002]),
+        ("not masked", unmasked, &[1002]),
+        ("an impossible length", huge, &[1002, 1009, 0]),
+        ("a length above the limit", claimed, &[1009, 0]),
+        ("JSON that is no message", frame(TEXT, br#"{"join":true}"#), &[1007]),
+        ("an empty message", frame(TEXT, b""), &[1007]),
+        ("many levels", frame(TEXT, "[".repeat(60_000).as_bytes()), &[1007]),
+    ] {
+        let mut socket = raw(&node).await;
+        socket.write_all(&bytes).await.unwrap();
+        let code = closed(socket).await;
+        assert!(codes.contains(&code), "{what}: {code}");
+    }
+    world.sql.run("update lists set name = 'still served' where id = 1").await;
+    world.settled(&mut bystander).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_that_cannot_be_meant_are_answered_and_the_session_goes_on() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let mut client = node.join([lists()]).await;
+    client.commit().await.unwrap();
+    let deep: Json = (0..130).fold(json!(1), |inner, _| json!([inner]));
+    let op = |op: Json| json!({"mutations": [{"n": "1", "id": "m", "kind": "ops", "ops": [op]}]});
+    for (event, payload) in [
+        ("mutate", op(deep)),
+        ("mutate", json!({"mutations": "all"})),
+        ("mutate", json!({"mutations": [{"n": "-1", "id": "m", "kind": "ops"}]})),
+        ("mutate", json!({"mutations": [{"n": "0", "id": "m", "kind": "ops"}]})),
+        ("mutate", json!({"mutations": [{"n": "99999999999999999999", "id": "m", "kind": "ops"}]})),
+        ("mutate", json!({"mutations": [{"n": "1", "id": "", "kind": "ops"}]})),
+        ("mutate", json!({"mutations": vec![json!({"n": "1", "id": "m", "kind": "ops"}); 101]})),
+        ("subscribe", json!({"shapes": {}})),
+        ("subscribe", json!(null)),
+        ("unsubscribe", json!({"refs": [1]})),
+        ("dance", json!({})),
+    ] {
+        match client.call(event, payload).await {
+            Err(ClientError::Refused(answer)) => {
+                assert_eq!(answer["code"], "malformed", "{event}: {answer}");
+                assert!(answer["message"].as_str().is_some_and(|m| m.len() > 10), "{answer}");
+            }
+            other => panic!("{event}: {other:?}"),
+        }
+    }
+    assert_eq!(world.sql.one("select count(*) from lockstep.clients").await, "0", "nothing was stored");
+    world.sql.run("update lists set name = 'still served' where id = 1").await;
+    world.settled(&mut client).await;
+}
+
+/// Settings that a database may have: said with what to do, and mended while the node runs where that can be.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_without_logical_decoding_is_polled_and_named() {
+    let world = World::with(|b| b.setting("wal_level", "replica")).await;
+    let node = world.node_starting();
+    node.until_problem("set wal_level = logical").await;
+    let mut client = node.join([todos(1)]).await;
+    world.sql.run("insert into todos values (1, 1, 'a')").await;
+    world.settled(&mut client).await;
+    assert_eq!(node.health().await["feed"], "polling");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publication_that_is_gone_is_named_and_made_again() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let mut client = node.join([todos(1)]).await;
+    world.settled(&mut client).await;
+    world.sql.run("drop publication lockstep_tombstones; insert into todos values (1, 1, 'a')").await;
+    node.until_problem("lockstep install").await;
+    let mut owner = connect(&world.cluster.url()).await;
+    install::install(&mut owner, &InstallOptions::default()).await.unwrap();
+    for (table, scope) in [("lists", None), ("todos", Some("list_id")), ("notes", Some("list_id"))] {
+        let scopes = scope.into_iter().map(|s| vec![s.to_owned()]).collect();
+        let request = TrackRequest { table: table.into(), scopes, ..TrackRequest::default() };
+        install::track(&mut owner, &request, &Patience::default()).await.unwrap();
+    }
+    node.until("live").await;
+    world.sql.run("insert into todos values (2, 1, 'b')").await;
+    let mut fresh = node.join([todos(1)]).await;
+    world.settled(&mut fresh).await;
+}
+
+/// A write that finds the database read-only says nothing about the mutation: it waits, and is carried out once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_is_read_only_refuses_nothing() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let mut client = node.join([todos(1)]).await;
+    client.commit().await.unwrap();
+    world.cluster.set("default_transaction_read_only", "on").unwrap();
+    world.sql.until("show default_transaction_read_only", "on").await;
+    client.replica.push(
+        "m1",
+        vec![json!({"op": "insert", "table": "todos", "values": {"id": 1, "list_id": 1, "title": "a"}})],
+    );
+    let payload = client.replica.mutate().unwrap();
+    match client.call("mutate", payload.clone()).await {
+        Err(ClientError::Refused(answer)) => assert_eq!(answer["code"], "busy", "{answer}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(client.replica.outbox.len(), 1);
+    world.cluster.set("default_transaction_read_only", "off").unwrap();
+    world.sql.until("show default_transaction_read_only", "off").await;
+    // The node's own session may not have heard of it yet: busy is answered until it has.
+    while let Err(ClientError::Refused(answer)) = client.call("mutate", payload.clone()).await {
+        assert_eq!(answer["code"], "busy", "{answer}");
+    }
+    client.until(|r| r.outbox.is_empty()).await.unwrap();
+    world.settled(&mut client).await;
+}
