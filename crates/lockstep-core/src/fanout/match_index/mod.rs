@@ -39,6 +39,9 @@ pub enum Touch<'n> {
 #[derive(Debug, Default)]
 pub struct Routed<'n>(Vec<(ShapeIndex, Touch<'n>)>);
 
+/// A shape and what happens to it, unless the stream alone cannot say.
+pub type Touched<'r, 'n> = (ShapeIndex, Result<&'r [(ShapeIndex, Touch<'n>)], Hole>);
+
 impl<'n> Routed<'n> {
     /// Of these shapes the stream alone can say nothing.
     pub fn holes(shapes: impl Iterator<Item = ShapeIndex>) -> Self {
@@ -48,7 +51,7 @@ impl<'n> Routed<'n> {
     }
 
     /// Each shape that is touched, with what happens to it.
-    pub fn shapes(&self) -> impl Iterator<Item = (ShapeIndex, Result<&[(ShapeIndex, Touch<'n>)], Hole>)> {
+    pub fn shapes(&self) -> impl Iterator<Item = Touched<'_, 'n>> {
         self.0.chunk_by(|a, b| a.0 == b.0).map(|touches| {
             let hole = touches.iter().any(|(_, touch)| *touch == Touch::Hole);
             (touches[0].0, if hole { Err(Hole) } else { Ok(touches) })
