@@ -1,7 +1,7 @@
 //! Benches: what Lockstep costs an application and a server. Called by `cargo x bench NAME`.
 //!
 //! [`figures`] is what every bench prints, [`pairs`] how two things are compared on a machine that does other work
-//! too, [`machine`] what it ran on. [`writes`] and [`retention`] are benches of the database; [`load`] is of a
+//! too, [`machine`] what it ran on. [`writes`] and [`retention`] are benches of the database; [`load`] and [`storm`] are of a
 //! [`node`].
 
 pub mod database;
@@ -11,4 +11,5 @@ pub mod machine;
 pub mod node;
 pub mod pairs;
 pub mod retention;
+pub mod storm;
 pub mod writes;

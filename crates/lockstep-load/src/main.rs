@@ -3,7 +3,7 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use lockstep_load::figures::Bench;
-use lockstep_load::{load, retention, writes};
+use lockstep_load::{load, retention, storm, writes};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -56,6 +56,18 @@ enum Which {
         #[arg(long)]
         small: bool,
     },
+    /// All clients at once: first loads of the same rows, and returns after the node was killed
+    Storm {
+        /// Runs.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+        runs: u16,
+        /// Fewer clients and no limits: whether it works, not how fast.
+        #[arg(long)]
+        small: bool,
+    },
+    /// The process that plays the clients
+    #[command(hide = true)]
+    StormClients,
 }
 
 /// Where this program's companions are.
@@ -85,13 +97,30 @@ async fn run(options: &Options) -> Result<Bench> {
             let options = load::Options { major, pairs, rows, small: *small, programs: programs()? };
             load::run(&options).await
         }
+        Which::Storm { runs, small } => {
+            let (loading, returning) = if *small { (50, 200) } else { (2_000, 10_000) };
+            let (runs, major, small) = (usize::from(*runs), options.pg, *small);
+            let programs = programs()?;
+            storm::run(&storm::Options { major, runs, loading, returning, small, programs }).await
+        }
+        Which::StormClients => anyhow::bail!("is no bench"),
     }
 }
 
-#[tokio::main]
-async fn main() -> ExitCode {
+fn main() -> ExitCode {
     let options = Options::parse();
-    match run(&options).await {
+    if matches!(options.bench, Which::StormClients) {
+        return match storm::clients::run() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("error: {error:#}");
+                ExitCode::FAILURE
+            }
+        };
+    }
+    let result =
+        tokio::runtime::Runtime::new().map_err(Into::into).and_then(|tokio| tokio.block_on(run(&options)));
+    match result {
         Ok(bench) => {
             match serde_json::to_string(&bench) {
                 Ok(json) if options.json => println!("{json}"),

@@ -21,9 +21,11 @@ use lockstep_pg::PgError;
 use lockstep_pg::replication_stream::Feedback;
 use lockstep_pg::target::Target;
 use std::collections::{HashMap, VecDeque};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::{Duration, Instant};
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, OwnedSemaphorePermit, mpsc, watch};
 use tokio::task::AbortHandle;
@@ -95,7 +97,7 @@ pub async fn serve(settings: Serve) -> Result<()> {
     let database = Arc::new(Database::new(&settings)?);
     let target = Target::parse(&settings.database_url)?;
     let replication = Target::parse(&settings.replication_url).context("--replication-url")?;
-    let listener = tokio::net::TcpListener::bind(settings.listen).await.with_context(|| {
+    let listener = listen(settings.listen).with_context(|| {
         format!("cannot listen on {}; is another node running? choose --listen", settings.listen)
     })?;
     let address = listener.local_addr()?;
@@ -154,6 +156,16 @@ pub async fn serve(settings: Serve) -> Result<()> {
         result = orderly => result,
         again = wait_for_signal() => again,
     }
+}
+
+/// After a node's death all of its clients come at once. Whoever finds the queue full tries again after 1, 3, 7 and 15 s:
+/// it is as long as the kernel allows (`net.core.somaxconn`).
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As `TcpListener::bind` has it: a node can be started again at once.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(u32::from(u16::MAX))
 }
 
 async fn wait_for_signal() -> Result<()> {
