@@ -85,8 +85,12 @@ pub const DEFLATE_FROM_BYTES: usize = 2 << 10;
 /// Catch-up transactions at a time; each holds a connection and a snapshot.
 pub const CATCH_UPS_IN_FLIGHT: usize = 4;
 
-/// Shapes read in one catch-up transaction; more wait for the next one.
-pub const READS_PER_CATCH_UP: usize = 500;
+/// Shapes read in one catch-up transaction, and clients whose outcomes are; more wait for the next one. Shapes that differ
+/// in their scopes' values are read by one query: its text is about 100 bytes for each.
+pub const READS_PER_CATCH_UP: usize = 2_500;
+
+/// Milliseconds between the begins of two catch-ups while one runs: whoever comes meanwhile shares the next one.
+pub const GATHER_MS: u64 = 100;
 
 /// Sessions of one node.
 pub const SESSIONS: usize = 50_000;

@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use lockstep_load::figures::Bench;
 use lockstep_load::sockets::{self, Programs, decode, diverse, fanout, hold, latency, memory};
-use lockstep_load::{generator, load, matching, retention, writes};
+use lockstep_load::{generator, load, matching, retention, storm, writes};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -79,12 +79,24 @@ enum Which {
         #[arg(long)]
         small: bool,
     },
+    /// All clients at once: first loads of the same rows, and returns after the node was killed
+    Storm {
+        /// Runs.
+        #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u16).range(1..))]
+        runs: u16,
+        /// Fewer clients and no limits: whether it works, not how fast.
+        #[arg(long)]
+        small: bool,
+    },
     /// The process that decodes
     #[command(hide = true)]
     Decoder { url: String, slot: String, commits: usize, rows: usize, shapes: usize },
     /// The process that plays the clients
     #[command(hide = true)]
     Generator,
+    /// The process that plays the storm's clients
+    #[command(hide = true)]
+    StormClients,
 }
 
 /// Options of benches of a running node.
@@ -144,6 +156,13 @@ async fn run(options: &Options) -> Result<Bench> {
             let options = load::Options { major, pairs, rows, small: *small, programs };
             load::run(&options).await
         }
+        Which::Storm { runs, small } => {
+            let (loading, returning) = if *small { (50, 200) } else { (2_000, 10_000) };
+            let (runs, major, small) = (usize::from(*runs), options.pg, *small);
+            let programs = std::env::current_exe()?.parent().map(Into::into).unwrap_or_default();
+            storm::run(&storm::Options { major, runs, loading, returning, small, programs }).await
+        }
+        Which::StormClients => anyhow::bail!("is no bench"),
     }
 }
 
@@ -151,6 +170,7 @@ fn main() -> ExitCode {
     let options = Options::parse();
     let result = match (&options.bench, tokio::runtime::Runtime::new()) {
         (Which::Generator, _) => generator::process::run().map(|()| None),
+        (Which::StormClients, _) => storm::clients::run().map(|()| None),
         (_, Err(error)) => Err(error.into()),
         (Which::Decoder { url, slot, commits, rows, shapes }, Ok(runtime)) => {
             runtime.block_on(decode::decoder(url, slot, *commits, *rows, *shapes)).map(|()| None)

@@ -1,20 +1,19 @@
 //! Catch-up: one repeatable-read transaction that reads shapes from the change logs, or in full (rule 1).
 
-use crate::catalog::{literal, qualified, question_for, quote, table};
+use crate::catalog::{qualified, question_for, table};
 use crate::connect::{Stream, for_reading};
 use crate::error::PgError;
 use crate::lease::within;
 use crate::poll::{WHO, identified};
+use crate::question::{Log, Question, outcomes_of, questions, truncations_of};
 use crate::session::SET_LOCAL;
 use crate::target::Target;
 use crate::wire::Wire;
-use lockstep_core::catalog::Table;
-use lockstep_core::fanout::hub::{CatchUpAnswer, CatchUpRequest, ReadAnswer, ReadFrom, ReadRequest};
+use lockstep_core::fanout::hub::{CatchUpAnswer, CatchUpRequest, ReadAnswer};
 use lockstep_core::limits;
 use lockstep_core::mutation::{Outcome, Refusal};
-use lockstep_core::position::{Facts, Lsn, ResetReason, Snapshot, Xid};
+use lockstep_core::position::{Facts, Lsn, Xid};
 use lockstep_core::protocol::{CopyRows, Frame, LoadId};
-use lockstep_core::shape::Shape;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
@@ -84,16 +83,12 @@ async fn read_ahead<C: Chunks>(
         Ok((facts, check_schema(wire, request).await?))
     };
     let (mut facts, logs) = within(answer, begin).await?;
-    let mut reads = Vec::with_capacity(request.reads.len());
-    for (at, read) in request.reads.iter().enumerate() {
-        let load = LoadId { catch_up: request.id, read: at };
-        let question = question(wire, read, &facts, &logs).await?;
-        reads.push(ReadAnswer { frames: copy(wire, &read.shape, &question, load, &mut ahead).await? });
+    let truncations = truncations(wire, request, &facts, &logs).await?;
+    let mut reads = vec![ReadAnswer { frames: Vec::new() }; request.reads.len()];
+    for question in questions(&request.reads, &facts, &logs, &truncations)? {
+        copy(wire, request, &question, &mut reads, &mut ahead).await?;
     }
-    let mut clients = Vec::with_capacity(request.clients.len());
-    for (subject, id) in &request.clients {
-        clients.push(within(answer, outcomes(wire, subject, id)).await?);
-    }
+    let clients = within(answer, outcomes(wire, &request.clients)).await?;
     let end = async {
         wire.query("commit").await?;
         // F, after S: no commit that S sees ends later.
@@ -158,13 +153,6 @@ async fn facts(wire: &mut Wire<Stream>, history: &[(u32, Lsn)]) -> Result<Facts,
     })
 }
 
-/// What a catch-up must know of a log.
-#[derive(Clone, Copy)]
-struct Log {
-    horizon: Xid,
-    partitioned: bool,
-}
-
 /// The tables must still be what the shapes were resolved with. Returns the logs by number.
 async fn check_schema(
     wire: &mut Wire<Stream>,
@@ -192,165 +180,105 @@ async fn check_schema(
     Ok(texts(wire, sql).await?.iter().filter_map(read).collect())
 }
 
-/// What is asked for one shape.
-enum Question {
-    /// All rows.
-    Rows(ResetReason, String),
-    /// What changed: whether the key has a row in the shape, the key, and the row.
-    Changes(String),
-}
-
-async fn question(
+/// The transactions that truncated, by log, as far as somebody may not have seen them.
+async fn truncations(
     wire: &mut Wire<Stream>,
-    read: &ReadRequest,
+    request: &CatchUpRequest,
     facts: &Facts,
     logs: &BTreeMap<i32, Log>,
-) -> Result<Question, PgError> {
-    let shape = &read.shape;
-    let log = logs.get(&shape.table.log).copied().ok_or(PgError::SchemaChanged)?;
-    let reset = match &read.from {
-        ReadFrom::Scratch(reason) => *reason,
-        ReadFrom::Since(head) => match facts.accept(head, log.horizon) {
-            Err(reason) => reason,
-            Ok(()) if truncated(wire, &shape.table, &head.snapshot).await? => ResetReason::Truncated,
-            Ok(()) => return Ok(Question::Changes(changed_rows(shape, &head.snapshot, log))),
-        },
-    };
-    let (columns, rows) = (columns(shape), rows_of(&shape.table, log));
-    Ok(Question::Rows(reset, format!("select {columns} from {rows} t where {}", in_shape(shape))))
+) -> Result<BTreeMap<i32, Vec<Xid>>, PgError> {
+    let mut truncations = BTreeMap::new();
+    for (log, sql) in truncations_of(&request.reads, facts, logs) {
+        let xids = within(SILENT_READ, texts(wire, &sql)).await?;
+        let xids = xids.iter().map(|xid| xid.parse().map_err(|_| PgError::Protocol("an xid")));
+        truncations.insert(log, xids.collect::<Result<_, _>>()?);
+    }
+    Ok(truncations)
 }
 
 /// Asks by COPY, in a simple query: the output functions print the text that the stream prints, and no statement is
-/// prepared, which a pooler would leave behind in somebody else's session. Returns what did not go ahead.
+/// prepared, which a pooler would leave behind in somebody else's session. What does not go ahead is put into `answers`.
 async fn copy<C: Chunks>(
     wire: &mut Wire<Stream>,
-    shape: &Shape,
+    request: &CatchUpRequest,
     question: &Question,
-    load: LoadId,
+    answers: &mut [ReadAnswer],
     ahead: &mut Ahead<'_, C>,
-) -> Result<Vec<Frame>, PgError> {
-    let (reset, sql) = match question {
-        Question::Rows(reset, sql) => (Some(*reset), sql),
-        Question::Changes(sql) => (None, sql),
-    };
+) -> Result<(), PgError> {
     let not_copy = |_| PgError::Protocol("a row of COPY");
-    within(SILENT_READ, wire.start_copy_out(&format!("copy ({sql}) to stdout"))).await?;
-    let mut rows = CopyRows::new(shape, reset, limits::ROWS_FRAME_BYTES);
-    let mut goes_ahead = false;
+    within(SILENT_READ, wire.start_copy_out(&format!("copy ({}) to stdout", question.sql))).await?;
+    let mut reads = question.reads.iter();
+    let Some((mut at, reset)) = reads.next().copied() else { return Ok(()) };
+    let rows_of = |at: usize, reset| CopyRows::new(&request.reads[at].shape, reset, limits::ROWS_FRAME_BYTES);
+    let mut rows = rows_of(at, reset);
+    let (mut goes_ahead, mut ended) = (false, Vec::new());
     loop {
-        let each =
-            |line: &[u8]| if reset.is_some() { rows.row(line) } else { rows.change(line) }.map_err(not_copy);
+        let each = |line: &[u8]| {
+            let (number, line) = numbered(line).ok_or(PgError::Protocol("a row of COPY"))?;
+            // Rows come in the order of the reads; a read without rows has none.
+            while number != at {
+                let (next, reset) = reads.next().copied().ok_or(PgError::Protocol("a row of no read"))?;
+                ended.push((at, std::mem::replace(&mut rows, rows_of(next, reset)), goes_ahead));
+                (at, goes_ahead) = (next, false);
+            }
+            if question.whole { rows.row(line) } else { rows.change(line) }.map_err(not_copy)
+        };
         let more = within(SILENT_READ, wire.copy_rows(each)).await?;
+        if !more {
+            ended.push((at, std::mem::replace(&mut rows, rows_of(at, None)), goes_ahead));
+            for (next, reset) in reads.by_ref() {
+                ended.push((*next, rows_of(*next, *reset), false));
+            }
+        }
+        for (read, mut rows, mut goes_ahead) in ended.drain(..) {
+            let load = LoadId { catch_up: request.id, read };
+            goes_ahead |= rows.bytes() > ahead.room;
+            if goes_ahead {
+                let frames = rows.finish(Some(load)).map_err(not_copy)?;
+                ahead.chunks.take(read, frames).await?;
+            } else {
+                ahead.room -= rows.bytes();
+                answers[read].frames = rows.finish(None).map_err(not_copy)?;
+            }
+        }
+        if !more {
+            return Ok(());
+        }
         goes_ahead |= rows.bytes() > ahead.room;
-        if !goes_ahead && !more {
-            ahead.room -= rows.bytes();
-            return rows.finish(None).map_err(not_copy);
-        }
         if goes_ahead {
-            let frames = if more { rows.take(Some(load)) } else { rows.finish(Some(load)) };
-            let frames = frames.map_err(not_copy)?;
+            let frames = rows.take(Some(LoadId { catch_up: request.id, read: at })).map_err(not_copy)?;
             if !frames.is_empty() {
-                ahead.chunks.take(load.read, frames).await?;
-            }
-            if !more {
-                return Ok(Vec::new());
+                ahead.chunks.take(at, frames).await?;
             }
         }
     }
 }
 
-/// A partitioned table's rows are in its partitions. An ordinary one could be given children, which are tables of
-/// their own: the stream names those, and they are not tracked.
-fn rows_of(table: &Table, log: Log) -> String {
-    format!("{}{}", if log.partitioned { "" } else { "only " }, qualified(table))
+/// Which read a row is of, and the rest of the line.
+fn numbered(line: &[u8]) -> Option<(usize, &[u8])> {
+    let tab = line.iter().position(|b| *b == b'\t')?;
+    let number = std::str::from_utf8(&line[..tab]).ok()?.parse().ok()?;
+    Some((number, &line[tab + 1..]))
 }
 
-/// A state does not include what a log entry's transaction did: the exact set, whatever the isolation levels,
-/// savepoints or length of the transactions.
-fn unseen(snapshot: &Snapshot) -> String {
-    let xip = snapshot.xip().iter().map(u64::to_string).collect::<Vec<_>>().join(",");
-    format!("(xid >= {} or xid = any('{{{xip}}}'::bigint[]))", snapshot.xmax())
-}
-
-async fn truncated(wire: &mut Wire<Stream>, table: &Table, snapshot: &Snapshot) -> Result<bool, PgError> {
-    let sql = format!(
-        "select exists (select from lockstep.tombstones_{} where kind in ('t', 'p') and {})::text",
-        table.log,
-        unseen(snapshot)
-    );
-    let answer = within(SILENT_READ, texts(wire, &sql)).await?;
-    Ok(answer.first().is_some_and(|t| t == "true"))
-}
-
-/// Keys that the logs name for the scope, with the current row where it exists and lies in the scope.
-fn changed_rows(shape: &Shape, snapshot: &Snapshot, log: Log) -> String {
-    let of = rows_of(&shape.table, log);
-    let table = &shape.table;
-    let keys: Vec<String> = (1..=table.key.len()).map(|i| format!("k{i}")).collect();
-    let list = keys.join(", ");
-    let mut place = unseen(snapshot);
-    for (column, value) in shape.scope() {
-        let at = table.scope_columns.iter().position(|c| c == column).map_or(0, |i| i + 1);
-        place += &format!(" and s{at} = {}", typed(table, *column, value));
+/// What is stored of the clients' mutations, as of S; in the order of the clients.
+async fn outcomes(
+    wire: &mut Wire<Stream>,
+    clients: &[(String, String)],
+) -> Result<Vec<Vec<Outcome>>, PgError> {
+    let mut outcomes = vec![Vec::new(); clients.len()];
+    if clients.is_empty() {
+        return Ok(outcomes);
     }
-    let log = table.log;
-    let join = table.key.iter().zip(&keys).map(|(c, k)| format!("{} = k.{k}", of_base(table, *c)));
-    let join = join.collect::<Vec<_>>().join(" and ");
-    let first_key = quote(&table.columns[table.key[0]].name);
-    format!(
-        "with k as (select {list} from lockstep.changes_{log} where {place} \
-         union select {list} from lockstep.tombstones_{log} where kind not in ('t', 'p') and {place}) \
-         select t.{first_key} is not null, {}, {} from k left join {of} t on {join} and {}",
-        keys.iter().map(|k| format!("k.{k}")).collect::<Vec<_>>().join(", "),
-        columns(shape),
-        in_shape(shape),
-    )
-}
-
-fn columns(shape: &Shape) -> String {
-    let names = shape.columns.iter().map(|c| format!("t.{}", quote(&shape.table.columns[*c].name)));
-    names.collect::<Vec<_>>().join(", ")
-}
-
-/// A column as the logs have it: a domain over an enum has no operator with the enum.
-fn of_base(table: &Table, column: usize) -> String {
-    let column = &table.columns[column];
-    let cast = column.base_sql.as_ref().map(|base| format!("::{base}")).unwrap_or_default();
-    format!("t.{}{cast}", quote(&column.name))
-}
-
-fn typed(table: &Table, column: usize, value: &str) -> String {
-    // Not a domain: its checks would fail the catch-up for a value that is in no row.
-    let column = &table.columns[column];
-    format!("{}::{}", literal(value), column.base_sql.as_ref().unwrap_or(&column.type_sql))
-}
-
-/// The shape's condition on a row of its table, which is called `t`.
-fn in_shape(shape: &Shape) -> String {
-    let table = &shape.table;
-    let parts = shape
-        .scope()
-        .iter()
-        .map(|(c, v)| format!("{} = {}", of_base(table, *c), typed(table, *c, v)))
-        .chain(shape.predicate.iter().map(|p| p.sql().to_owned()));
-    let parts: Vec<String> = parts.collect();
-    if parts.is_empty() { "true".into() } else { parts.join(" and ") }
-}
-
-/// What is stored of a client's mutations, as of S.
-async fn outcomes(wire: &mut Wire<Stream>, subject: &str, id: &str) -> Result<Vec<Outcome>, PgError> {
-    let sql = format!(
-        "select n, id, outcome, code, message from lockstep.mutations where subject = {} and client = {} order by n",
-        literal(subject),
-        literal(id)
-    );
-    let read = |row: Vec<Option<String>>| -> Result<Outcome, PgError> {
+    for row in wire.query(&outcomes_of(clients)).await? {
         let mut fields = row.into_iter();
         let mut text = || fields.next().flatten().unwrap_or_default();
-        let n = text().parse().map_err(|_| PgError::Protocol("a mutation's number"))?;
+        let bad = || PgError::Protocol("a mutation's outcome");
+        let client: usize = text().parse().map_err(|_| bad())?;
+        let n = text().parse().map_err(|_| bad())?;
         let (id, outcome) = (text(), text());
         let refusal = (outcome == "refused").then(|| Refusal::new(text(), text()));
-        Ok(Outcome { n, id: id.into(), refusal })
-    };
-    wire.query(&sql).await?.into_iter().map(read).collect()
+        outcomes.get_mut(client).ok_or_else(bad)?.push(Outcome { n, id: id.into(), refusal });
+    }
+    Ok(outcomes)
 }

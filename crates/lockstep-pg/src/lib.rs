@@ -17,6 +17,7 @@ pub mod install;
 pub mod lease;
 pub mod mutate;
 pub mod poll;
+mod question;
 pub mod readers;
 pub mod replication_stream;
 pub mod rights;

@@ -14,13 +14,24 @@ use anyhow::{Context, Result, bail};
 use lockstep_core::limits::Bounds;
 use lockstep_pg::target::Target;
 use metrics_exporter_prometheus::PrometheusHandle;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
+
+/// After a node's death all of its clients come at once. Whoever finds the queue full tries again after 1, 3, 7 and 15 s:
+/// it is as long as the kernel allows (`net.core.somaxconn`).
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    // As `TcpListener::bind` has it: a node can be started again at once.
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(u32::from(u16::MAX))
+}
 
 /// Events from sockets and tasks on their way to the hub.
 const EVENTS: usize = 4096;
@@ -97,7 +108,7 @@ async fn start(
     let database = Arc::new(Database::new(settings)?);
     let target = Target::parse(&settings.database_url)?;
     let replication = Target::parse(&settings.replication_url).context("--replication-url")?;
-    let listener = TcpListener::bind(settings.listen).await.with_context(|| {
+    let listener = listen(settings.listen).with_context(|| {
         format!("cannot listen on {}; is another node running? choose --listen", settings.listen)
     })?;
     let address = listener.local_addr()?;

@@ -1,17 +1,12 @@
 //! Large first loads and catch-ups: in chunks, bounded in memory, shown at once.
 
-use crate::world::{Node, World, lists, todos};
+use crate::world::{World, lists, todos};
 use lockstep_client::{Client, Heard};
-use serde_json::{Value as Json, json};
+use serde_json::json;
 
-/// About 20 MB in one list: more than is held for an answer, and than waits for a socket.
-const MANY: &str = "insert into todos select i, 1, repeat('t', 100), i % 3 = 0, E'a \"body\"\\n\\\\' || repeat('b', 200) \
-    from generate_series(1, 60000) i";
-
-/// Joins that nobody reads further than this.
-async fn joined(node: &Node, shapes: impl IntoIterator<Item = Json>) -> Client {
-    node.join(shapes).await
-}
+/// About 40 MB in one list: more than is held for an answer, and than fits between PostgreSQL and a client.
+const MANY: &str = "insert into todos select i, 1, repeat('t', 300), i % 3 = 0, E'a \"body\"\\n\\\\' || repeat('b', 1600) \
+    from generate_series(1, 20000) i";
 
 /// Hears until rows are set aside.
 async fn until_aside(client: &mut Client) {
@@ -35,7 +30,7 @@ async fn a_large_load_goes_ahead_in_chunks_and_is_shown_at_once() {
     let world = World::new().await;
     world.sql.run(MANY).await;
     let node = world.node().await;
-    let mut client = joined(&node, [lists(), todos(1)]).await;
+    let mut client = node.join([lists(), todos(1)]).await;
     until_aside(&mut client).await;
     assert_eq!(client.replica.rows_of("1"), None, "before the commit nothing is shown");
     let mut most = 0;
@@ -46,7 +41,7 @@ async fn a_large_load_goes_ahead_in_chunks_and_is_shown_at_once() {
         most = most.max(client.replica.aside());
     };
     assert!(most > 100, "{most} frames");
-    assert_eq!(commit.rows, 60_003);
+    assert_eq!(commit.rows, 20_003);
     world.settled(&mut client).await;
     // A catch-up too, with rows that are gone.
     let away = client.crash();
@@ -57,7 +52,7 @@ async fn a_large_load_goes_ahead_in_chunks_and_is_shown_at_once() {
     let mut client = node.resume(away).await;
     until_aside(&mut client).await;
     let commit = client.commit().await.unwrap();
-    assert_eq!((commit.resets.len(), commit.rows), (0, 30_600), "{:?}", commit.resets);
+    assert_eq!((commit.resets.len(), commit.rows), (0, 10_200), "{:?}", commit.resets);
     world.settled(&mut client).await;
 }
 
@@ -67,7 +62,7 @@ async fn while_one_shape_is_loaded_the_others_are_live() {
     let world = World::new().await;
     world.sql.run(MANY).await;
     let node = world.node().await;
-    let mut client = joined(&node, [lists()]).await;
+    let mut client = node.join([lists()]).await;
     world.settled(&mut client).await;
     let before = resident_kb(node.pid());
     let mut shape = todos(1);
@@ -87,7 +82,7 @@ async fn while_one_shape_is_loaded_the_others_are_live() {
     assert_eq!(live.rows, 3, "the lists alone");
     assert!(client.replica.aside() > 0, "and the load goes on");
     assert_eq!(client.replica.rows_of("1"), None);
-    client.until(|r| r.rows_of("1").is_some_and(|rows| rows.len() == 60_000)).await.unwrap();
+    client.until(|r| r.rows_of("1").is_some_and(|rows| rows.len() == 20_000)).await.unwrap();
     world.settled(&mut client).await;
 }
 
@@ -97,7 +92,7 @@ async fn a_load_that_breaks_off_is_told_and_begins_anew() {
     let world = World::new().await;
     world.sql.run(MANY).await;
     let node = world.node().await;
-    let mut client = joined(&node, [todos(1)]).await;
+    let mut client = node.join([todos(1)]).await;
     world.sql.until(WAITING_COPY, "1").await;
     world
         .sql
@@ -114,7 +109,7 @@ async fn a_load_that_breaks_off_is_told_and_begins_anew() {
         }
     };
     // Once because it was forgotten, and once because the batch took it.
-    assert_eq!((forgotten, commit.rows), (2, 59_900));
+    assert_eq!((forgotten, commit.rows), (2, 19_900));
     world.settled(&mut client).await;
 }
 
@@ -126,11 +121,11 @@ async fn a_load_is_shared_by_those_who_wait_for_it() {
     let node = world.node().await;
     let mut clients = Vec::new();
     for _ in 0..6 {
-        clients.push(joined(&node, [todos(1)]).await);
+        clients.push(node.join([todos(1)]).await);
     }
     let read = clients.into_iter().map(|mut client| {
         tokio::spawn(async move {
-            client.until(|r| r.rows_of("0").is_some_and(|rows| rows.len() == 60_000)).await.unwrap();
+            client.until(|r| r.rows_of("0").is_some_and(|rows| rows.len() == 20_000)).await.unwrap();
             client
         })
     });
@@ -138,4 +133,86 @@ async fn a_load_is_shared_by_those_who_wait_for_it() {
         let mut client = client.await.unwrap();
         world.settled(&mut client).await;
     }
+}
+
+/// How many COPYs the server was asked for since `from` in its log.
+fn copies(world: &World, from: u64) -> usize {
+    let log = std::fs::read(world.cluster.log_path()).unwrap();
+    let log = String::from_utf8_lossy(&log[usize::try_from(from).unwrap()..]).into_owned();
+    log.lines().filter(|line| line.contains("statement: copy (")).count()
+}
+
+/// First loads and returns of many scopes of one table: few questions, and every row goes where it belongs.
+#[tokio::test(flavor = "multi_thread")]
+async fn scopes_of_one_table_are_read_together() {
+    const CLIENTS: i64 = 60;
+    let world = World::with(|b| b.setting("log_statement", "all")).await;
+    world
+        .sql
+        .run(
+            "insert into lists select i, 'list' from generate_series(4, 60) i; \
+             insert into todos select i, 1 + i % 60, 't' || i from generate_series(1, 600) i",
+        )
+        .await;
+    let blocker = world.connect().await;
+    let mut away: Vec<lockstep_client::Replica> =
+        (1..=CLIENTS).map(|list| lockstep_client::Replica::new([todos(list), lists()])).collect();
+    for round in 0..2 {
+        let node = world.node().await;
+        // Nothing can be read before all have come.
+        blocker.run("begin; lock table todos in access exclusive mode").await;
+        let from = std::fs::metadata(world.cluster.log_path()).unwrap().len();
+        let mut clients = Vec::new();
+        for replica in std::mem::take(&mut away) {
+            clients.push(node.resume(replica).await);
+        }
+        blocker.run("rollback").await;
+        for client in &mut clients {
+            let commit = client.commit().await.unwrap();
+            assert_eq!(commit.resets.len(), if round == 0 { 2 } else { 0 }, "{:?}", commit.resets);
+            world.settled(client).await;
+        }
+        let copies = copies(&world, from);
+        assert!(copies <= 12, "{copies} questions for {CLIENTS} clients");
+        away = clients.into_iter().map(Client::crash).collect();
+        node.kill();
+        world
+            .sql
+            .run(
+                "update todos set title = 'changed' where id % 3 = 0; delete from todos where id % 7 = 0; \
+                 update todos set list_id = 1 + list_id % 60 where id % 5 = 0",
+            )
+            .await;
+    }
+}
+
+/// What is too large to be held is read past, in chunks; the node goes on meanwhile, and shows all of it at once.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transaction_above_the_bound_stops_nobody() {
+    const ROWS: usize = 120_000;
+    let world = World::new().await;
+    let node = world.node().await;
+    let mut client = node.join([todos(1), lists()]).await;
+    world.settled(&mut client).await;
+    let before = resident_kb(node.pid());
+    let writer = world.connect().await;
+    let large = tokio::spawn(async move {
+        let sql = "insert into todos select i, 1, repeat('t', 300) from generate_series(1, 120000) i";
+        writer.run(&format!("begin; {sql}; update lists set total = 120000 where id = 1; commit")).await;
+    });
+    let mut most = 0;
+    loop {
+        client.call("heartbeat", json!({})).await.unwrap();
+        most = most.max(resident_kb(node.pid()).saturating_sub(before));
+        let rows = client.replica.rows_of("0").unwrap_or_default().len();
+        let total = client.replica.column("1", "total");
+        assert!((rows == 0) == (total == ["0", "0", "0"]), "{rows} rows, {total:?}: a part of a transaction");
+        if rows == ROWS {
+            break;
+        }
+        assert_eq!(rows, 0, "a part of a transaction");
+    }
+    large.await.unwrap();
+    assert!(most < 96 << 10, "{most} kB for a transaction of 40 MB");
+    world.settled(&mut client).await;
 }

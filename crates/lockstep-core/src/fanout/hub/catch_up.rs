@@ -13,7 +13,7 @@ use crate::protocol::{
     Frame, LoadId, ack_frame, commit_frame, loaded_frame, rows_frame, shape_frame, unload_frame,
 };
 use crate::shape::ShapeId;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// What the ring adds to a catch-up for one session.
@@ -43,25 +43,25 @@ impl Hub {
             && !self.schema.is_stale()
             && self.now >= self.retry_at
             && self.running.len() < limits::CATCH_UPS_IN_FLIGHT
-            && let Some((request, members)) = self.next_request()
+            && (self.running.is_empty() || self.now >= self.gathered_at)
+            && let Some(running) = self.next_request()
         {
-            let started_at_poll = self.polls_answered;
-            let started = self.now;
-            let running =
-                Running { started_at_poll, started, members, request: request.clone(), answer: None };
-            self.running.insert(request.id, running);
-            self.outputs.push_back(Output::CatchUp(request));
+            self.gathered_at = self.now + limits::GATHER_MS;
+            self.outputs.push_back(Output::CatchUp(running.request.clone()));
+            self.running.insert(running.request.id, running);
         }
     }
 
     /// One request for everyone who waits, as far as its bound reaches; equal reads are one.
-    fn next_request(&mut self) -> Option<(CatchUpRequest, BTreeSet<SessionId>)> {
+    fn next_request(&mut self) -> Option<Running> {
         let id = self.next_catch_up;
         let mut reads: Vec<ReadRequest> = Vec::new();
+        let mut reads_of: BTreeMap<ShapeId, Vec<usize>> = BTreeMap::new();
         let mut clients = Vec::new();
+        let mut client_of = BTreeMap::new();
         let mut served = BTreeSet::new();
         for session_id in &self.needy {
-            if reads.len() >= limits::READS_PER_CATCH_UP {
+            if reads.len().max(clients.len()) >= limits::READS_PER_CATCH_UP {
                 break;
             }
             let Some(session) = self.sessions.get_mut(session_id) else { continue };
@@ -76,13 +76,16 @@ impl Hub {
                     continue;
                 }
                 session.establishing = Some(id);
+                client_of.insert(*session_id, clients.len());
                 clients.push((session.subject.clone(), session.client.clone()));
             }
             for sub in session.subs.values_mut() {
                 let SubState::Wanted(from) = &sub.state else { continue };
                 let from = from.clone();
                 let Some(held) = self.shapes.get(&sub.shape) else { continue };
-                if !reads.iter().any(|r| r.shape.id == held.shape.id && r.from == from) {
+                let same = reads_of.entry(held.shape.id).or_default();
+                if !same.iter().any(|at| reads[*at].from == from) {
+                    same.push(reads.len());
                     reads.push(ReadRequest { shape: held.shape.clone(), from: from.clone() });
                 }
                 sub.state = SubState::Reading(id, from);
@@ -93,7 +96,10 @@ impl Hub {
             return None;
         }
         self.next_catch_up += 1;
-        Some((CatchUpRequest { id, reads, clients }, served))
+        let request = CatchUpRequest { id, reads, clients };
+        let started_at_poll = self.polls_answered;
+        let (started, members) = (self.now, served);
+        Some(Running { reads_of, client_of, started_at_poll, started, members, request, answer: None })
     }
 
     /// Rows of a catch-up that is still being read, as `load` frames: they go to whoever waits for them at once, and
@@ -116,11 +122,6 @@ impl Hub {
                 self.outputs.extend(frames.iter().map(|f| Output::Send(*member, f.clone())));
             }
         }
-    }
-
-    /// Who waits for what this catch-up reads.
-    pub fn readers(&self, id: CatchUpId) -> Vec<SessionId> {
-        self.running.get(&id).map(|running| self.members(id, running)).unwrap_or_default()
     }
 
     /// A catch-up's answer. Of one that was discarded meanwhile, nothing is used.
@@ -354,12 +355,8 @@ impl Hub {
         if first {
             session.establishing = None;
             session.established = true;
-            let own = running
-                .request
-                .clients
-                .iter()
-                .position(|(s, c)| *s == session.subject && *c == session.client);
-            outcomes.extend(own.and_then(|at| answer.clients.get(at)).into_iter().flatten().cloned());
+            let own = running.client_of.get(&session_id);
+            outcomes.extend(own.and_then(|at| answer.clients.get(*at)).into_iter().flatten().cloned());
         }
         outcomes.extend(merged.acknowledged);
         outcomes.retain(|o| o.n > session.acknowledged);
@@ -448,7 +445,8 @@ impl Hub {
 impl Running {
     /// Which of its reads is of this shape, from there.
     fn read_of(&self, shape: ShapeId, from: &ReadFrom) -> Option<usize> {
-        self.request.reads.iter().position(|r| r.shape.id == shape && r.from == *from)
+        let reads = self.reads_of.get(&shape)?.iter().copied();
+        reads.into_iter().find(|at| self.request.reads[*at].from == *from)
     }
 }
 

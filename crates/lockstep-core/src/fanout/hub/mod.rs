@@ -153,6 +153,10 @@ struct Session {
 
 #[derive(Debug)]
 struct Running {
+    /// Which of the reads are of a shape.
+    reads_of: BTreeMap<ShapeId, Vec<usize>>,
+    /// Which of the clients a session's is.
+    client_of: BTreeMap<SessionId, usize>,
     started_at_poll: u64,
     started: Millis,
     members: BTreeSet<SessionId>,
@@ -221,6 +225,8 @@ pub struct Hub {
     needy: BTreeSet<SessionId>,
     running: BTreeMap<CatchUpId, Running>,
     next_catch_up: CatchUpId,
+    /// The next one begins then, while another one runs.
+    gathered_at: Millis,
     retry_at: Millis,
     retries: u32,
     pushes_asked: u64,
@@ -285,6 +291,7 @@ impl Hub {
             needy: BTreeSet::new(),
             running: BTreeMap::new(),
             next_catch_up: 0,
+            gathered_at: 0,
             retry_at: 0,
             retries: 0,
             pushes_asked: 0,
@@ -339,9 +346,11 @@ impl Hub {
         }
         let poll = (!self.poll_in_flight).then_some(self.next_poll);
         let retry = (!self.needy.is_empty() && self.retry_at > self.now).then_some(self.retry_at);
+        let gathers = !self.needy.is_empty() && !self.running.is_empty() && self.gathered_at > self.now;
+        let gather = gathers.then_some(self.gathered_at);
         let push = (self.unpushed || self.waits_for_fence().is_some()).then_some(self.push_again);
         let catalog = self.schema.waits().then_some(self.schema.not_before);
-        [poll, retry, push, catalog].into_iter().flatten().min()
+        [poll, retry, gather, push, catalog].into_iter().flatten().min()
     }
 
     /// How the hub is fed just now.
