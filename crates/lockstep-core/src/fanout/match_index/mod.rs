@@ -123,7 +123,7 @@ struct Known {
 /// the row was before: for that a shape with a predicate is also found by its scope alone.
 #[derive(Debug, Default)]
 struct TableIndex {
-    shapes: HashMap<ShapeIndex, Known>,
+    shapes: BTreeMap<ShapeIndex, Known>,
     /// Distinct predicates, by what they mean: number, and how many shapes have it.
     predicates: HashMap<String, (u32, usize)>,
     next_predicate: u32,

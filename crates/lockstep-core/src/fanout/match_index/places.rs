@@ -405,7 +405,7 @@ mod tests {
             let mut naive: BTreeMap<(usize, u8), BTreeSet<u32>> = BTreeMap::new();
             let values = |group: usize, value: u8| -> Vec<Text> {
                 // Some are too long to lie in the place.
-                let text = format!("{value}").repeat(if value % 3 == 0 { 20 } else { 1 });
+                let text = format!("{value}").repeat(if value.is_multiple_of(3) { 20 } else { 1 });
                 vec![Text::from(text.as_str()); group + 1]
             };
             for (add, group, value, shape) in steps {
@@ -418,13 +418,13 @@ mod tests {
                     of.remove(&shape);
                     places.take(&mut groups[group], &texts, |place| place.remove(shape, None));
                 }
-                for group in 0..2 {
+                for (number, group) in groups.iter().enumerate() {
                     for value in 0..12 {
-                        let wanted = naive.get(&(group, value)).cloned().unwrap_or_default();
-                        prop_assert_eq!(shapes(&places, &groups[group], &values(group, value)), wanted);
+                        let wanted = naive.get(&(number, value)).cloned().unwrap_or_default();
+                        prop_assert_eq!(shapes(&places, group, &values(number, value)), wanted);
                     }
-                    let used = naive.iter().filter(|((g, _), s)| *g == group && !s.is_empty()).count();
-                    prop_assert_eq!(groups[group].entries().len(), used);
+                    let used = naive.iter().filter(|((g, _), s)| *g == number && !s.is_empty()).count();
+                    prop_assert_eq!(group.entries().len(), used);
                 }
             }
         }
