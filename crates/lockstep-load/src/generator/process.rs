@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::io::{BufRead, Write};
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, TryRecvError, channel};
 use std::time::{Duration, Instant};
 
 /// The waker's token.
@@ -109,13 +109,8 @@ impl Process {
                     _ => {}
                 }
             }
-            while told {
-                use std::sync::mpsc::TryRecvError;
-                match orders.try_recv() {
-                    Ok(line) => self.obey(&serde_json::from_str(&line)?)?,
-                    Err(TryRecvError::Empty) => break,
-                    Err(TryRecvError::Disconnected) => return Ok(()),
-                }
+            if told && !self.take(orders)? {
+                return Ok(());
             }
             self.tick();
             let enough = |(clients, commits): (usize, usize)| {
@@ -124,6 +119,17 @@ impl Process {
             if self.wait.is_some_and(enough) || (self.wait.is_some() && self.counts.error.is_some()) {
                 self.wait = None;
                 answer(&self.status())?;
+            }
+        }
+    }
+
+    /// Obeys what has come; false when nobody is left to say anything.
+    fn take(&mut self, orders: &Receiver<String>) -> Result<bool> {
+        loop {
+            match orders.try_recv() {
+                Ok(line) => self.obey(&serde_json::from_str(&line)?)?,
+                Err(TryRecvError::Empty) => return Ok(true),
+                Err(TryRecvError::Disconnected) => return Ok(false),
             }
         }
     }
