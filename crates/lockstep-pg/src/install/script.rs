@@ -122,8 +122,9 @@ fn templates(table: &Table) -> (String, String) {
 /// A row leaves its key or one of its scopes. Types are such that distinct values have distinct texts.
 fn moved<'a>(columns: impl Iterator<Item = &'a &'a Column>) -> String {
     let mut parts: Vec<String> = Vec::new();
-    for Column { quoted, .. } in columns {
-        let part = format!("old.{quoted} is distinct from new.{quoted}");
+    for Column { quoted, sql_type, .. } in columns {
+        // As its base type: before 15 a domain over an enum has no operator. A cast to the same type is none.
+        let part = format!("old.{quoted}::{sql_type} is distinct from new.{quoted}::{sql_type}");
         if !parts.contains(&part) {
             parts.push(part);
         }
