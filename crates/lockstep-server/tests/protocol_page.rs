@@ -92,7 +92,7 @@ fn events() {
     let reserved: Names = ["remove_digest", "provisional", "progress"].map(str::to_owned).into();
     let mut in_code =
         literals(&[DOWN, SESSIONS, SCHEMA], &["null, null, TOPIC, ", "topic, ", "join_ref, TOPIC, "]);
-    in_code.extend(literals(&[CODEC], &["{TOPIC}\","]));
+    in_code.extend(literals(&[CODEC, DOWN], &["{TOPIC}\","]));
     for reply in ["phx_reply", "phx_close"] {
         assert!(in_code.remove(reply), "{reply} in the code");
         assert!(page.contains(&format!("`{reply}`")), "{reply} on the page");

@@ -27,13 +27,20 @@ impl Branch {
         after.checked_sub(1).map_or(0, |at| changes[at].1)
     }
 
-    /// Whether the digest is that of the shape as it looked before the last change of its schema, and nothing was
-    /// written to it since: whoever only follows the stream hears of the change with the next row, or from a look at
-    /// the catalog.
+    /// Whether the digest is that of the shape as it looked before a change of its schema, and nothing was written to it
+    /// since, whatever other changes of its schema came: whoever only follows the stream hears of them with the next
+    /// row, or from a look at the catalog.
     fn is_old_form(&self, shape: usize, commits: usize, digest: u64) -> bool {
         let changes = &self.digests[shape];
-        let last = changes.partition_point(|(n, _)| *n <= commits).checked_sub(1).map(|at| changes[at].0);
-        self.old_forms.iter().any(|(s, at, before)| *s == shape && Some(*at) == last && *before == digest)
+        let so_far = &changes[..changes.partition_point(|(n, _)| *n <= commits)];
+        for (at, _) in so_far.iter().rev() {
+            match self.old_forms.iter().find(|(s, n, _)| s == &shape && n == at) {
+                Some((_, _, before)) if *before == digest => return true,
+                Some(_) => {}
+                None => return false,
+            }
+        }
+        false
     }
 
     fn commits_at(&self, lsn: u64) -> usize {

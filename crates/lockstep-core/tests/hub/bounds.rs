@@ -199,6 +199,7 @@ fn catch_ups_beyond_so_many_wait_and_are_joined() {
     for session in 0..limits::CATCH_UPS_IN_FLIGHT as u64 {
         world.join(session, "x");
         requests.push(world.catch_up());
+        world.later(limits::GATHER_MS);
     }
     for session in 10..20 {
         world.join(session, "y");
@@ -206,6 +207,7 @@ fn catch_ups_beyond_so_many_wait_and_are_joined() {
     assert!(!world.has(|o| matches!(o, Output::CatchUp(_))), "as many run as may");
     assert_eq!(reached(&world, Bound::CatchUps), 1, "once, however many wait");
     world.answer(&requests[0], "700:700:", 1);
+    world.later(limits::GATHER_MS);
     let next = world.catch_up();
     assert_eq!((next.reads.len(), next.clients.len()), (1, 10), "one for all who wait");
 }

@@ -27,6 +27,8 @@ const SHAPES: usize = 10_000;
 const SESSION: usize = 1;
 /// One walsender reads at least so many transactions of one row per second, on an idle machine.
 const PLAUSIBLE: f64 = 60_000.0;
+/// A walsender whose client is gone notices it with its next message.
+const RELEASE: Duration = Duration::from_secs(30);
 
 /// Runs it.
 ///
@@ -67,7 +69,9 @@ pub async fn run(options: &Options) -> Result<Bench> {
         }
         let mut pairs = Vec::new();
         for pair in 0..=options.runs {
+            is_free(&database, name).await?;
             let base = bare(options, &database, name, commits)?;
+            is_free(&database, name).await?;
             let with = ours(options, &database, name, commits, rows, shapes)?;
             if pair > 0 {
                 let rate = f64::from(u32::try_from(rows)?);
@@ -80,6 +84,7 @@ pub async fn run(options: &Options) -> Result<Bench> {
                 pairs.push(Pair { base: rate / base, with: rate / with });
             }
         }
+        is_free(&database, name).await?;
         let sql = format!("select pg_drop_replication_slot('{name}')");
         database.client.batch_execute(&sql).await?;
         let limit = Some(Limit::RatioAtLeast(0.85)).filter(|_| !options.small);
@@ -87,6 +92,17 @@ pub async fn run(options: &Options) -> Result<Bench> {
     }
     let versions = Versions::with(database.one("current_setting('server_version')").await?);
     Ok(Bench { name: "decode", runs: options.runs, figures, machine, versions })
+}
+
+/// Waits until the walsender of the reader before has noticed that it is gone.
+async fn is_free(database: &Database, slot: &str) -> Result<()> {
+    let until = Instant::now() + RELEASE;
+    let active = format!("select active from pg_replication_slots where slot_name = '{slot}'");
+    while database.one(&active).await? == "true" {
+        ensure!(Instant::now() < until, "slot {slot} is still in use");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    Ok(())
 }
 
 fn seconds(stdout: std::process::ChildStdout) -> Result<f64> {
