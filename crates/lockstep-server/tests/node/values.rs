@@ -338,7 +338,13 @@ async fn the_shared_vectors_are_what_postgresql_prints() {
     let here: Vec<Json> = lines.iter().map(|l| serde_json::from_str(l).unwrap()).collect();
     // A server without libxml lacks those.
     let xml = here.iter().any(|v| v["type"] == "xml");
-    let kept: Vec<Json> = kept.into_iter().filter(|v| xml || v["type"] != "xml").collect();
+    let mut kept: Vec<Json> = kept.into_iter().filter(|v| xml || v["type"] != "xml").collect();
+    if world.cluster.major() < 15 {
+        // Octal is read and printed since 15; before, "char" takes the first byte of what is written.
+        for kept in kept.iter_mut().filter(|v| v["travels"] == r#""\\303""#) {
+            kept["travels"] = r#""\\""#.into();
+        }
+    }
     assert_eq!(kept.len(), here.len(), "written anew with LOCKSTEP_WRITE_VECTORS=1");
     for (kept, here) in kept.iter().zip(&here) {
         assert_eq!(kept, here, "written anew with LOCKSTEP_WRITE_VECTORS=1");
