@@ -19,7 +19,7 @@ use tokio::sync::{Notify, mpsc, watch};
 /// Between two looks at the catalog: tables tracked or changed meanwhile.
 const CATALOG_EVERY: Duration = Duration::from_secs(2);
 /// Between two looks at what the roles may do, but for those when the catalog has changed or something was lacking.
-const RIGHTS_EVERY: Duration = Duration::from_secs(60);
+const RIGHTS_EVERY: Duration = Duration::from_secs(10);
 /// So many looks may fail one after another before the stream is given up for it.
 const CATALOG_MISSES: u32 = 3;
 /// Between two tries to reach the database, first and longest.

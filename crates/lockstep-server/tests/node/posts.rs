@@ -224,16 +224,20 @@ async fn requests_beyond_so_many_are_busy() {
     }
     let mutations = [mutation(1, "m1", vec![insert(1, "a")])];
     // The node takes them in as they come: the last may still be on its way.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
     let busy = loop {
         let (status, answer) = post(&node, &id, &mutations).await;
         if status != 200 {
             break (status, answer["code"].clone());
         }
+        assert!(std::time::Instant::now() < deadline, "never busy");
     };
     assert_eq!(busy, (503, json!("busy")));
     until_metric(&node, r#"lockstep_bounds_reached_total{bound="posts_in_flight"}"#, |n| n >= 1.0).await;
     drop(slow);
-    while post(&node, &id, &mutations).await.0 != 200 {}
+    while post(&node, &id, &mutations).await.0 != 200 {
+        assert!(std::time::Instant::now() < deadline, "still busy");
+    }
     assert_eq!(world.sql.one("select count(*) from todos").await, "1");
 }
 
