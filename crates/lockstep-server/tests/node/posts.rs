@@ -215,15 +215,18 @@ async fn requests_beyond_so_many_are_busy() {
     let world = World::new().await;
     let node = world.node().await;
     let id = fresh(&node).await;
-    let mut slow = Vec::new();
-    for _ in 0..POSTS_IN_FLIGHT {
+    let open = async || {
         let mut socket = tokio::net::TcpStream::connect(node.http()).await.unwrap();
         let head = format!("POST {PATH} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n{JSON}\r\n");
         socket.write_all(head.as_bytes()).await.unwrap();
-        slow.push(socket);
+        socket
+    };
+    let mut slow = Vec::new();
+    for _ in 0..POSTS_IN_FLIGHT {
+        slow.push(open().await);
     }
     let mutations = [mutation(1, "m1", vec![insert(1, "a")])];
-    // The node takes them in as they come: the last may still be on its way.
+    // The node takes them in as they come: one that comes during a request here is itself told that there is no room.
     let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
     let busy = loop {
         let (status, answer) = post(&node, &id, &mutations).await;
@@ -231,6 +234,7 @@ async fn requests_beyond_so_many_are_busy() {
             break (status, answer["code"].clone());
         }
         assert!(std::time::Instant::now() < deadline, "never busy");
+        slow.push(open().await);
     };
     assert_eq!(busy, (503, json!("busy")));
     until_metric(&node, r#"lockstep_bounds_reached_total{bound="posts_in_flight"}"#, |n| n >= 1.0).await;
