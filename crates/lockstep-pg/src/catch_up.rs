@@ -135,12 +135,19 @@ async fn facts(wire: &mut Wire<Stream>, history: &[(u32, Lsn)]) -> Result<Facts,
     let [snapshot, who, insert_lsn] = &answers[..] else { return Err(PgError::Protocol("S")) };
     let (system, timeline, database) = identified(who)?;
     // One for each life of this server within the retention.
-    let sql =
-        format!("select concat_ws(' ', mark, at_lsn) from lockstep.incarnations where system = '{system}'");
+    let sql = format!(
+        "select concat_ws(' ', mark, at_lsn, server_started_at = pg_postmaster_start_time()) \
+         from lockstep.incarnations where system = '{system}'"
+    );
     let known = texts(wire, &sql).await?;
+    // A state that was read before this life's mark, and whose F lies behind it, would name a mark that is not the
+    // newest before its F: it would look rolled back.
+    if !known.iter().any(|row| row.ends_with(" t")) {
+        return Err(PgError::NoMark);
+    }
     let mark = |row: &String| {
-        let (mark, at) = row.split_once(' ')?;
-        Some((mark.parse().ok()?, at.parse().ok()?))
+        let mut words = row.split(' ');
+        Some((words.next()?.parse().ok()?, words.next()?.parse().ok()?))
     };
     Ok(Facts {
         system,

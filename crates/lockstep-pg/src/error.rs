@@ -56,6 +56,9 @@ pub enum PgError {
     /// A table is not what the catalog in use says.
     #[error("the schema changed")]
     SchemaChanged,
+    /// A snapshot of a life of the server that no node has marked yet; passes.
+    #[error("this life of the server has no mark yet")]
+    NoMark,
     /// A number or position that cannot be read.
     #[error(transparent)]
     Parse(#[from] ParseError),

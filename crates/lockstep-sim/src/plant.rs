@@ -52,6 +52,8 @@ plants! {
     TornCommit = "torn-commit",
     /// At its bound the ring forgets transactions altogether. In the core's ring.
     RingEvicts = "ring-evicts",
+    /// Tables are read in a life of the server whose mark the snapshot does not see. Where S is read.
+    UnmarkedLife = "unmarked-life",
 }
 
 impl Plant {

@@ -9,7 +9,7 @@ pub const FAULTS: [&str; 37] = [
     "async_commit",
     "async_lost",
     "catch_up_broke_within_rows",
-    "catch_up_lock_timeout",
+    "catch_up_failed_early",
     "client_cut",
     "client_killed",
     "client_offline",

@@ -9,6 +9,7 @@ mod harness;
 mod leaving;
 mod locks;
 mod log_entries;
+mod marks;
 mod migrations;
 mod mirror;
 mod partitions;

@@ -72,7 +72,11 @@ impl World {
             Question::CatchUp(request) => {
                 // A large answer goes ahead in chunks while it is read.
                 let inline = if self.rng.one_in(2) { usize::MAX } else { self.rng.index(3) };
-                let answer = self.db.catch_up_in_chunks(request, &self.nodes[node].history, inline);
+                let answer = if self.db.mark().is_some() || self.plant == Some(Plant::UnmarkedLife) {
+                    self.db.catch_up_in_chunks(request, &self.nodes[node].history, inline)
+                } else {
+                    Err(CatchUpError::Passing("this life of the server has no mark yet".into()))
+                };
                 match answer {
                     Ok((answer, chunks)) => {
                         if self.db.commits.iter().rev().take(64).any(|c| c.visible.is_none()) {
@@ -93,7 +97,7 @@ impl World {
                     }
                     Err(_) => {
                         ask.failed = true;
-                        self.fault("catch_up_lock_timeout");
+                        self.fault("catch_up_failed_early");
                         self.after(200_000, Event::Answer(id));
                         return;
                     }

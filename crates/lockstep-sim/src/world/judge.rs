@@ -10,6 +10,11 @@ impl World {
     /// A batch became visible at a client.
     pub(super) fn judge(&mut self, at: usize, commit: &Commit) {
         self.report.commits_seen += 1;
+        let rolled_back = commit.resets.iter().any(|(_, reason)| reason == "rolled_back");
+        if rolled_back && !self.lost_history && !self.report.faults.contains_key("volume_rollback") {
+            self.violate(format!("client {at}: loaded anew as rolled back, and nothing was ever lost"));
+            return;
+        }
         let client = &mut self.clients[at];
         for (reference, reason) in &commit.resets {
             if let Ok(shape) = reference.parse() {
@@ -77,6 +82,8 @@ impl World {
         let allowed = match (meant, refusal) {
             (Meant::Allowed | Meant::MaybeTaken, None) | (Meant::Forbidden, Some("P0001")) => true,
             (Meant::MaybeTaken, Some(code)) => code == "23505",
+            // It was applied, and lost with the server's last history, where somebody saw its row and now has its key.
+            (Meant::Allowed, Some("23505")) => self.db.history.lost_commit(id).is_some(),
             _ => false,
         };
         let sent_again = self.may_repeat(id);
