@@ -81,7 +81,8 @@ async function serve(folder) {
     ...shared,
     plugins: [svelte({ configFile: false })],
     define: { 'process.env.NODE_ENV': '"development"' },
-    build: { outDir: folder, emptyOutDir: true, minify: false, rolldownOptions: { input: ['react', 'svelte'].map((name) => join(root, `${name}.html`)) } },
+    esbuild: { jsx: 'automatic' },
+    build: { outDir: folder, emptyOutDir: true, minify: false, rollupOptions: { input: ['react', 'svelte'].map((name) => join(root, `${name}.html`)) } },
   })
   return preview({ ...shared, build: { outDir: folder }, preview: { host: '127.0.0.1', port: 0, strictPort: false } })
 }
