@@ -30,7 +30,7 @@ fn the_product_passes() {
 
 /// The time is a bound: a plant is found in the first or second round.
 fn is_found(seed: u64, plant: &str) {
-    let report = run(seed, 60, Some(plant));
+    let report = run(seed, 150, Some(plant));
     assert!(!report.violations.is_empty(), "{plant} was not found: {}", report.json());
 }
 
