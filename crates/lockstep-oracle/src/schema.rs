@@ -226,11 +226,6 @@ impl Schema {
     pub fn fixed_table(&self, name: &str) -> usize {
         self.tables.iter().position(|t| t.name == name).unwrap_or_default()
     }
-
-    /// Indices of random tables.
-    pub fn random_tables(&self) -> std::ops::Range<usize> {
-        self.fixed..self.tables.len()
-    }
 }
 
 fn fixed(scoped_families: bool) -> Vec<Table> {
