@@ -13,13 +13,13 @@ use serde_json::{Value as Json, json};
 type Resets = Vec<(String, String)>;
 
 /// Reads until every reset that is expected was told and the client holds what `select` says; no other may be told.
-async fn settle(world: &World, client: &mut Client, expected: Option<&str>, what: &str) {
+async fn settle(world: &World, node: &Node, client: &mut Client, expected: Option<&str>, what: &str) {
     let mut resets = Resets::new();
     let wanted = |resets: &Resets| expected.is_none_or(|reason| resets.iter().any(|(_, r)| r == reason));
     while !wanted(&resets) {
         match client.commit().await {
             Ok(commit) => resets.extend(commit.resets),
-            Err(error) => panic!("{what}: {error}, told {resets:?}"),
+            Err(error) => panic!("{what}: {error}, told {resets:?}: {:#?}", node.log()),
         }
     }
     let truth = truth(world, &client.replica).await;
@@ -114,9 +114,9 @@ impl Play {
         self.world.sql.run(change).await;
         self.n += 1;
         self.world.sql.run(&format!("update lists set total = {}; {after}", self.n)).await;
-        settle(&self.world, &mut self.live, expected, change).await;
+        settle(&self.world, &self.node, &mut self.live, expected, change).await;
         let mut back = self.node.resume(away).await;
-        settle(&self.world, &mut back, expected, &format!("away: {change}")).await;
+        settle(&self.world, &self.node, &mut back, expected, &format!("away: {change}")).await;
     }
 
     fn never_restarted(&self) {
