@@ -2,7 +2,8 @@
 //!
 //! Each command is one transaction (`uninstall`: one per table and one for the rest) and may be repeated: what is
 //! already as asked for is reported as [`Outcome::Unchanged`]. Everything lives in schema `lockstep`; an application's
-//! table gets five triggers (a partition of a tracked table too) and nothing else. The `*_sql` functions give the statements that would run.
+//! table gets five triggers (a partition of a tracked table too) and nothing else. The `*_sql` functions give the
+//! statements that would run.
 //!
 //! The SQL is in `sql/*.sql`. Names are quoted by PostgreSQL, which alone knows its reserved words, and pasted into
 //! these templates here; so what is installed can be read as SQL, and printed exactly as it runs.

@@ -283,6 +283,31 @@ async fn partitions_come_and_go() {
     play.never_restarted();
 }
 
+/// Without the event trigger, which only a superuser may create, nothing tells of DDL that nobody writes after: the look
+/// at the catalog does.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_nothing_in_the_stream_tells_is_noticed() {
+    let world = World::new().await;
+    world
+        .sql
+        .run(&format!(
+            "drop event trigger lockstep_schema; create type mood as enum ('sad', 'ok'); \
+             alter table todos add mood mood default 'ok'; {ROWS}"
+        ))
+        .await;
+    let node = world.node().await;
+    let mut live = node.join([lists(), todos(1)]).await;
+    world.settled(&mut live).await;
+    for (change, expected) in [
+        ("alter type mood rename value 'ok' to 'fine'", Some("schema_changed")),
+        ("alter table todos add a int default 7", None),
+        ("alter table todos alter title type text using upper(title)", Some("rewritten")),
+    ] {
+        world.sql.run(change).await;
+        settle(&world, &node, &mut live, expected, change).await;
+    }
+}
+
 /// Renamed, dropped, or without what its log goes by: the subscription ends, the application's writes and everybody
 /// else's sessions go on.
 #[tokio::test(flavor = "multi_thread")]
