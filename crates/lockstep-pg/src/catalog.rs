@@ -10,6 +10,9 @@ use tokio_postgres::{GenericClient, SimpleQueryMessage};
 /// One JSON text per tracked table that can be followed. Of generated columns only those travel that are in the stream.
 const TABLES: &str = include_str!("../sql/read_catalog.sql");
 
+/// So many tables that cannot be followed are named.
+const NAMED: usize = 5;
+
 #[derive(Deserialize)]
 struct Row {
     oid: u32,
@@ -159,7 +162,31 @@ async fn load_in_transaction<C: GenericClient>(client: &C) -> Result<Catalog, Pg
         texts(client, "select id::text from lockstep.installation").await?.pop().unwrap_or_default();
     let mut catalog = Catalog::new(tables(client).await?, clients, installation);
     catalog.as_of = as_of;
+    catalog.defects = defects(client, &catalog).await?;
     Ok(catalog)
+}
+
+/// Why not all that is tracked is in this catalog.
+async fn defects<C: GenericClient>(client: &C, catalog: &Catalog) -> Result<Vec<String>, PgError> {
+    let followed: BTreeSet<String> = catalog.tables().map(|table| table.log.to_string()).collect();
+    let (mut defects, mut unfollowed) = (Vec::new(), Vec::new());
+    for message in client.simple_query(include_str!("../sql/read_defects.sql")).await? {
+        let SimpleQueryMessage::Row(row) = message else { continue };
+        let text = row.get(1).unwrap_or_default().to_owned();
+        match row.get(0) {
+            None => defects.push(text),
+            Some(log) if !followed.contains(log) => unfollowed.push(text),
+            Some(_) => {}
+        }
+    }
+    // Without a publication it is all of them, and what to do was said.
+    if !unfollowed.is_empty() && defects.is_empty() {
+        let more = if unfollowed.len() > NAMED { ", …" } else { "" };
+        unfollowed.truncate(NAMED);
+        let names = unfollowed.join(", ");
+        defects.push(format!("tracked, but not to be followed: {names}{more}; `lockstep doctor` says why"));
+    }
+    Ok(defects)
 }
 
 /// `"schema"."table"`.

@@ -64,12 +64,8 @@ async fn a_stream_that_stalls_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_whose_database_falls_silent_says_so() {
     let world = World::new().await;
-    let port: u16 = world.sql.one("show port").await.parse().unwrap();
-    let proxy = Proxy::to(port).await;
-    let url = world.cluster.url().replace(&format!(":{port}"), &format!(":{}", proxy.port()));
     // The silent stream is given up after six times as long; the client is told before.
-    let node = Node::start_with(&url, &[("LOCKSTEP_DATABASE_TIMEOUT", "1")]);
-    node.until("live").await;
+    let (proxy, node) = Proxy::node(&world, &[("LOCKSTEP_DATABASE_TIMEOUT", "1")]).await;
     let mut client = level(&world, &node).await;
     proxy.freeze();
     let at = write(&world, 1, "a").await;

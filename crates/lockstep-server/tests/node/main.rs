@@ -33,6 +33,7 @@ mod slots;
 mod stream;
 mod stuck;
 mod types;
+mod unfollowed;
 mod values;
 mod visibility;
 mod world;

@@ -305,6 +305,19 @@ impl Node {
         }
     }
 
+    /// Waits until `/health` names no problem.
+    pub async fn until_no_problem(&self) {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        loop {
+            let health = self.health().await;
+            if health.get("problem").is_some_and(Json::is_null) {
+                return;
+            }
+            assert!(std::time::Instant::now() < deadline, "{health}: {:#?}", self.log());
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+
     /// Waits until so many lines of the log hold these words.
     pub async fn until_logged(&self, words: &str, times: usize) {
         let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
