@@ -10,6 +10,11 @@ use tokio_postgres::{GenericClient, SimpleQueryMessage};
 /// One JSON text per tracked table that can be followed. Of generated columns only those travel that are in the stream.
 const TABLES: &str = include_str!("../sql/read_catalog.sql");
 
+/// Of a node's tables: one that its role may not read, or by a policy only in part, would keep every catch-up waiting
+/// that it is read with.
+const READABLE: &str = "has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select') \
+                        and not row_security_active(c.oid)";
+
 /// So many tables that cannot be followed are named.
 const NAMED: usize = 5;
 
@@ -122,15 +127,20 @@ pub(crate) async fn texts<C: GenericClient>(client: &C, sql: &str) -> Result<Vec
     Ok(messages.into_iter().filter_map(text).collect())
 }
 
-/// The tracked tables. Run after a LOCK it is the catalog as of that lock.
+/// The tracked tables, whatever the session's role may do with them.
 pub async fn tables<C: GenericClient>(client: &C) -> Result<Vec<Table>, PgError> {
-    texts(client, &TABLES.replace("{only}", "true")).await?.iter().map(|json| table(json)).collect()
+    tables_of(client, "true").await
 }
 
-/// The question for those of them that have these logs, for the price of these alone.
+async fn tables_of<C: GenericClient>(client: &C, only: &str) -> Result<Vec<Table>, PgError> {
+    texts(client, &TABLES.replace("{only}", only)).await?.iter().map(|json| table(json)).collect()
+}
+
+/// The question for those of a node's tables that have these logs, for the price of these alone. Asked after a LOCK it
+/// is answered as of that lock.
 pub(crate) fn question_for(logs: &BTreeSet<i32>) -> String {
     let logs = logs.iter().map(i32::to_string).collect::<Vec<_>>().join(",");
-    TABLES.replace("{only}", &format!("t.log = any('{{{logs}}}')"))
+    TABLES.replace("{only}", &format!("t.log = any('{{{logs}}}') and {READABLE}"))
 }
 
 /// A table, from a row of the answer.
@@ -160,7 +170,7 @@ async fn load_in_transaction<C: GenericClient>(client: &C) -> Result<Catalog, Pg
     };
     let installation =
         texts(client, "select id::text from lockstep.installation").await?.pop().unwrap_or_default();
-    let mut catalog = Catalog::new(tables(client).await?, clients, installation);
+    let mut catalog = Catalog::new(tables_of(client, READABLE).await?, clients, installation);
     catalog.as_of = as_of;
     catalog.defects = defects(client, &catalog).await?;
     Ok(catalog)

@@ -53,6 +53,15 @@ impl Default for Health {
     }
 }
 
+impl State {
+    /// Why there is no stream; else what is not served, and what would let it be.
+    fn problem(&self) -> Option<String> {
+        let others =
+            || [&self.defects, &self.lacking].into_iter().flatten().map(String::as_str).collect::<Vec<_>>();
+        self.problem.clone().or_else(|| Some(others().join("; ")).filter(|text| !text.is_empty()))
+    }
+}
+
 impl Health {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -71,7 +80,7 @@ impl Health {
             "status": status, "feed": feed, "ready": ready,
             "lag_ms": lag.map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
             "sessions": state.sessions, "watermark": state.watermark.to_string(),
-            "problem": state.problem.as_ref().or(state.defects.as_ref()).or(state.lacking.as_ref()),
+            "problem": state.problem(),
         });
         (ready, body)
     }

@@ -61,7 +61,7 @@ impl Proxy {
         self.state.send_modify(|state| state.age += 1);
     }
 
-    /// Every answer of PostgreSQL stops after about so many bytes of its connection.
+    /// Whatever PostgreSQL says stops after about so many bytes of its connection, also of those that are made later.
     pub fn hold_after(&self, bytes: u64) {
         self.state.send_modify(|state| state.held_after = Some(bytes));
     }
@@ -77,12 +77,10 @@ async fn carry(from: &mut OwnedReadHalf, to: &mut OwnedWriteHalf, mut now: watch
     let mut piece = vec![0; 64 << 10];
     let mut carried = 0;
     while let Ok(n) = from.read(&mut piece).await {
-        if n == 0 || to.write_all(&piece[..n]).await.is_err() {
+        let lets = |state: &State| state.held_after.is_none_or(|bytes| carried < bytes);
+        if n == 0 || now.wait_for(lets).await.is_err() || to.write_all(&piece[..n]).await.is_err() {
             return;
         }
         carried += n as u64;
-        if now.wait_for(|state| state.held_after.is_none_or(|bytes| carried < bytes)).await.is_err() {
-            return;
-        }
     }
 }

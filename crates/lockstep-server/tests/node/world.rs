@@ -1,7 +1,7 @@
 //! A private PostgreSQL with three tracked tables, and nodes beside it.
 
 use lockstep_client::{Client, Replica};
-use lockstep_pg::cluster::process::{Signal, spawn_bound};
+use lockstep_pg::cluster::process::{Signal, send, spawn_bound};
 use lockstep_pg::cluster::{Builder, Cluster};
 use lockstep_pg::install::{self, InstallOptions, Patience, TrackRequest};
 use serde_json::{Value as Json, json};
@@ -174,6 +174,19 @@ pub async fn connect(url: &str) -> tokio_postgres::Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("a connection");
     tokio::spawn(connection);
     client
+}
+
+/// SIGSTOP, and waits until none of the process's threads runs: the kernel stops them one by one.
+pub async fn pause(pid: u32) {
+    send(pid, Signal::SIGSTOP).expect("it runs");
+    let runs = |thread: std::fs::DirEntry| {
+        let status = std::fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+        !status.lines().any(|line| line.starts_with("State:\tT"))
+    };
+    let threads = || std::fs::read_dir(format!("/proc/{pid}/task")).expect("it is there").flatten();
+    while threads().any(runs) {
+        tokio::task::yield_now().await;
+    }
 }
 
 pub fn lists() -> Json {
