@@ -1,12 +1,13 @@
 // Prints what an application pays for the client: one that connects, runs a live query with a join and mutates, minified,
 // in bytes and gzipped, and what the parts are. All of it is loaded at the start: nothing is left for later. With --check it
-// fails where that is more than it should be.
+// fails where that has grown.
 import { gzipSync } from 'node:zlib'
 import { build } from 'esbuild'
 import { SourceMapConsumer } from 'source-map-js'
 
-/** Bytes, gzipped, without phoenix. */
-const LIMIT = 20_000
+/** Bytes, gzipped, without phoenix: what was aimed at, and what it must not grow beyond (docs/decisions/0032). */
+const AIM = 20_000
+const LIMIT = 29_500
 
 const APPLICATION = `
 import { createClient, idbStore } from './index.js'
@@ -59,7 +60,7 @@ async function sizeOf(external) {
 }
 
 const [bare, whole] = [await sizeOf(['phoenix']), await sizeOf([])]
-console.log(`an application with @lockstep/client without phoenix: ${bare.bytes} B minified, ${bare.gzipped} B gzipped (to be at most ${LIMIT})`)
+console.log(`an application with @lockstep/client without phoenix: ${bare.bytes} B minified, ${bare.gzipped} B gzipped (aimed at: ${AIM})`)
 console.log(`an application with @lockstep/client and phoenix:     ${whole.bytes} B minified, ${whole.gzipped} B gzipped`)
 for (const [part, modules] of Object.entries(PARTS)) {
   console.log(`  of it, gzipped: ${part}: ${bare.gzipped - gzipped(without(modules, bare))} B`)
