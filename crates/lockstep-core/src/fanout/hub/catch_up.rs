@@ -57,6 +57,7 @@ impl Hub {
         let id = self.next_catch_up;
         let mut reads: Vec<ReadRequest> = Vec::new();
         let mut reads_of: BTreeMap<ShapeId, Vec<usize>> = BTreeMap::new();
+        let mut readers: Vec<Vec<SessionId>> = Vec::new();
         let mut clients = Vec::new();
         let mut client_of = BTreeMap::new();
         let mut served = BTreeSet::new();
@@ -84,10 +85,13 @@ impl Hub {
                 let from = from.clone();
                 let Some(held) = self.shapes.get(&sub.shape) else { continue };
                 let same = reads_of.entry(held.shape.id).or_default();
-                if !same.iter().any(|at| reads[*at].from == from) {
+                let read = same.iter().copied().find(|at| reads[*at].from == from).unwrap_or_else(|| {
                     same.push(reads.len());
                     reads.push(ReadRequest { shape: held.shape.clone(), from: from.clone() });
-                }
+                    readers.push(Vec::new());
+                    reads.len() - 1
+                });
+                readers[read].push(*session_id);
                 sub.state = SubState::Reading(id, from);
             }
         }
@@ -99,7 +103,16 @@ impl Hub {
         let request = CatchUpRequest { id, reads, clients };
         let started_at_poll = self.polls_answered;
         let (started, members) = (self.now, served);
-        Some(Running { reads_of, client_of, started_at_poll, started, members, request, answer: None })
+        Some(Running {
+            reads_of,
+            readers,
+            client_of,
+            started_at_poll,
+            started,
+            members,
+            request,
+            answer: None,
+        })
     }
 
     /// Rows of a catch-up that is still being read, as `load` frames: they go to whoever waits for them at once, and
@@ -107,20 +120,17 @@ impl Hub {
     pub fn handle_catch_up_rows(&mut self, id: CatchUpId, read: usize, frames: &[Frame]) {
         let Some(running) = self.running.get(&id) else { return };
         let Some(request) = running.request.reads.get(read) else { return };
+        let Some(index) = self.by_id.get(&request.shape.id) else { return };
         let load = LoadId { catch_up: id, read };
-        for member in &running.members {
-            let Some(session) = self.sessions.get_mut(member) else { continue };
-            for sub in session.subs.values_mut() {
-                let wanted = matches!(&sub.state, SubState::Reading(of, from) if *of == id && *from == request.from)
-                    && self.shapes.get(&sub.shape).is_some_and(|held| held.shape.id == request.shape.id);
-                if !wanted {
-                    continue;
-                }
-                if sub.aside.last() != Some(&load) {
-                    sub.aside.push(load);
-                }
-                self.outputs.extend(frames.iter().map(|f| Output::Send(*member, f.clone())));
+        for reader in running.readers.get(read).into_iter().flatten() {
+            let Some(session) = self.sessions.get_mut(reader) else { continue };
+            // It may have unsubscribed meanwhile. No session has a shape twice, so there is one read of it here.
+            let mut subs = session.subs.values_mut();
+            let Some(sub) = subs.find(|s| s.shape == *index && s.is_read_by(id)) else { continue };
+            if sub.aside.last() != Some(&load) {
+                sub.aside.push(load);
             }
+            self.outputs.extend(frames.iter().map(|f| Output::Send(*reader, f.clone())));
         }
     }
 
@@ -150,8 +160,21 @@ impl Hub {
 
     /// A catch-up is thrown away; what it read is wanted again, at once.
     pub(super) fn discard_catch_up(&mut self, id: CatchUpId) {
+        self.counters.catch_ups_discarded += u64::from(self.running.contains_key(&id));
+        self.read_again(id);
+    }
+
+    fn retry(&mut self, id: CatchUpId) {
+        self.counters.catch_ups_failed += 1;
+        self.read_again(id);
+        let wait = limits::RETRY_FIRST_MS << self.retries.min(16);
+        self.retry_at = self.now + wait.min(limits::RETRY_MOST_MS);
+        self.retries += 1;
+        self.poll_soon();
+    }
+
+    fn read_again(&mut self, id: CatchUpId) {
         let Some(running) = self.running.remove(&id) else { return };
-        self.counters.catch_ups_discarded += 1;
         for session_id in running.members {
             let Some(session) = self.sessions.get_mut(&session_id) else { continue };
             let mut concerned = false;
@@ -168,16 +191,6 @@ impl Hub {
             }
         }
         self.retire_ring();
-    }
-
-    fn retry(&mut self, id: CatchUpId) {
-        self.discard_catch_up(id);
-        self.counters.catch_ups_discarded -= 1;
-        self.counters.catch_ups_failed += 1;
-        let wait = limits::RETRY_FIRST_MS << self.retries.min(16);
-        self.retry_at = self.now + wait.min(limits::RETRY_MOST_MS);
-        self.retries += 1;
-        self.poll_soon();
     }
 
     /// Settles every answered catch-up whose fence is reached: all that S saw was delivered to the other shapes
@@ -347,7 +360,7 @@ impl Hub {
         let base = polled.then(|| Arc::new(self.polled_head(answer)));
         let head = base.as_deref().cloned().or_else(|| self.stream_head());
         let may_wait = !merged.waits.is_empty() || self.holding.contains(&session_id);
-        let (mut frames, undo) = self.bring(id, session_id, running, answer);
+        let (mut frames, undo) = self.bring(id, session_id, running, answer, may_wait);
         let Some(session) = self.sessions.get_mut(&session_id) else { return };
         frames.extend(merged.frames);
         let mut outcomes = Vec::new();
@@ -384,25 +397,27 @@ impl Hub {
             return;
         }
         frames.push(commit_frame(head.fence, None, &head.with_shapes(&session.shapes_part)));
-        self.enqueue(session_id, Batch::new(frames, merged.waits, may_wait.then_some(undo)));
+        self.enqueue(session_id, Batch::new(frames, merged.waits, undo));
     }
 
-    /// The frames of what was read for one session, and how they would be taken back. The shapes are live.
+    /// The frames of what was read for one session, and how they would be taken back if they may have to be. The shapes
+    /// are live.
     fn bring(
         &mut self,
         id: CatchUpId,
         session_id: SessionId,
         running: &Running,
         answer: &CatchUpAnswer,
-    ) -> (Vec<Frame>, Undo) {
+        may_wait: bool,
+    ) -> (Vec<Frame>, Option<Undo>) {
         let Some(session) = self.sessions.get_mut(&session_id) else { return Default::default() };
         let mut frames = std::mem::take(&mut session.preface);
-        let mut undo = Undo {
+        let mut undo = may_wait.then(|| Undo {
             acknowledged: session.acknowledged,
             preface: frames.clone(),
             base: session.base.clone(),
             read: Vec::new(),
-        };
+        });
         for (reference, sub) in session.subs.iter_mut() {
             let SubState::Reading(reading, from) = &sub.state else { continue };
             let (true, Some(held)) = (*reading == id, self.shapes.get(&sub.shape)) else { continue };
@@ -417,8 +432,10 @@ impl Hub {
             }
             let read = running.read_of(held.shape.id, from).and_then(|at| answer.reads.get(at));
             frames.extend(read.into_iter().flat_map(|r| r.frames.iter().cloned()));
-            let (reference, from) = (reference.clone(), from.clone());
-            undo.read.push(Brought { reference, shape: sub.shape, from, held: widened, aside });
+            if let Some(undo) = &mut undo {
+                let (reference, from) = (reference.clone(), from.clone());
+                undo.read.push(Brought { reference, shape: sub.shape, from, held: widened, aside });
+            }
             sub.state = SubState::Live;
         }
         (frames, undo)

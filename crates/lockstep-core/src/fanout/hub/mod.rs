@@ -155,6 +155,8 @@ struct Session {
 struct Running {
     /// Which of the reads are of a shape.
     reads_of: BTreeMap<ShapeId, Vec<usize>>,
+    /// Of each read, the sessions that wait for it.
+    readers: Vec<Vec<SessionId>>,
     /// Which of the clients a session's is.
     client_of: BTreeMap<SessionId, usize>,
     started_at_poll: u64,
