@@ -35,4 +35,5 @@ mod stuck;
 mod types;
 mod values;
 mod visibility;
+mod window;
 mod world;

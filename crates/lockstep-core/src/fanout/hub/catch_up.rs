@@ -1,28 +1,16 @@
 //! Catch-ups: begun for all who want something, settled at their fence, merged with the ring.
 
+use super::merged::Merged;
 use super::{
     Batch, Bound, Brought, CatchUpAnswer, CatchUpError, CatchUpId, CatchUpRequest, Hub, Mode, Output,
     ReadFrom, ReadRequest, Running, SessionId, SubState, Undo,
 };
-use crate::fanout::match_index::ShapeIndex;
-use crate::fanout::{Hole, delta_for};
 use crate::limits;
-use crate::mutation::Outcome;
-use crate::position::{CursorHead, Facts, ResetReason, Snapshot, Xid};
-use crate::protocol::{
-    Frame, LoadId, ack_frame, commit_frame, loaded_frame, rows_frame, shape_frame, unload_frame,
-};
+use crate::position::{CursorHead, Facts, ResetReason, Xid};
+use crate::protocol::{Frame, LoadId, ack_frame, commit_frame, loaded_frame, shape_frame, unload_frame};
 use crate::shape::ShapeId;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-
-/// What the ring adds to a catch-up for one session.
-#[derive(Default)]
-struct Merged {
-    frames: Vec<Frame>,
-    acknowledged: Vec<Outcome>,
-    waits: Vec<Xid>,
-}
 
 impl Hub {
     /// Begins as many as may run. S is taken after this: of a stream, only once Z is known, else a transaction
@@ -228,7 +216,7 @@ impl Hub {
             match self.merge(id, member, &answer.facts.snapshot) {
                 Ok(parts) => {
                     self.prove_session(member, running.started);
-                    self.finish(id, member, &running, answer, parts);
+                    self.finish(id, member, Some((&running, answer)), parts);
                 }
                 Err(xid) => {
                     self.keep_aside(id, member, &running, answer);
@@ -292,75 +280,20 @@ impl Hub {
         members.filter(|member| self.sessions.get(member).is_some_and(waits)).collect()
     }
 
-    /// In commit order every transaction of the ring that S does not see, for the shapes that were read. Fails with
-    /// one that the ring cannot tell: S must see it.
-    fn merge(&mut self, id: CatchUpId, session: SessionId, snapshot: &Snapshot) -> Result<Merged, Xid> {
-        let mut merged = Merged::default();
-        let Some(session) = self.sessions.get(&session) else { return Ok(merged) };
-        if !self.follows_stream() {
-            // What S sees, and nothing else: the ring may lack what these transactions build on.
-            return Ok(merged);
-        }
-        let mut read: Vec<ShapeIndex> =
-            session.subs.values().filter(|s| s.is_read_by(id)).map(|s| s.shape).collect();
-        read.sort_unstable();
-        for entry in self.ring.entries_mut().filter(|e| !snapshot.sees(e.xid())) {
-            let delivered = entry.delivered.clone();
-            let xid = delivered.transaction.xid;
-            for index in &read {
-                let Some(held) = self.shapes.get(index) else { continue };
-                let table = held.shape.table.oid;
-                if self.schema.is_before(table, xid) && delivered.transaction.touched.contains(&table) {
-                    return Err(xid);
-                }
-                let Some(net) = &delivered.net else {
-                    if delivered.transaction.touched.contains(&held.shape.table.oid) {
-                        return Err(xid);
-                    }
-                    continue;
-                };
-                let frame = match entry.frames.get(index) {
-                    Some(frame) => frame.clone(),
-                    None => rows_frame(&held.shape, &delta_for(&held.shape, net).map_err(|Hole| xid)?),
-                };
-                entry.frames.insert(*index, frame.clone());
-                merged.frames.extend(frame);
-            }
-            if session.establishing != Some(id) {
-                continue;
-            }
-            let Some(net) = &delivered.net else {
-                if delivered.transaction.touched.contains(&self.catalog.clients) {
-                    return Err(xid);
-                }
-                continue;
-            };
-            let own = net
-                .acknowledged
-                .iter()
-                .filter(|a| *a.subject == *session.subject && *a.client == *session.client);
-            for ack in own {
-                merged.acknowledged.push(ack.outcome.clone());
-                merged.waits.push(xid);
-            }
-        }
-        Ok(merged)
-    }
-
-    /// Sends one session what was read and merged, and makes it live.
-    fn finish(
+    /// Sends one session what was read, if anything was, and merged, and makes it live.
+    pub(super) fn finish(
         &mut self,
         id: CatchUpId,
         session_id: SessionId,
-        running: &Running,
-        answer: &CatchUpAnswer,
+        read: Option<(&Running, &CatchUpAnswer)>,
         merged: Merged,
     ) {
-        let polled = !self.follows_stream();
-        let base = polled.then(|| Arc::new(self.polled_head(answer)));
+        let polled = read.filter(|_| !self.follows_stream());
+        let base = polled.map(|(_, answer)| Arc::new(self.polled_head(answer)));
+        let polled = base.is_some();
         let head = base.as_deref().cloned().or_else(|| self.stream_head());
         let may_wait = !merged.waits.is_empty() || self.holding.contains(&session_id);
-        let (mut frames, undo) = self.bring(id, session_id, running, answer, may_wait);
+        let (mut frames, undo) = self.bring(id, session_id, read, may_wait);
         let Some(session) = self.sessions.get_mut(&session_id) else { return };
         frames.extend(merged.frames);
         let mut outcomes = Vec::new();
@@ -368,8 +301,9 @@ impl Hub {
         if first {
             session.establishing = None;
             session.established = true;
-            let own = running.client_of.get(&session_id);
-            outcomes.extend(own.and_then(|at| answer.clients.get(*at)).into_iter().flatten().cloned());
+            let own =
+                read.and_then(|(running, answer)| answer.clients.get(*running.client_of.get(&session_id)?));
+            outcomes.extend(own.into_iter().flatten().cloned());
         }
         outcomes.extend(merged.acknowledged);
         outcomes.retain(|o| o.n > session.acknowledged);
@@ -406,8 +340,7 @@ impl Hub {
         &mut self,
         id: CatchUpId,
         session_id: SessionId,
-        running: &Running,
-        answer: &CatchUpAnswer,
+        read: Option<(&Running, &CatchUpAnswer)>,
         may_wait: bool,
     ) -> (Vec<Frame>, Option<Undo>) {
         let Some(session) = self.sessions.get_mut(&session_id) else { return Default::default() };
@@ -430,8 +363,9 @@ impl Hub {
             if !aside.is_empty() {
                 frames.push(loaded_frame(&aside));
             }
-            let read = running.read_of(held.shape.id, from).and_then(|at| answer.reads.get(at));
-            frames.extend(read.into_iter().flat_map(|r| r.frames.iter().cloned()));
+            let rows =
+                read.and_then(|(running, answer)| answer.reads.get(running.read_of(held.shape.id, from)?));
+            frames.extend(rows.into_iter().flat_map(|r| r.frames.iter().cloned()));
             if let Some(undo) = &mut undo {
                 let (reference, from) = (reference.clone(), from.clone());
                 undo.read.push(Brought { reference, shape: sub.shape, from, held: widened, aside });
@@ -468,7 +402,7 @@ impl Running {
 }
 
 impl super::Sub {
-    fn is_read_by(&self, id: CatchUpId) -> bool {
+    pub(super) fn is_read_by(&self, id: CatchUpId) -> bool {
         matches!(&self.state, SubState::Reading(reading, _) if *reading == id)
     }
 
