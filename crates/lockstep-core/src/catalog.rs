@@ -224,13 +224,15 @@ pub struct Catalog {
     pub clients: Oid,
     /// Id of the installation.
     pub installation: String,
+    /// Why not everything that is tracked can be followed, in sentences for an operator.
+    pub defects: Vec<String>,
 }
 
 impl Catalog {
     /// A catalog of these tables.
     pub fn new(tables: Vec<Table>, clients: Oid, installation: String) -> Self {
         let tables = tables.into_iter().map(|t| (t.oid, Arc::new(t))).collect();
-        Self { tables, as_of: Snapshot::default(), clients, installation }
+        Self { tables, as_of: Snapshot::default(), clients, installation, defects: Vec::new() }
     }
 
     /// Whether both say the same, whenever they were read.

@@ -28,6 +28,11 @@ select jsonb_build_object(
     from pg_partition_tree(t.relation) p
     join pg_class l on l.oid = p.relid join pg_namespace ln on ln.oid = l.relnamespace
     where p.isleaf and p.relid <> t.relation and l.relpersistence <> 'p'),
+  'partitions_of_other_identity', (
+    select coalesce(jsonb_agg(format('%I.%I', ln.nspname, l.relname) order by l.relname), '[]')
+    from pg_partition_tree(t.relation) p
+    join pg_class l on l.oid = p.relid join pg_namespace ln on ln.oid = l.relnamespace
+    where p.isleaf and p.relid <> t.relation and l.relreplident not in ('d', 'f')),
   'generated', (
     select coalesce(jsonb_agg(quote_ident(a.attname) order by a.attnum), '[]') from pg_attribute a
     where a.attrelid = c.oid and a.attgenerated <> '' and not a.attisdropped

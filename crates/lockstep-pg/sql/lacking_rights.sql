@@ -18,5 +18,16 @@ wanted as (
   from roles r cross join lateral unnest(r.rights) as u(one)
   cross join pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = $1
 )
-select format('grant %s on %s to %I;', string_agg(one, ', ' order by one), thing, pg_get_userbyid(role))
-from wanted where not had group by role, place, thing order by role, place
+select text from (
+  select role, place, format('grant %s on %s to %I;', string_agg(one, ', ' order by one), thing, pg_get_userbyid(role)) as text
+  from wanted where not had group by role, place, thing
+  union all
+  -- A policy would choose what a node reads, while the stream has all rows.
+  select r.oid, 2, format('alter role %I bypassrls;', u.rolname)
+  from roles r
+  join pg_roles u on u.oid = r.oid and not u.rolbypassrls and not u.rolsuper
+  join pg_class c on c.oid = $1 and c.relrowsecurity and not (
+    pg_has_role(r.oid, c.relowner, 'usage') and not c.relforcerowsecurity)
+  where r.rights = array['select']
+) lacking
+order by role, place

@@ -1,4 +1,4 @@
--- The GRANTs that the current role lacks to be a 'node' or a 'writer' (the placeholder kind), each as a statement, with
+-- The GRANTs, and the attribute, that the current role lacks to be a 'node' or a 'writer' (the placeholder kind), each as a statement, with
 -- whether it is about a table of the application. Read from the catalog alone, which takes no right.
 with ours as (
   select c.oid, c.relname::text as name from pg_catalog.pg_class c
@@ -17,6 +17,7 @@ needed(kind, name, rights) as (values
   ('node', '^(clients|mutations|(changes|tombstones)_[0-9]+)$', array['select', 'delete']),
   ('node', '^incarnations$', array['select', 'insert', 'update', 'delete']),
   ('node', '^clock$', array['select', 'insert', 'delete']),
+  ('writer', '^(tracked|scopes)$', array['select']),
   ('writer', '^clients$', array['select', 'insert', 'update']),
   ('writer', '^mutations$', array['select', 'insert', 'delete'])
 ),
@@ -36,5 +37,12 @@ wanted as (
   cross join lateral unnest(case {kind} when 'node' then array['select']
     else array['select', 'insert', 'update', 'delete'] end) as r(one)
 )
-select theirs::text, format('grant %s on %s to %I', string_agg(one, ', ' order by one), thing, current_user)
-from wanted where not had group by place, theirs, thing order by place, thing
+select theirs::text, text from (
+  select place, theirs, thing, format('grant %s on %s to %I', string_agg(one, ', ' order by one), thing, current_user) as text
+  from wanted where not had group by place, theirs, thing
+  union all
+  -- A policy would choose what a node reads, while the stream has all rows.
+  select 4, true, '', format('alter role %I bypassrls', current_user)
+  where {kind} = 'node' and exists (select from theirs t where row_security_active(t.oid))
+) lacking
+order by place, thing

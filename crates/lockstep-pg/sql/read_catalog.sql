@@ -1,27 +1,42 @@
 -- One JSON text for each tracked table that can be followed; read by catalog.rs. Not followed, as if it were not
--- tracked: a table whose primary key is not the one that its log names, one without its logs or triggers, and one that is
--- not in our publications as `track` put it there. The placeholder says which of the rest are asked for.
+-- tracked: a table whose primary key is not the one that its log names, one without its logs or triggers, one with a
+-- partition that is unlogged or has no replica identity of its key, and one that is not in our publications as `track` put
+-- it there. The placeholder says which of the rest are asked for.
+-- By rows of the catalog alone: functions that look into it (to_regclass, pg_partition_tree) see what has committed since
+-- the snapshot, and half of a change would look like a table that is not to be followed.
 -- Names are unquoted here; the generation is in log_id and the horizon is not: collecting old entries must not make
 -- clients load anew.
 with recursive ours as (
   select t.*, c.relname, c.relkind, n.nspname, pk.indkey, leaves.of as leaves
-  from lockstep.tracked t
+  from (
+    select t.*, h.oid as home from lockstep.tracked t join pg_catalog.pg_namespace h on h.nspname = 'lockstep'
+  ) t
   join pg_catalog.pg_class c on c.oid = t.relation
   join pg_catalog.pg_namespace n on n.oid = c.relnamespace
   join pg_catalog.pg_index pk on pk.indrelid = c.oid and pk.indisprimary and pk.indisvalid
   cross join lateral (
-    select array[to_regproc('lockstep.put_' || t.log), to_regproc('lockstep.gone_' || t.log),
-      to_regproc('lockstep.moved_' || t.log)]::oid[] as by_row, to_regproc('lockstep.truncated_' || t.log)::oid as truncated
+    select
+      array(select p.oid from pg_catalog.pg_proc p
+        where p.pronamespace = t.home and p.proname in ('put_' || t.log, 'gone_' || t.log, 'moved_' || t.log)) as by_row,
+      (select p.oid from pg_catalog.pg_proc p where p.pronamespace = t.home and p.proname = 'truncated_' || t.log)
+        as truncated
   ) f
   -- The relations that hold rows.
   cross join lateral (
-    select case when c.relkind = 'p'
-      then array(select p.relid::oid from pg_catalog.pg_partition_tree(c.oid) p where p.isleaf order by p.relid)
+    select case when c.relkind = 'p' then array(
+        with recursive part as (
+          select i.inhrelid from pg_catalog.pg_inherits i where i.inhparent = c.oid and not i.inhdetachpending
+          union all
+          select i.inhrelid from part p
+          join pg_catalog.pg_inherits i on i.inhparent = p.inhrelid and not i.inhdetachpending
+        )
+        select l.oid from part p join pg_catalog.pg_class l on l.oid = p.inhrelid and l.relkind <> 'p' order by l.oid)
       else array[c.oid] end as of
   ) leaves
   where {only} and (pk.indkey::int2[])[0:pk.indnkeyatts - 1] = t.key_attnums
-    and to_regclass('lockstep.changes_' || t.log) is not null
-    and to_regproc('lockstep.key_' || t.log) is not null
+    and exists (
+      select from pg_catalog.pg_class l where l.relnamespace = t.home and l.relname = 'changes_' || t.log)
+    and exists (select from pg_catalog.pg_proc p where p.pronamespace = t.home and p.proname = 'key_' || t.log)
     -- All our triggers, none disabled: what goes past the log would be missed. A dump that was restored elsewhere brings
     -- the numbers of tables along, and other tables may have them there.
     and 5 = (
@@ -32,11 +47,28 @@ with recursive ours as (
       select from unnest(leaves.of) l(relation) where 4 <> (
         select count(*) from pg_catalog.pg_trigger g
         where g.tgrelid = l.relation and g.tgenabled in ('A', 'O') and g.tgfoid = any(f.by_row))))
+    -- What is written into an unlogged partition is in no stream. By another index than the key's a partition names its old
+    -- rows otherwise than the stream says of the partitioned table.
+    and (c.relkind <> 'p' or not exists (
+      select from unnest(leaves.of) l(relation)
+      join pg_catalog.pg_class p on p.oid = l.relation
+      where p.relpersistence <> 'p' or p.relreplident not in ('d', 'f')))
     and not exists (
       select from unnest(t.key_attnums || t.scope_attnums) u(attnum)
       where not exists (
         select from pg_catalog.pg_attribute a
         where a.attrelid = t.relation and a.attnum = u.attnum and not a.attisdropped))
+),
+-- What our publications send whole: nothing is left out by kind of change, row filter or column list. The columns that say
+-- so of a table exist since 15, hence to_jsonb.
+published as not materialized (
+  select r.prrelid as relation, p.pubname as publication, p.pubviaroot as by_root,
+    concat_ws(':', p.oid::text, p.xmin::text, r.oid::text, r.xmin::text) as id
+  from pg_catalog.pg_publication p
+  join pg_catalog.pg_publication_rel r on r.prpubid = p.oid
+  where (p.pubname = 'lockstep_tables' and p.pubinsert and p.pubupdate and p.pubdelete and p.pubtruncate
+      or p.pubname = 'lockstep_tombstones' and p.pubinsert)
+    and to_jsonb(r) ->> 'prqual' is null and to_jsonb(r) ->> 'prattrs' is null
 ),
 -- Generated columns are in the stream from 18 on, if they are stored and the publication says so.
 generated as (
@@ -92,8 +124,9 @@ select jsonb_build_object(
     select jsonb_agg(s.attnums order by s.scope) from lockstep.scopes s where s.log = o.log), '[]'),
   'schema_id', md5(concat_ws('/', o.nspname, o.relname, o.key_attnums::text)),
   -- Our triggers' rows: "disable trigger all … enable trigger all" leaves no entry in the logs. A partition's own trigger
-  -- for TRUNCATE may come later, and its absence shows in the storage.
-  'log_id', md5(concat_ws('/', o.log, o.generation, tables.oid::text, tables.xmin::text, tombstones.oid::text, tombstones.xmin::text,
+  -- for TRUNCATE may come later, and its absence shows in the storage. The publications' own rows: what they leave out for
+  -- a moment never comes.
+  'log_id', md5(concat_ws('/', o.log, o.generation, tables.id, tombstones.id,
     (select string_agg(s.attnums::text, ',' order by s.scope) from lockstep.scopes s where s.log = o.log),
     (select string_agg(concat_ws(':', g.tgrelid::text, g.tgname, g.tgenabled, g.xmin::text), ',' order by g.tgrelid, g.tgname)
        from pg_catalog.pg_trigger g
@@ -105,15 +138,10 @@ select jsonb_build_object(
       from unnest(o.leaves) l(relation) join pg_catalog.pg_class c on c.oid = l.relation), ''))
 )::text
 from ours o
-join lateral (
-  select r.oid, r.xmin from pg_catalog.pg_publication_rel r join pg_catalog.pg_publication p on p.oid = r.prpubid
-  where r.prrelid = o.relation and p.pubname = 'lockstep_tables'
-) tables on true
-join lateral (
-  select r.oid, r.xmin, r.prrelid as relation
-  from pg_catalog.pg_publication_rel r join pg_catalog.pg_publication p on p.oid = r.prpubid
-  where r.prrelid = to_regclass('lockstep.tombstones_' || o.log) and p.pubname = 'lockstep_tombstones'
-) tombstones on true
+join published tables on tables.relation = o.relation and tables.publication = 'lockstep_tables'
+  and (tables.by_root or o.relkind <> 'p')
+join pg_catalog.pg_class logged on logged.relnamespace = o.home and logged.relname = 'tombstones_' || o.log
+join published tombstones on tombstones.relation = logged.oid and tombstones.publication = 'lockstep_tombstones'
 cross join lateral (
   select
     jsonb_agg(jsonb_build_object(

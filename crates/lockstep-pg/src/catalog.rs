@@ -10,6 +10,14 @@ use tokio_postgres::{GenericClient, SimpleQueryMessage};
 /// One JSON text per tracked table that can be followed. Of generated columns only those travel that are in the stream.
 const TABLES: &str = include_str!("../sql/read_catalog.sql");
 
+/// Of a node's tables: one that its role may not read, or by a policy only in part, would keep every catch-up waiting
+/// that it is read with.
+const READABLE: &str = "has_schema_privilege(n.oid, 'usage') and has_table_privilege(c.oid, 'select') \
+                        and not row_security_active(c.oid)";
+
+/// So many tables that cannot be followed are named.
+const NAMED: usize = 5;
+
 #[derive(Deserialize)]
 struct Row {
     oid: u32,
@@ -119,15 +127,20 @@ pub(crate) async fn texts<C: GenericClient>(client: &C, sql: &str) -> Result<Vec
     Ok(messages.into_iter().filter_map(text).collect())
 }
 
-/// The tracked tables. Run after a LOCK it is the catalog as of that lock.
+/// The tracked tables, whatever the session's role may do with them.
 pub async fn tables<C: GenericClient>(client: &C) -> Result<Vec<Table>, PgError> {
-    texts(client, &TABLES.replace("{only}", "true")).await?.iter().map(|json| table(json)).collect()
+    tables_of(client, "true").await
 }
 
-/// The question for those of them that have these logs, for the price of these alone.
+async fn tables_of<C: GenericClient>(client: &C, only: &str) -> Result<Vec<Table>, PgError> {
+    texts(client, &TABLES.replace("{only}", only)).await?.iter().map(|json| table(json)).collect()
+}
+
+/// The question for those of a node's tables that have these logs, for the price of these alone. Asked after a LOCK it
+/// is answered as of that lock.
 pub(crate) fn question_for(logs: &BTreeSet<i32>) -> String {
     let logs = logs.iter().map(i32::to_string).collect::<Vec<_>>().join(",");
-    TABLES.replace("{only}", &format!("t.log = any('{{{logs}}}')"))
+    TABLES.replace("{only}", &format!("t.log = any('{{{logs}}}') and {READABLE}"))
 }
 
 /// A table, from a row of the answer.
@@ -157,9 +170,33 @@ async fn load_in_transaction<C: GenericClient>(client: &C) -> Result<Catalog, Pg
     };
     let installation =
         texts(client, "select id::text from lockstep.installation").await?.pop().unwrap_or_default();
-    let mut catalog = Catalog::new(tables(client).await?, clients, installation);
+    let mut catalog = Catalog::new(tables_of(client, READABLE).await?, clients, installation);
     catalog.as_of = as_of;
+    catalog.defects = defects(client, &catalog).await?;
     Ok(catalog)
+}
+
+/// Why not all that is tracked is in this catalog.
+async fn defects<C: GenericClient>(client: &C, catalog: &Catalog) -> Result<Vec<String>, PgError> {
+    let followed: BTreeSet<String> = catalog.tables().map(|table| table.log.to_string()).collect();
+    let (mut defects, mut unfollowed) = (Vec::new(), Vec::new());
+    for message in client.simple_query(include_str!("../sql/read_defects.sql")).await? {
+        let SimpleQueryMessage::Row(row) = message else { continue };
+        let text = row.get(1).unwrap_or_default().to_owned();
+        match row.get(0) {
+            None => defects.push(text),
+            Some(log) if !followed.contains(log) => unfollowed.push(text),
+            Some(_) => {}
+        }
+    }
+    // Without a publication it is all of them, and what to do was said.
+    if !unfollowed.is_empty() && defects.is_empty() {
+        let more = if unfollowed.len() > NAMED { ", …" } else { "" };
+        unfollowed.truncate(NAMED);
+        let names = unfollowed.join(", ");
+        defects.push(format!("tracked, but not to be followed: {names}{more}; `lockstep doctor` says why"));
+    }
+    Ok(defects)
 }
 
 /// `"schema"."table"`.

@@ -107,10 +107,11 @@ async fn texts(wire: &mut Wire<Stream>, sql: &str) -> Result<Vec<String>, PgErro
 /// The LOCK is a message of its own and nothing else is sent before its reply.
 async fn begin_and_lock(wire: &mut Wire<Stream>, request: &CatchUpRequest) -> Result<(), PgError> {
     wire.query("begin isolation level repeatable read, read only").await?;
-    // Below deadlock_timeout, so that in any deadlock this side gives way; an ALTER TABLE that waits behind this
-    // transaction makes the whole application wait.
+    // A policy that chooses rows is an error: the stream has them all. The lock_timeout is below deadlock_timeout, so
+    // that in any deadlock this side gives way; an ALTER TABLE that waits behind this transaction makes the whole
+    // application wait.
     wire.query(&format!(
-        "{}set local lock_timeout = '200ms'; set local statement_timeout = '10min'; \
+        "{}set local row_security = off; set local lock_timeout = '200ms'; set local statement_timeout = '10min'; \
          set local idle_in_transaction_session_timeout = '5min'",
         *SET_LOCAL
     ))

@@ -2,7 +2,8 @@
 //!
 //! Each command is one transaction (`uninstall`: one per table and one for the rest) and may be repeated: what is
 //! already as asked for is reported as [`Outcome::Unchanged`]. Everything lives in schema `lockstep`; an application's
-//! table gets five triggers (a partition of a tracked table too) and nothing else. The `*_sql` functions give the statements that would run.
+//! table gets five triggers (a partition of a tracked table too) and nothing else. The `*_sql` functions give the
+//! statements that would run.
 //!
 //! The SQL is in `sql/*.sql`. Names are quoted by PostgreSQL, which alone knows its reserved words, and pasted into
 //! these templates here; so what is installed can be read as SQL, and printed exactly as it runs.
@@ -334,7 +335,8 @@ async fn refuse_foreign_publications(tx: &Transaction<'_>) -> Result<(), Install
     }
 }
 
-/// Creates those of our publications that somebody dropped. Their tables come back with `track`.
+/// Creates those of our publications that somebody dropped, and makes whole what they send. Tables of dropped ones come
+/// back with `track`.
 async fn repair_publications(tx: &Transaction<'_>) -> Result<Outcome, InstallError> {
     let mut outcome = Outcome::Unchanged;
     for (name, sql) in PUBLICATIONS {
@@ -354,10 +356,33 @@ async fn repair_publications(tx: &Transaction<'_>) -> Result<Outcome, InstallErr
         tx.batch_execute(EVENT_TRIGGER).await?;
         outcome = Outcome::Changed;
     }
-    let by_leaf = "select from pg_publication where pubname = 'lockstep_tables' and not pubviaroot";
-    if tx.query_opt(by_leaf, &[]).await?.is_some() {
-        tx.batch_execute("alter publication lockstep_tables set (publish_via_partition_root = true)").await?;
-        outcome = Outcome::Changed;
+    for (wanting, sql) in [
+        (
+            "select from pg_publication where pubname = 'lockstep_tables' and not \
+             (pubviaroot and pubinsert and pubupdate and pubdelete and pubtruncate)",
+            "alter publication lockstep_tables \
+             set (publish = 'insert, update, delete, truncate', publish_via_partition_root = true)",
+        ),
+        (
+            "select from pg_publication where pubname = 'lockstep_tombstones' and not pubinsert",
+            "alter publication lockstep_tombstones set (publish = 'insert')",
+        ),
+        (
+            "select from pg_publication_rel r join pg_publication p on p.oid = r.prpubid \
+             where p.pubname = 'lockstep_tables' and r.prrelid = 'lockstep.clients'::regclass \
+             and num_nonnulls(to_jsonb(r) ->> 'prqual', to_jsonb(r) ->> 'prattrs') > 0",
+            "alter publication lockstep_tables drop table lockstep.clients",
+        ),
+        (
+            "select where not exists (select from pg_publication_rel r join pg_publication p on p.oid = r.prpubid \
+             where p.pubname = 'lockstep_tables' and r.prrelid = 'lockstep.clients'::regclass)",
+            "alter publication lockstep_tables add table lockstep.clients",
+        ),
+    ] {
+        if tx.query_opt(wanting, &[]).await?.is_some() {
+            tx.batch_execute(sql).await?;
+            outcome = Outcome::Changed;
+        }
     }
     Ok(outcome)
 }

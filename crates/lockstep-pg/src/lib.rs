@@ -2,8 +2,9 @@
 //!
 //! [`install`] puts change logs and triggers beside tables; [`catalog`] reads back what is tracked;
 //! [`target`], [`tls`] and [`connect`] lead to the server; [`wire`] and [`replication_stream`] carry the logical
-//! replication stream; [`catch_up`] and [`poll`] are rule 1 and the fences, with the settings of [`session`]; [`mutate`] runs clients'
-//! writes. [`doctor`] says what is wrong. [`cluster`] is a private server for tests and the demo.
+//! replication stream; [`catch_up`] and [`poll`] are rule 1 and the fences, with the settings of [`session`];
+//! [`mutate`] runs clients' writes. [`doctor`] says what is wrong. [`cluster`] is a private server for tests and the
+//! demo.
 
 pub mod catalog;
 pub mod catch_up;

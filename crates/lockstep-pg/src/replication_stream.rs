@@ -110,8 +110,9 @@ pub struct Feedback {
     pub reply: bool,
 }
 
-/// Carries the stream to `out`, messages that came together in one piece, and feedback back, until either ends, or the server is silent for `silence` although
-/// it was asked to speak: a half-open connection must not look like an idle database.
+/// Carries the stream to `out`, messages that came together in one piece, and feedback back, until either ends, or the
+/// server is silent for `silence` although it was asked to speak: a half-open connection must not look like an idle
+/// database.
 ///
 /// Keepalives are answered and status is sent while `out` is full: a slow consumer never looks dead to PostgreSQL.
 pub async fn run<S: AsyncRead + AsyncWrite + Unpin>(

@@ -71,6 +71,8 @@ pub fn grants(kind: Kind, role: &str) -> String {
         ],
         Kind::Writer => &[
             ("usage", "schema lockstep"),
+            // A name is refused as unknown only by a catalog that was read for that.
+            ("select", "lockstep.tracked, lockstep.scopes"),
             ("select, insert, update", "lockstep.clients"),
             ("select, insert, delete", "lockstep.mutations"),
         ],

@@ -1,6 +1,7 @@
 //! What `/health` and `/ready` say.
 
 use crate::metrics::feed;
+use lockstep_core::catalog::Catalog;
 use lockstep_core::fanout::Hub;
 use lockstep_core::fanout::hub::Mode;
 use lockstep_core::limits;
@@ -27,6 +28,8 @@ struct State {
     /// The database answered the last time it was asked who it is.
     reachable: bool,
     problem: Option<String>,
+    /// What keeps tracked tables from being followed; the node goes on with the others.
+    defects: Option<String>,
     /// GRANTs that are to be run; the node goes on with what it may do.
     lacking: Option<String>,
     slot: Option<String>,
@@ -42,10 +45,20 @@ impl Default for Health {
             proven: None,
             reachable: false,
             problem: None,
+            defects: None,
             lacking: None,
             slot: None,
         };
         Self { state: Mutex::new(state), slot_changed: Notify::new() }
+    }
+}
+
+impl State {
+    /// Why there is no stream; else what is not served, and what would let it be.
+    fn problem(&self) -> Option<String> {
+        let others =
+            || [&self.defects, &self.lacking].into_iter().flatten().map(String::as_str).collect::<Vec<_>>();
+        self.problem.clone().or_else(|| Some(others().join("; ")).filter(|text| !text.is_empty()))
     }
 }
 
@@ -67,7 +80,7 @@ impl Health {
             "status": status, "feed": feed, "ready": ready,
             "lag_ms": lag.map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
             "sessions": state.sessions, "watermark": state.watermark.to_string(),
-            "problem": state.problem.as_ref().or(state.lacking.as_ref()),
+            "problem": state.problem(),
         });
         (ready, body)
     }
@@ -96,6 +109,19 @@ impl Health {
             state.problem = None;
         }
         again
+    }
+
+    /// Says what keeps tracked tables from being followed. They are withdrawn, and nothing else would tell: from 18 on a
+    /// stream goes on without a publication that is gone.
+    pub fn name_defects(&self, catalog: &Catalog) {
+        let text = (!catalog.defects.is_empty()).then(|| catalog.defects.join("; "));
+        let mut state = self.state();
+        if state.defects != text {
+            if let Some(text) = &text {
+                tracing::warn!("{text}");
+            }
+            state.defects = text;
+        }
     }
 
     /// Rights that the node or its writer lacks, if any. Returns whether that is news.

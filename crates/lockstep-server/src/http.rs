@@ -70,7 +70,8 @@ pub async fn serve(
     axum::serve(listener, service).with_graceful_shutdown(stop).await
 }
 
-/// Routes: `/socket/websocket`, `/v1/mutations`, an operator's, and the folder's files, with `index.html` for every other page.
+/// Routes: `/socket/websocket`, `/v1/mutations`, an operator's, and the folder's files, with `index.html` for every
+/// other page.
 pub fn router(shared: Shared, files: Option<&Path>) -> Router {
     // Under `/socket` nothing else is found: an HTML page would only confuse a client that tries long polling.
     let mut router = Router::new()

@@ -281,6 +281,7 @@ impl Node {
                 self.history = Arc::new(history);
                 self.stream = None;
                 hub.handle_database(identity, Catalog::clone(&catalog));
+                self.links.health.name_defects(hub.catalog());
             }
             Event::SameDatabase => hub.handle_same_database(),
             Event::StreamStarted(stream) => {
@@ -314,6 +315,7 @@ impl Node {
                     tracing::info!("tracked tables changed");
                 }
                 hub.handle_catalog(catalog);
+                self.links.health.name_defects(hub.catalog());
             }
             Event::Catalog(Err(error)) => {
                 tracing::info!(%error, "the catalog could not be read");

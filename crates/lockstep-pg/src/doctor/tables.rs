@@ -83,12 +83,23 @@ fn publications(installation: &Installation, logs: &[Log], found: &mut Vec<Findi
             }));
         }
     }
+    for name in &installation.partial {
+        let kinds = if name == "lockstep_tables" { "insert, update, delete, truncate" } else { "insert" };
+        found.push(
+            Finding::error(
+                "publication_partial",
+                format!("Publication {name} leaves out kinds of changes"),
+                "What it leaves out is not in the stream: nodes follow no table until it is whole.",
+            )
+            .sql(format!("alter publication {name} set (publish = '{kinds}')")),
+        );
+    }
     if !installation.by_root {
         found.push(
             Finding::error(
                 "publication_by_leaf",
                 "Publication lockstep_tables sends rows under the names of partitions",
-                "Clients know partitioned tables only: their changes are lost.",
+                "Clients know partitioned tables only: nodes do not follow these.",
             )
             .sql("alter publication lockstep_tables set (publish_via_partition_root = true)"),
         );
@@ -99,10 +110,10 @@ fn publications(installation: &Installation, logs: &[Log], found: &mut Vec<Findi
         found.push(
             Finding::error(
                 "clients_unpublished",
-                "Publication lockstep_tables lacks lockstep.clients",
+                "Publication lockstep_tables lacks lockstep.clients, or a part of it",
                 "Acknowledgements travel with that table's rows: clients' writes would stay pending for ever.",
             )
-            .sql("alter publication lockstep_tables add table lockstep.clients"),
+            .command("lockstep install"),
         );
     }
     if !installation.allow_foreign_publications {
@@ -208,20 +219,22 @@ fn streaming(log: &Log, name: &str, track: &str, found: &mut Vec<Finding>) {
             Finding::error(
                 "narrowed",
                 format!("Publication lockstep_tables filters the rows or columns of {name}"),
-                "Connected clients miss what it leaves out.",
+                "What it leaves out is not in the stream: nodes do not follow the table.",
             )
             .command(track),
         );
     }
     // FULL sends more than is needed, and that is all.
-    if matches!(log.identity.as_deref(), Some("n" | "i")) && log.kind.as_deref() == Some("r") {
+    let own = matches!(log.identity.as_deref(), Some("n" | "i")) && log.kind.as_deref() == Some("r");
+    let own = own.then_some(name).into_iter();
+    for other in own.chain(log.partitions_of_other_identity.iter().map(String::as_str)) {
         found.push(
             Finding::error(
                 "replica_identity",
-                format!("The replica identity of {name} is not its primary key"),
+                format!("The replica identity of {other} is not its primary key"),
                 "UPDATE and DELETE fail, or the stream does not name the row that changed.",
             )
-            .sql(format!("alter table {name} replica identity default")),
+            .sql(format!("alter table {other} replica identity default")),
         );
     }
     let own = (log.persistence.as_deref() == Some("u")).then_some(name);

@@ -123,6 +123,16 @@ async fn publications() {
             "clients_unpublished",
             Level::Error,
         ),
+        (
+            "alter publication lockstep_tables set (publish = 'insert, delete, truncate')",
+            "publication_partial",
+            Level::Error,
+        ),
+        (
+            "alter publication lockstep_tombstones set (publish = 'delete')",
+            "publication_partial",
+            Level::Error,
+        ),
         ("alter publication lockstep_tables drop table items", "unpublished", Level::Error),
         (
             "alter publication lockstep_tombstones drop table lockstep.tombstones_1",
@@ -137,6 +147,10 @@ async fn publications() {
     if cluster().major() >= 15 {
         let narrow = "alter publication lockstep_tables set table lockstep.clients, items (id)";
         broken(&mut client, database, narrow, "narrowed", Level::Error).await;
+        let filtered = "alter publication lockstep_tables set table lockstep.clients, items where (id < 10)";
+        broken(&mut client, database, filtered, "narrowed", Level::Error).await;
+        let ours = "alter publication lockstep_tables set table lockstep.clients where (client < 'm'), items";
+        broken(&mut client, database, ours, "clients_unpublished", Level::Error).await;
     }
 }
 
@@ -204,6 +218,8 @@ async fn partitions_that_came_later() {
     broken(&mut client, database, later, "partition_without_trigger", Level::Warning).await;
     let unlogged = "create unlogged table third partition of items for values from (20) to (30)";
     broken(&mut client, database, unlogged, "unlogged", Level::Error).await;
+    let nothing = "alter table first replica identity nothing";
+    broken(&mut client, database, nothing, "replica_identity", Level::Error).await;
 }
 
 /// The grants that are printed are enough: nothing is left to say to a role that follows them.

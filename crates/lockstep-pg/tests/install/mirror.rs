@@ -27,12 +27,11 @@ impl Mirror {
         let request: ShapeRequest =
             serde_json::from_value(json!({"ref": "0", "table": table, "scope": scope})).expect("a request");
         let shape = Arc::new(Shape::resolve(&request, &known).expect("a shape"));
-        let incarnation = poll::mark(client).await.expect("a mark");
         let head = CursorHead {
             system: 0,
             timeline: 0,
             database: 0,
-            incarnation,
+            incarnation: 0,
             fence: "0/0".parse().expect("an LSN"),
             snapshot: "1:1:".parse().expect("a snapshot"),
             shown: Vec::new(),
@@ -73,6 +72,8 @@ impl Mirror {
         client: &Client,
         from: ReadFrom,
     ) -> Result<(Option<String>, usize), lockstep_pg::PgError> {
+        // Nothing is read in a life of the server that is not marked.
+        let incarnation = poll::mark(client).await?;
         // A table that was truncated has other storage: as a node does, the shape is resolved anew.
         let known = catalog::load(client).await?;
         self.shape = Arc::new(self.shape.again(&known).expect("a shape"));
@@ -105,7 +106,7 @@ impl Mirror {
             system: facts.system,
             timeline: facts.timeline,
             database: facts.database,
-            incarnation: poll::mark(client).await?,
+            incarnation,
             fence: facts.insert_lsn,
             snapshot: facts.snapshot,
             shown: Vec::new(),

@@ -181,6 +181,36 @@ async fn partitions_come_and_go() {
 
 /// What goes past the log would be missed by whoever comes back: a table is followed only with all its triggers, on its
 /// partitions as well. "enable trigger all" leaves them as ORIGIN, which sessions of the application fire.
+/// Whatever commits while the catalog is read, it is read as of its snapshot: a table that was followed is, and as it was.
+#[tokio::test]
+async fn the_catalog_is_that_of_its_snapshot() {
+    let mut client = tracked("parts_snapshot", ITEMS, &["list"]).await;
+    let reader = connect("parts_snapshot").await;
+    let ddl = [
+        "create table items_4 partition of items for values from (50) to (60)",
+        "create table new_5 (id int, list int, day int, title text, primary key (id, day));
+         alter table items attach partition new_5 for values from (60) to (70)",
+        "alter table items detach partition items_1",
+        "drop table items_3a",
+        "lockstep track",
+    ];
+    for ddl in ddl {
+        reader.batch_execute("begin isolation level repeatable read; select").await.expect("a snapshot");
+        let before = format!("{:?}", catalog::tables(&reader).await.expect("tables"));
+        if ddl == "lockstep track" {
+            assert_eq!(track(&mut client, "items", &["day"]).await, Ok(Outcome::Changed));
+        } else {
+            client.batch_execute(ddl).await.expect(ddl);
+        }
+        let then = format!("{:?}", catalog::tables(&reader).await.expect("tables"));
+        assert_eq!(then, before, "{ddl}");
+        reader.batch_execute("commit").await.expect("the end");
+        let after = catalog::tables(&reader).await.expect("tables");
+        assert_eq!(after.len(), 1, "{ddl}");
+        assert_ne!(format!("{after:?}"), before, "{ddl}");
+    }
+}
+
 #[tokio::test]
 async fn a_table_with_a_trigger_disabled_is_not_followed() {
     let mut client = tracked("parts_disabled", ITEMS, &["list"]).await;

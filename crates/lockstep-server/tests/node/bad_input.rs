@@ -1,9 +1,8 @@
 //! Whatever comes from a client's side or from the database's: a code, a sentence, and everybody else goes on.
 
 use crate::operation::until_metric;
-use crate::world::{Node, World, connect, lists, todos};
+use crate::world::{Node, World, lists, todos};
 use lockstep_client::ClientError;
-use lockstep_pg::install::{self, InstallOptions, Patience, TrackRequest};
 use serde_json::{Value as Json, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -141,27 +140,6 @@ async fn a_server_without_logical_decoding_is_polled_and_named() {
     world.sql.run("insert into todos values (1, 1, 'a')").await;
     world.settled(&mut client).await;
     assert_eq!(node.health().await["feed"], "polling");
-}
-
-#[tokio::test(flavor = "multi_thread")]
-async fn a_publication_that_is_gone_is_named_and_made_again() {
-    let world = World::new().await;
-    let node = world.node().await;
-    let mut client = node.join([todos(1)]).await;
-    world.settled(&mut client).await;
-    world.sql.run("drop publication lockstep_tombstones; insert into todos values (1, 1, 'a')").await;
-    node.until_problem("lockstep install").await;
-    let mut owner = connect(&world.cluster.url()).await;
-    install::install(&mut owner, &InstallOptions::default()).await.unwrap();
-    for (table, scope) in [("lists", None), ("todos", Some("list_id")), ("notes", Some("list_id"))] {
-        let scopes = scope.into_iter().map(|s| vec![s.to_owned()]).collect();
-        let request = TrackRequest { table: table.into(), scopes, ..TrackRequest::default() };
-        install::track(&mut owner, &request, &Patience::default()).await.unwrap();
-    }
-    node.until("live").await;
-    world.sql.run("insert into todos values (2, 1, 'b')").await;
-    let mut fresh = node.join([todos(1)]).await;
-    world.settled(&mut fresh).await;
 }
 
 /// A write that finds the database read-only says nothing about the mutation: it waits, and is carried out once.

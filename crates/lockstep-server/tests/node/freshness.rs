@@ -1,7 +1,7 @@
 //! Whatever keeps news from a client, it is told that it is behind, and never that it has what it does not have.
 
 use crate::proxy::Proxy;
-use crate::world::{Node, World, todos};
+use crate::world::{Node, World, pause, todos};
 use lockstep_client::Client;
 use lockstep_pg::cluster::StopMode;
 use lockstep_pg::cluster::process::{Signal, send};
@@ -53,7 +53,7 @@ async fn a_stream_that_stalls_is_told() {
     let mut client = level(&world, &node).await;
     let walsender = "select pid from pg_stat_activity where backend_type = 'walsender'";
     let walsender: u32 = world.sql.one(walsender).await.parse().unwrap();
-    send(walsender, Signal::SIGSTOP).unwrap();
+    pause(walsender).await;
     let at = write(&world, 1, "a").await;
     until_behind(&mut client, "a", at).await;
     send(walsender, Signal::SIGCONT).unwrap();
@@ -64,16 +64,12 @@ async fn a_stream_that_stalls_is_told() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_whose_database_falls_silent_says_so() {
     let world = World::new().await;
-    let port: u16 = world.sql.one("show port").await.parse().unwrap();
-    let proxy = Proxy::to(port).await;
-    let url = world.cluster.url().replace(&format!(":{port}"), &format!(":{}", proxy.port()));
-    // The silent stream is given up after six times as long; the client is told before.
-    let node = Node::start_with(&url, &[("LOCKSTEP_DATABASE_TIMEOUT", "1")]);
-    node.until("live").await;
+    let (proxy, node) = Proxy::node(&world, &[("LOCKSTEP_DATABASE_TIMEOUT", "1")]).await;
     let mut client = level(&world, &node).await;
-    proxy.freeze();
+    proxy.hold_after(0);
     let at = write(&world, 1, "a").await;
     until_behind(&mut client, "a", at).await;
+    proxy.release();
     until_level(&mut client, "a").await;
 }
 
@@ -95,7 +91,7 @@ async fn a_node_that_stops_is_noticed() {
     let world = World::new().await;
     let node = world.node().await;
     let mut client = level(&world, &node).await;
-    send(node.pid(), Signal::SIGSTOP).unwrap();
+    pause(node.pid()).await;
     let at = write(&world, 1, "a").await;
     until_behind(&mut client, "a", at).await;
     send(node.pid(), Signal::SIGCONT).unwrap();

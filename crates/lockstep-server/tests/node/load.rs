@@ -1,12 +1,26 @@
 //! Large first loads and catch-ups: in chunks, bounded in memory, shown at once.
 
+use crate::proxy::Proxy;
 use crate::world::{World, lists, todos};
-use lockstep_client::{Client, Heard};
+use lockstep_client::{Client, Heard, Wanted};
 use serde_json::json;
 
-/// About 40 MB in one list: more than is held for an answer, and than fits between PostgreSQL and a client.
+/// About 40 MB in one list: more than is held for an answer.
 const MANY: &str = "insert into todos select i, 1, repeat('t', 300), i % 3 = 0, E'a \"body\"\\n\\\\' || repeat('b', 1600) \
     from generate_series(1, 20000) i";
+
+/// As much, and hardly smaller when it is deflated: more than fits between PostgreSQL and a client that does not read.
+const DENSE: &str = "insert into todos select i, 1, 't', false, \
+    (select string_agg(encode(sha512((i || ' ' || j)::bytea), 'base64'), '') from generate_series(1, 22) j) \
+    from generate_series(1, 20000) i";
+
+/// Subscribes to list 1, as shape 1.
+async fn subscribe(client: &mut Client) {
+    let mut shape = todos(1);
+    shape["ref"] = "1".into();
+    client.replica.wanted.push(Wanted { reference: "1".into(), definition: todos(1) });
+    client.call("subscribe", json!({"shapes": [shape]})).await.unwrap();
+}
 
 /// Hears until rows are set aside.
 async fn until_aside(client: &mut Client) {
@@ -29,7 +43,7 @@ const WAITING_COPY: &str =
 async fn a_large_load_goes_ahead_in_chunks_and_is_shown_at_once() {
     let world = World::new().await;
     world.sql.run(MANY).await;
-    let node = world.node().await;
+    let node = world.node_that_asks().await;
     let mut client = node.join([lists(), todos(1)]).await;
     until_aside(&mut client).await;
     assert_eq!(client.replica.rows_of("1"), None, "before the commit nothing is shown");
@@ -56,22 +70,18 @@ async fn a_large_load_goes_ahead_in_chunks_and_is_shown_at_once() {
     world.settled(&mut client).await;
 }
 
-/// Its other shapes are live while a session loads; a client that does not read holds up a bounded number of bytes.
+/// Its other shapes are live while a session loads.
 #[tokio::test(flavor = "multi_thread")]
 async fn while_one_shape_is_loaded_the_others_are_live() {
     let world = World::new().await;
     world.sql.run(MANY).await;
-    let node = world.node().await;
+    let (proxy, node) = Proxy::node(&world, &[]).await;
     let mut client = node.join([lists()]).await;
     world.settled(&mut client).await;
-    let before = resident_kb(node.pid());
-    let mut shape = todos(1);
-    shape["ref"] = "1".into();
-    client.replica.wanted.push(lockstep_client::Wanted { reference: "1".into(), definition: todos(1) });
-    client.call("subscribe", json!({"shapes": [shape]})).await.unwrap();
-    world.sql.until(WAITING_COPY, "1").await;
-    let grown = resident_kb(node.pid()).saturating_sub(before);
-    assert!(grown < 64 << 10, "{grown} kB for what one client does not read");
+    // The load begins, and cannot end before it is let.
+    proxy.hold_after(4 << 20);
+    subscribe(&mut client).await;
+    until_aside(&mut client).await;
     world.sql.run("update lists set name = 'meanwhile'").await;
     let live = loop {
         match client.hear("the lists' rows").await.unwrap() {
@@ -82,6 +92,31 @@ async fn while_one_shape_is_loaded_the_others_are_live() {
     assert_eq!(live.rows, 3, "the lists alone");
     assert!(client.replica.aside() > 0, "and the load goes on");
     assert_eq!(client.replica.rows_of("1"), None);
+    proxy.release();
+    client.until(|r| r.rows_of("1").is_some_and(|rows| rows.len() == 20_000)).await.unwrap();
+    world.settled(&mut client).await;
+}
+
+/// What is not read waits in PostgreSQL, and nobody else does.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_load_that_is_not_read_holds_up_a_bounded_number_of_bytes() {
+    let world = World::new().await;
+    world.sql.run(DENSE).await;
+    let node = world.node().await;
+    let (mut client, mut bystander) = (node.join([lists()]).await, node.join([lists()]).await);
+    world.settled(&mut client).await;
+    world.settled(&mut bystander).await;
+    let before = resident_kb(node.pid());
+    subscribe(&mut client).await;
+    world.sql.until(WAITING_COPY, "1").await;
+    for total in 1..=50 {
+        world.sql.run(&format!("update lists set total = {total} where id = 1")).await;
+        world.settled(&mut bystander).await;
+    }
+    let grown = resident_kb(node.pid()).saturating_sub(before);
+    assert!(grown < 64 << 10, "{grown} kB for what one client does not read");
+    // It has not come to its end.
+    world.sql.until(WAITING_COPY, "1").await;
     client.until(|r| r.rows_of("1").is_some_and(|rows| rows.len() == 20_000)).await.unwrap();
     world.settled(&mut client).await;
 }
@@ -90,7 +125,7 @@ async fn while_one_shape_is_loaded_the_others_are_live() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_load_that_breaks_off_is_told_and_begins_anew() {
     let world = World::new().await;
-    world.sql.run(MANY).await;
+    world.sql.run(DENSE).await;
     let node = world.node().await;
     let mut client = node.join([todos(1)]).await;
     world.sql.until(WAITING_COPY, "1").await;

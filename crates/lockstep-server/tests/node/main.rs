@@ -33,6 +33,8 @@ mod slots;
 mod stream;
 mod stuck;
 mod types;
+mod unfollowed;
 mod values;
 mod visibility;
+mod window;
 mod world;

@@ -280,18 +280,21 @@ async fn values_are_refused_rather_than_cut() {
     let node = world.node().await;
     let mut client = node.join([notes(1)]).await;
     client.commit().await.unwrap();
-    let row = |id: i64, column: &str, value: Json| {
-        vec![json!({"op": "insert", "table": "notes", "values": {"id": id, "list_id": 1, column: value}})]
-    };
-    client.mutate("1", row(1, "s", json!("abcd"))).await.unwrap();
-    client.mutate("2", row(2, "c", json!("abcd"))).await.unwrap();
-    client.mutate("3", row(3, "c", json!("abc"))).await.unwrap();
-    client.mutate("4", row(4, "j", json!({"a": [1, null, "é\"\\"]}))).await.unwrap();
-    client.mutate("5", row(5, "n", json!("12345678901234567890.123"))).await.unwrap();
-    let mut commits = Vec::new();
-    if !client.replica.outbox.is_empty() {
-        commits = client.until(|r| r.outbox.is_empty()).await.unwrap();
+    for (id, column, value) in [
+        (1, "s", json!("abcd")),
+        (2, "c", json!("abcd")),
+        (3, "c", json!("abc")),
+        (4, "j", json!({"a": [1, null, "é\"\\"]})),
+        (5, "n", json!("12345678901234567890.123")),
+    ] {
+        let values = json!({"id": id, "list_id": 1, column: value});
+        let insert = json!({"op": "insert", "table": "notes", "values": values});
+        client.replica.push(id.to_string(), vec![insert]);
     }
+    // Outcomes that come before the reply are heard as well.
+    let payload = client.replica.mutate().unwrap();
+    client.send("mutate", payload).await.unwrap();
+    let commits = client.until(|r| r.outbox.is_empty()).await.unwrap();
     let refused: Vec<_> = commits
         .iter()
         .flat_map(|c| &c.outcomes)

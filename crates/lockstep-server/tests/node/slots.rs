@@ -1,6 +1,6 @@
 //! How streams start, live and end: what keeps a slot, what takes it away, and what is left.
 
-use crate::world::{World, lists, notes, todos};
+use crate::world::{World, lists, notes, pause, todos};
 use lockstep_client::ClientError;
 use lockstep_pg::cluster::process::{Signal, send};
 use serde_json::json;
@@ -15,7 +15,7 @@ async fn a_slot_that_was_invalidated() {
     let node = world.node().await;
     let mut client = node.join([todos(1), lists()]).await;
     client.commit().await.unwrap();
-    send(node.pid(), Signal::SIGSTOP).unwrap();
+    pause(node.pid()).await;
     for n in 1..=4 {
         world
             .sql

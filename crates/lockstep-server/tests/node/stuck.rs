@@ -17,11 +17,7 @@ fn insert(id: i64, title: &str) -> Json {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_to_postgresql_that_fall_silent_are_replaced() {
     let world = World::new().await;
-    let port: u16 = world.sql.one("show port").await.parse().unwrap();
-    let proxy = Proxy::to(port).await;
-    let url = world.cluster.url().replace(&format!(":{port}"), &format!(":{}", proxy.port()));
-    let node = Node::start_with(&url, &[("LOCKSTEP_DATABASE_TIMEOUT", "1")]);
-    node.until("live").await;
+    let (proxy, node) = Proxy::node(&world, &[("LOCKSTEP_DATABASE_TIMEOUT", "1")]).await;
     let mut client = node.join([todos(1)]).await;
     client.mutate("m1", vec![insert(1, "before")]).await.unwrap();
     client.until(|r| r.outbox.is_empty()).await.unwrap();

@@ -20,7 +20,7 @@ const SCHEMA: &str = r#"
     create table todos (id uuid primary key default gen_random_uuid(), list_id uuid not null references lists,
         title text not null, done bool not null default false, level level, assignee int references members,
         author int references members, position bigint not null default 0, hours numeric(10,2), weight float8,
-        due timestamptz, extra jsonb, tags text[], lower text generated always as (lower(title)) stored);
+        due timestamptz, extra jsonb, tags text[]);
     create table app."Bills of 2026" (id bigint primary key, "todo-id" uuid unique references todos, level level not null);
     create table untracked (id int primary key, list_id uuid references lists);
 "#;
@@ -74,6 +74,31 @@ async fn the_module_is_the_one_that_the_clients_type_tests_compile() {
             "{name}: run it with UPDATE_FIXTURES=1 and look at what changed"
         );
     }
+}
+
+/// A generated column travels from PostgreSQL 18 on, if it is stored; then it can be read and not written.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_generated_column_is_in_the_module_where_it_travels() {
+    let world = world().await;
+    let travels = world.cluster.major() >= 18;
+    let never = if travels { ", never int generated always as (n + 1) virtual" } else { "" };
+    let sql = format!(
+        "create table made (id int primary key, n int, twice int generated always as (n * 2) stored{never})"
+    );
+    world.sql.run(&sql).await;
+    let mut client = crate::world::connect(&world.cluster.url()).await;
+    let request = TrackRequest { table: "made".into(), ..TrackRequest::default() };
+    install::track(&mut client, &request, &Patience::default()).await.unwrap();
+    let text = module(&schema::read(&world.sql.client).await.unwrap(), Choices::default());
+    let (twice, fixed) =
+        if travels { ("\n  readonly twice: number | null", "\"twice\"") } else { ("", "never") };
+    let row = format!(
+        "export interface MadeRow {{\n  readonly id: number\n  readonly n: number | null{twice}\n}}\n"
+    );
+    let table = format!(
+        "row: MadeRow\n    input: MadeInput\n    key: \"id\"\n    required: \"id\"\n    fixed: {fixed}\n"
+    );
+    assert!(text.contains(&row) && text.contains(&table), "{text}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

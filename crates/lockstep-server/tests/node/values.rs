@@ -9,7 +9,7 @@ mod samples;
 mod wide;
 
 use crate::raw::{Raw, RawRows};
-use crate::world::{Sql, World};
+use crate::world::{Node, Sql, World};
 use lockstep_core::catalog::Wire;
 use lockstep_core::change::Value;
 use lockstep_core::protocol::encode_value;
@@ -92,11 +92,22 @@ fn markers(rows: &RawRows, marker: &str) -> bool {
     !rows.is_empty() && rows.values().all(|r| r[1] == marker)
 }
 
+/// A world with every type in one table, a node, and a client that has all its rows.
+async fn loaded() -> (World, Node, Vec<wide::Column>, Raw) {
+    let mut world = World::new().await;
+    let (columns, fill) = wide(&mut world).await;
+    world.sql.run(&fill).await;
+    let node = world.node_that_asks().await;
+    let mut client = Raw::new(json!({"table": "wide"}));
+    client.join(&node.socket()).await;
+    (world, node, columns, client)
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn every_type_by_first_load_by_catch_up_and_by_the_stream() {
     let mut world = World::new().await;
     let (columns, fill) = wide(&mut world).await;
-    let node = world.node().await;
+    let node = world.node_that_asks().await;
     let shape = json!({"table": "wide"});
     let (mut live, mut away) = (Raw::new(shape.clone()), Raw::new(shape.clone()));
     live.join(&node.socket()).await;
@@ -135,7 +146,7 @@ async fn a_megabyte_unchanged_and_changed() {
         )
         .await;
     track(&mut world, "big", &[]).await;
-    let node = world.node().await;
+    let node = world.node_that_asks().await;
     let shape = json!({"table": "big"});
     let (mut live, mut away) = (Raw::new(shape.clone()), Raw::new(shape.clone()));
     live.join(&node.socket()).await;
@@ -218,7 +229,7 @@ async fn names_keys_and_scopes_of_any_text() {
             [key, scope, rest],
         ));
     }
-    let node = world.node().await;
+    let node = world.node_that_asks().await;
     let sql = pinned(&world).await;
     for (n, (name, scope_name, table, [key, scope, rest])) in tables.iter().enumerate() {
         // Each table another scope: all of them in one table would be many clients of the same.
@@ -263,12 +274,7 @@ async fn names_keys_and_scopes_of_any_text() {
 /// What a client sends back as it came is what it was.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_client_writes_every_value_as_it_travels() {
-    let mut world = World::new().await;
-    let (columns, fill) = wide(&mut world).await;
-    world.sql.run(&fill).await;
-    let node = world.node().await;
-    let mut client = Raw::new(json!({"table": "wide"}));
-    client.join(&node.socket()).await;
+    let (world, node, columns, mut client) = loaded().await;
     let sql = pinned(&world).await;
     let before = sql.rows("select * from public.wide order by id").await;
     let rows = client.rows.len();
@@ -313,12 +319,7 @@ async fn a_client_writes_every_value_as_it_travels() {
 /// `vectors/values.json` says what PostgreSQL prints and what travels; the TypeScript client's test reads it.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_shared_vectors_are_what_postgresql_prints() {
-    let mut world = World::new().await;
-    let (columns, fill) = wide(&mut world).await;
-    world.sql.run(&fill).await;
-    let node = world.node().await;
-    let mut client = Raw::new(json!({"table": "wide"}));
-    client.join(&node.socket()).await;
+    let (world, _node, columns, client) = loaded().await;
     let mut lines = Vec::new();
     for (i, column) in columns.iter().enumerate().filter(|(_, c)| c.name.starts_with('v') || c.name == "a7") {
         for row in 0..column.values.len() {

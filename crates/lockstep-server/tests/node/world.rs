@@ -1,7 +1,7 @@
 //! A private PostgreSQL with three tracked tables, and nodes beside it.
 
 use lockstep_client::{Client, Replica};
-use lockstep_pg::cluster::process::{Signal, spawn_bound};
+use lockstep_pg::cluster::process::{Signal, send, spawn_bound};
 use lockstep_pg::cluster::{Builder, Cluster};
 use lockstep_pg::install::{self, InstallOptions, Patience, TrackRequest};
 use serde_json::{Value as Json, json};
@@ -115,6 +115,14 @@ impl World {
         node
     }
 
+    /// One that keeps no recent commits: who comes back is caught up by a query, and is told in its first batch all that
+    /// was committed before.
+    pub async fn node_that_asks(&self) -> Node {
+        let node = Node::start_with(&self.cluster.url(), &[("LOCKSTEP_WINDOW_BYTES", "0")]);
+        node.until("live").await;
+        node
+    }
+
     /// A node that listens; how it is fed is left open.
     pub fn node_starting(&self) -> Node {
         Node::start(&self.cluster.url())
@@ -174,6 +182,19 @@ pub async fn connect(url: &str) -> tokio_postgres::Client {
     let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("a connection");
     tokio::spawn(connection);
     client
+}
+
+/// SIGSTOP, and waits until none of the process's threads runs: the kernel stops them one by one.
+pub async fn pause(pid: u32) {
+    send(pid, Signal::SIGSTOP).expect("it runs");
+    let runs = |thread: std::fs::DirEntry| {
+        let status = std::fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+        !status.lines().any(|line| line.starts_with("State:\tT"))
+    };
+    let threads = || std::fs::read_dir(format!("/proc/{pid}/task")).expect("it is there").flatten();
+    while threads().any(runs) {
+        tokio::task::yield_now().await;
+    }
 }
 
 pub fn lists() -> Json {
@@ -301,6 +322,19 @@ impl Node {
                 return;
             }
             assert!(std::time::Instant::now() < deadline, "{health}, not {words}: {:#?}", self.log());
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+
+    /// Waits until `/health` names no problem.
+    pub async fn until_no_problem(&self) {
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(20);
+        loop {
+            let health = self.health().await;
+            if health.get("problem").is_some_and(Json::is_null) {
+                return;
+            }
+            assert!(std::time::Instant::now() < deadline, "{health}: {:#?}", self.log());
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     }
