@@ -7,6 +7,17 @@
 /// ordinary traffic.
 pub const RING_BYTES: usize = 64 << 20;
 
+/// What left the ring is kept for clients that come back after a moment, in bytes; zero keeps nothing. Past it the oldest
+/// go, and who needs them is answered by PostgreSQL. 32 MiB are some minutes at a hundred small transactions a second.
+pub const WINDOW_BYTES: usize = 32 << 20;
+
+/// Transactions told from memory to one session that comes back. Past it PostgreSQL is asked, which tells each row once.
+pub const RETURN_TRANSACTIONS: usize = 256;
+
+/// Transactions of the ring times shapes of the session that are looked at for it, about 0.1 µs each. Past it PostgreSQL is
+/// asked: the node does nothing else meanwhile.
+pub const RETURN_LOOKS: usize = 20_000;
+
 /// One transaction held in memory, in bytes. A larger one is not held: its tables are caught up past it.
 pub const TRANSACTION_BYTES: usize = 32 << 20;
 
@@ -127,6 +138,8 @@ pub const PUSH_AGAIN_MS: u64 = 1_000;
 pub struct Bounds {
     /// See [`RING_BYTES`].
     pub ring_bytes: usize,
+    /// See [`WINDOW_BYTES`].
+    pub window_bytes: usize,
     /// See [`TRANSACTION_BYTES`].
     pub transaction_bytes: usize,
     /// See [`CURSOR_XIP`].
@@ -141,6 +154,7 @@ impl Default for Bounds {
     fn default() -> Self {
         Self {
             ring_bytes: RING_BYTES,
+            window_bytes: WINDOW_BYTES,
             transaction_bytes: TRANSACTION_BYTES,
             cursor_xip: CURSOR_XIP,
             held_bytes: HELD_BYTES,

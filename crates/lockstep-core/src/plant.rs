@@ -9,4 +9,8 @@ pub enum Plant {
     RingEvicts,
     /// What is unsure at the start of a stream is forgotten.
     UnsureXid,
+    /// The window answers a cursor from before what it still holds.
+    WindowFloor,
+    /// The window takes it that a cursor's state has all that ends at or before its fence.
+    WindowFence,
 }

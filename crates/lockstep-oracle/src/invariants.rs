@@ -1,5 +1,6 @@
 //! What holds at every commit frame, whatever the moment.
 
+use crate::ledger::CONTESTED;
 use crate::schema::{MONEY, Schema};
 use crate::shapes::Shape;
 use lockstep_client::{Commit, Replica};
@@ -38,6 +39,14 @@ fn pairs(replica: &Replica, reference: &str, first: &str, second: &str) -> Optio
     let at = |name: &str| columns.iter().position(|c| c == name);
     let (first, second) = (at(first)?, at(second)?);
     rows.map(|row| Some((number(&row[first])?, number(&row[second])?))).collect()
+}
+
+/// The word that conditional mutations contend for, as the client shows it.
+pub fn contested(replica: &Replica, refs: &References) -> Option<String> {
+    let (columns, mut rows) = replica.view(&refs.pulses[1])?;
+    let at = |name: &str| columns.iter().position(|c| c == name);
+    let (writer, note) = (at("writer")?, at("note")?);
+    rows.find(|row| number(&row[writer]) == Some(CONTESTED))?[note].as_str().map(str::to_owned)
 }
 
 fn both<T>(references: &[String; 2], read: impl Fn(&str) -> Option<T>) -> Option<(T, T)> {

@@ -17,7 +17,7 @@ pub struct Options {
     #[arg(long)]
     pub seed: Option<u64>,
     /// A fault planted on purpose: drop-rows, swap-commits, torn-commit, cursor-ahead, lost-row,
-    /// lost-change, no-tombstones, double-apply. It must be found.
+    /// lost-change, no-tombstones, double-apply, blind-update. It must be found.
     #[arg(long, value_name = "NAME")]
     pub plant: Option<Plant>,
     /// Only this fault, again and again.

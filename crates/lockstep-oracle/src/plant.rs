@@ -23,10 +23,12 @@ pub enum Plant {
     NoTombstones,
     /// Some mutations take effect twice.
     DoubleApply,
+    /// Conditional mutations are carried out whatever became of the row.
+    BlindUpdate,
 }
 
 /// Every name of `--plant`.
-pub const ALL: [(&str, Plant); 8] = [
+pub const ALL: [(&str, Plant); 9] = [
     ("drop-rows", Plant::DropRows),
     ("swap-commits", Plant::SwapCommits),
     ("torn-commit", Plant::TornCommit),
@@ -35,6 +37,7 @@ pub const ALL: [(&str, Plant); 8] = [
     ("lost-change", Plant::LostChange),
     ("no-tombstones", Plant::NoTombstones),
     ("double-apply", Plant::DoubleApply),
+    ("blind-update", Plant::BlindUpdate),
 ];
 
 impl FromStr for Plant {

@@ -59,6 +59,8 @@ pub struct Shared {
     pub wrong: Mutex<Option<String>>,
     /// What became of mutations.
     pub ledger: Ledger,
+    /// The plant `blind-update`.
+    pub blind: bool,
 }
 
 impl Shared {
@@ -251,8 +253,10 @@ impl Reader {
             Heard::Commit(commit) => {
                 self.fresh = true;
                 self.resets.extend(commit.resets.iter().map(|(_, why)| why.clone()));
+                let word = invariants::contested(&client.replica, &self.refs);
                 for outcome in &commit.outcomes {
-                    if let Err(wrong) = self.shared.ledger.decided(self.number, outcome) {
+                    let decided = self.shared.ledger.decided(self.number, outcome, word.as_deref());
+                    if let Err(wrong) = decided {
                         self.shared.fail(format!("client {}: {wrong}", self.number));
                     }
                 }
@@ -333,7 +337,8 @@ impl Reader {
         }
         if self.mutating && self.next_mutation <= Instant::now() {
             self.next_mutation = Instant::now() + Duration::from_millis(self.dice.between(20, 250));
-            let (id, ops) = self.shared.ledger.make(self.number, &mut self.dice);
+            let seen = invariants::contested(&client.replica, &self.refs);
+            let (id, ops) = self.shared.ledger.make(self.number, &mut self.dice, seen, self.shared.blind);
             client.replica.push(id, ops);
             due = true;
         }

@@ -21,6 +21,8 @@ pub struct Report {
     pub statements: BTreeMap<&'static str, u64>,
     /// Faults that cannot take place here, and why.
     pub skipped: BTreeMap<&'static str, String>,
+    /// Conditional mutations that came first, and those that came too late.
+    pub conditional: (u64, u64),
     /// What was wrong, each with a line that replays it.
     pub violations: Vec<String>,
 }
@@ -48,6 +50,7 @@ impl Report {
             "invariant_checks": self.invariant_checks,
             "faults": self.faults,
             "statements": self.statements,
+            "conditional": {"applied": self.conditional.0, "conflicts": self.conditional.1},
             "skipped": self.skipped,
             "violations": self.violations.len(),
         })

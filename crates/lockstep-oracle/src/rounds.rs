@@ -328,6 +328,8 @@ impl World {
     /// Adds what it counted.
     fn end(&mut self, total: &mut Report) {
         total.transactions += self.transactions();
+        let (applied, conflicts) = self.shared.ledger.conditional();
+        total.conditional = (total.conditional.0 + applied, total.conditional.1 + conflicts);
         total.invariant_checks += self.shared.checks.load(Ordering::Relaxed);
         total.states_checked += self.report.states_checked;
         total.rows_compared += self.report.rows_compared;

@@ -8,7 +8,7 @@ pub const KEYS_PER_TABLE: usize = 260;
 /// Different values of a scope column, besides NULL.
 pub const SCOPES_PER_COLUMN: usize = 4;
 /// Writers that may exist; each has a row in the tables `pulse_a` and `pulse_b`.
-pub const PULSES: usize = 12;
+pub const PULSES: usize = 13;
 /// Rows of each of `purse_a` and `purse_b`, and what all of them hold together.
 pub const PURSES: usize = 12;
 /// The sum of all purses at any moment.
@@ -225,11 +225,6 @@ impl Schema {
     /// The index of a fixed table.
     pub fn fixed_table(&self, name: &str) -> usize {
         self.tables.iter().position(|t| t.name == name).unwrap_or_default()
-    }
-
-    /// Indices of random tables.
-    pub fn random_tables(&self) -> std::ops::Range<usize> {
-        self.fixed..self.tables.len()
     }
 }
 

@@ -148,6 +148,7 @@ impl World {
                 checks: AtomicU64::new(0),
                 wrong: Mutex::new(None),
                 ledger: Ledger::default(),
+                blind: options.plant == Some(Plant::BlindUpdate),
             }),
             held: None,
             planted: options.plant.is_some(),

@@ -101,6 +101,11 @@ pub struct ServeSettings {
     #[arg(long, env = "LOCKSTEP_NODE_QUEUE_BYTES", value_name = "BYTES")]
     pub node_queue_bytes: Option<usize>,
 
+    /// Bytes of recent commits kept in memory, which answer clients that come back after a moment without PostgreSQL.
+    /// 0: none [default: 33554432]
+    #[arg(long, env = "LOCKSTEP_WINDOW_BYTES", value_name = "BYTES")]
+    pub window_bytes: Option<usize>,
+
     /// Connections of clients. More are sent to another node [default: 50000]
     #[arg(long, env = "LOCKSTEP_SESSIONS", value_name = "N")]
     pub sessions: Option<usize>,
@@ -155,6 +160,8 @@ pub struct Serve {
     pub queue_bytes: usize,
     /// What may wait for all of them.
     pub node_queue_bytes: usize,
+    /// Recent commits kept for clients that come back.
+    pub window_bytes: usize,
     /// Connections of clients.
     pub sessions: usize,
     /// What garbage collection keeps, and how often it runs.
@@ -266,6 +273,7 @@ impl ServeSettings {
                 .node_queue_bytes
                 .or(file.node_queue_bytes)
                 .unwrap_or(limits::NODE_QUEUE_BYTES),
+            window_bytes: self.window_bytes.or(file.window_bytes).unwrap_or(limits::WINDOW_BYTES),
             sessions: self.sessions.or(file.sessions).unwrap_or(limits::SESSIONS),
             trust_proxy: self.trust_proxy.or(file.trust_proxy).unwrap_or(false),
             drain: self.drain.or(file.drain).map_or(Duration::from_secs(10), |span| span.0),

@@ -20,6 +20,8 @@ const SUBSCRIPTIONS: &str = "lockstep_subscriptions";
 const QUEUE_BYTES: &str = "lockstep_queue_bytes";
 const QUEUE_BYTES_LARGEST: &str = "lockstep_queue_bytes_largest";
 const RING_BYTES: &str = "lockstep_ring_bytes";
+const WINDOW_BYTES: &str = "lockstep_window_bytes";
+const RESUMES: &str = "lockstep_resumes_total";
 const HELD_BYTES: &str = "lockstep_held_bytes";
 const CATCH_UPS_RUNNING: &str = "lockstep_catch_ups_running";
 const CATCH_UPS: &str = "lockstep_catch_ups_total";
@@ -54,6 +56,8 @@ const ALL: &[(&str, Kind, &str)] = &[
     (QUEUE_BYTES, Kind::Gauge, "bytes that wait for sockets"),
     (QUEUE_BYTES_LARGEST, Kind::Gauge, "bytes that wait for the socket with most of them"),
     (RING_BYTES, Kind::Gauge, "bytes of recently delivered rows"),
+    (WINDOW_BYTES, Kind::Gauge, "bytes of recent commits kept for clients that come back"),
+    (RESUMES, Kind::Counter, "clients that came back with all their shapes, by what answered them"),
     (HELD_BYTES, Kind::Gauge, "bytes that wait for a synchronous standby"),
     (CATCH_UPS_RUNNING, Kind::Gauge, "catch-up transactions that run"),
     (CATCH_UPS, Kind::Counter, "catch-ups by how they ended"),
@@ -170,6 +174,7 @@ pub fn take(asked: &Asked, feed: &'static str) {
     gauge!(QUEUE_BYTES).set(bytes(asked.queue_bytes));
     gauge!(QUEUE_BYTES_LARGEST).set(bytes(asked.queue_bytes_largest));
     gauge!(RING_BYTES).set(bytes(report.ring_bytes));
+    gauge!(WINDOW_BYTES).set(bytes(report.window_bytes));
     gauge!(HELD_BYTES).set(bytes(report.held_bytes));
     gauge!(CATCH_UPS_RUNNING).set(bytes(report.catch_ups));
     let counters = &report.counters;
@@ -180,6 +185,8 @@ pub fn take(asked: &Asked, feed: &'static str) {
     ] {
         counter!(CATCH_UPS, "outcome" => outcome).absolute(count);
     }
+    counter!(RESUMES, "from" => "window").absolute(counters.resumes_window);
+    counter!(RESUMES, "from" => "postgresql").absolute(counters.resumes_read);
     counter!(TRANSACTIONS).absolute(counters.transactions);
     counter!(ROWS).absolute(counters.rows);
     counter!(STREAMS).absolute(counters.streams);

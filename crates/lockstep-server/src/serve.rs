@@ -136,7 +136,11 @@ async fn start(
         posts: posts.clone(),
         stopped: stopped.clone(),
         drain: settings.drain,
-        bounds: Bounds { sessions: settings.sessions, ..Bounds::default() },
+        bounds: Bounds {
+            sessions: settings.sessions,
+            window_bytes: settings.window_bytes,
+            ..Bounds::default()
+        },
     });
     let shared = Shared {
         events: events_out,

@@ -80,6 +80,13 @@ pub fn describe(status: &Json) -> String {
         field("transactions"),
         field("rows"),
     );
+    let _ = writeln!(
+        out,
+        "{} clients came back from memory, {} by asking PostgreSQL; {} bytes of recent commits kept",
+        field("resumes_window"),
+        field("resumes_read"),
+        field("window_bytes"),
+    );
     let shapes = rows(&status["shapes"], |s| {
         let scope: Vec<String> = s["scope"].as_array().into_iter().flatten().map(text).collect();
         vec![

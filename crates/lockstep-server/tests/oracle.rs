@@ -23,12 +23,14 @@ fn the_product_passes() {
     let report = run(1, 8, None);
     assert_eq!(report.violations, Vec::<String>::new());
     assert!(report.states_checked > 0 && report.invariant_checks > 0, "{}", report.json());
+    let (applied, conflicts) = report.conditional;
+    assert!(applied > 0 && conflicts > 0, "{}", report.json());
     assert!(!report.faults.is_empty() && !report.statements.is_empty(), "{}", report.json());
 }
 
 /// The time is a bound: a plant is found in the first or second round.
 fn is_found(seed: u64, plant: &str) {
-    let report = run(seed, 60, Some(plant));
+    let report = run(seed, 150, Some(plant));
     assert!(!report.violations.is_empty(), "{plant} was not found: {}", report.json());
 }
 
@@ -45,6 +47,11 @@ fn a_lost_row_is_found() {
 #[test]
 fn a_missing_tombstone_is_found() {
     is_found(4, "no-tombstones");
+}
+
+#[test]
+fn a_condition_that_is_not_looked_at_is_found() {
+    is_found(6, "blind-update");
 }
 
 #[test]

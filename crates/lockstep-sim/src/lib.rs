@@ -18,7 +18,7 @@
 //! * *Logs*: GC that moves the horizon past cursors, compaction.
 //! * *Nodes*: killed and replaced; their connections to PostgreSQL cut or stalled; transactions that arrive in two
 //!   pieces with a cut between; rings and cursors that reach their bounds.
-//! * *Clients*: offline for long, cut, stalled until the node closes them, half open, killed between two operations of
+//! * *Clients*: offline for long, away for a moment, cut, stalled until the node closes them, half open, killed between two operations of
 //!   their store, coming back at another node, changing what they subscribe to, mutating online and offline, losing
 //!   answers and sending again; profiles that are copied, as of now or of a while ago, and both copies used; mutations
 //!   that a rule refuses, that meet a taken key, that fail in passing.

@@ -80,14 +80,18 @@ pub struct Node {
 /// Bounds small enough to be met.
 pub const RING_BYTES: usize = 64 << 10;
 /// See [`RING_BYTES`].
+pub const WINDOW_BYTES: usize = 1 << 20;
+/// See [`RING_BYTES`].
 pub const HELD_BYTES: usize = 64 << 10;
 
 impl Node {
     /// A new process.
     pub fn new(plant: Option<Plant>, short_cursors: bool, rng: &mut Rng) -> Self {
         let small = rng.one_in(3);
+        let narrow = rng.one_in(3) || plant == Some(Plant::WindowFloor);
         let bounds = Bounds {
             ring_bytes: if small || plant == Some(Plant::RingEvicts) { 3 << 10 } else { RING_BYTES },
+            window_bytes: if narrow { 24 << 10 } else { WINDOW_BYTES },
             transaction_bytes: if rng.one_in(4) { 2_500 } else { 20_000 },
             cursor_xip: if short_cursors { 8 } else { 256 },
             held_bytes: if rng.one_in(2) { 2 << 10 } else { HELD_BYTES },
@@ -100,6 +104,8 @@ impl Node {
             hub.plant(match plant {
                 Some(Plant::RingEarly) => Some(lockstep_core::plant::Plant::RingEarly),
                 Some(Plant::RingEvicts) => Some(lockstep_core::plant::Plant::RingEvicts),
+                Some(Plant::WindowFloor) => Some(lockstep_core::plant::Plant::WindowFloor),
+                Some(Plant::WindowFence) => Some(lockstep_core::plant::Plant::WindowFence),
                 Some(Plant::UnsureXid) => Some(lockstep_core::plant::Plant::UnsureXid),
                 _ => None,
             });

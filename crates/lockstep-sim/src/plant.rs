@@ -52,6 +52,10 @@ plants! {
     TornCommit = "torn-commit",
     /// At its bound the ring forgets transactions altogether. In the core's ring.
     RingEvicts = "ring-evicts",
+    /// A node answers from memory who lacks more than it remembers. In the core's window.
+    WindowFloor = "window-floor",
+    /// The same for a state that lacks something from before its own fence. In the core's window.
+    WindowFence = "window-fence",
     /// Tables are read in a life of the server whose mark the snapshot does not see. Where S is read.
     UnmarkedLife = "unmarked-life",
 }

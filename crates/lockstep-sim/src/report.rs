@@ -4,12 +4,13 @@ use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 
 /// Every kind of fault; each must have struck in a run that is long enough.
-pub const FAULTS: [&str; 37] = [
+pub const FAULTS: [&str; 38] = [
     "abort",
     "async_commit",
     "async_lost",
     "catch_up_broke_within_rows",
     "catch_up_failed_early",
+    "client_blip",
     "client_cut",
     "client_killed",
     "client_offline",
@@ -61,6 +62,10 @@ pub struct Report {
     pub catchups_racing_commit: u64,
     /// Cursors of one node taken to another.
     pub resumes_other_node: u64,
+    /// Sessions that came back and were brought to the present from a node's memory.
+    pub resumes_from_window: u64,
+    /// Those for which the model was asked, though the node knew their state.
+    pub resumes_read: u64,
     /// Refusals told to clients.
     pub refusals: u64,
     /// Mutations told as applied.
@@ -81,6 +86,8 @@ impl Report {
         self.commits_seen += other.commits_seen;
         self.catchups_racing_commit += other.catchups_racing_commit;
         self.resumes_other_node += other.resumes_other_node;
+        self.resumes_from_window += other.resumes_from_window;
+        self.resumes_read += other.resumes_read;
         self.refusals += other.refusals;
         self.applied += other.applied;
         self.comparisons += other.comparisons;
@@ -104,6 +111,8 @@ impl Report {
             "faults": faults,
             "catchups_racing_commit": self.catchups_racing_commit,
             "resumes_other_node": self.resumes_other_node,
+            "resumes_from_window": self.resumes_from_window,
+            "resumes_read": self.resumes_read,
             "refusals": self.refusals,
             "violations": self.violations,
         })

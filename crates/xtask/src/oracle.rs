@@ -19,7 +19,7 @@ pub struct Options {
     #[arg(long)]
     seed: Option<u64>,
     /// A fault planted on purpose: drop-rows, swap-commits, torn-commit, cursor-ahead, lost-row,
-    /// lost-change, no-tombstones, double-apply. The run must then fail.
+    /// lost-change, no-tombstones, double-apply, blind-update. The run must then fail.
     #[arg(long, value_name = "NAME")]
     plant: Option<String>,
     /// Only this fault, again and again.

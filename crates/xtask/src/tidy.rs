@@ -9,6 +9,7 @@ use anyhow::{Context, Result};
 use crate::workspace;
 
 mod documents;
+mod licences;
 mod sources;
 
 /// One check: its name, and what it has to complain about.
@@ -59,6 +60,7 @@ pub fn all() -> Result<Vec<Checked>> {
         ("no word that does not belong here", sources::words(&texts)),
         ("the core decides and does nothing else", sources::pure_core(&texts)),
         ("lock files are here and name no host", sources::lock_files(&texts)),
+        ("npm packages are under permissive licences", licences::npm(&texts)),
         ("decisions are numbered", documents::decisions(&texts)),
         ("every invariant names its test", documents::invariants(&texts)),
         ("links lead somewhere", documents::links(&texts)),

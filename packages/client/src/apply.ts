@@ -64,7 +64,7 @@ export class BatchCollector {
 
   private endLoad(load: string, taken: boolean): void {
     const rows = this.aside.get(load)
-    if (rows === undefined) throw new FrameError('a load that was not sent')
+    if (rows === undefined) throw new FrameError('loaded: of a load that was not sent')
     this.aside.delete(load)
     if (taken) for (const frame of rows) this.open.push(frame)
   }
@@ -142,7 +142,7 @@ function sameDescription(a: StoredShape, b: StoredShape): boolean {
 }
 
 function keyOf(shape: StoredShape, row: WireRow): string {
-  if (row.length !== shape.columns.length) throw new FrameError('rows: a row has not as many values as its shape columns')
+  if (row.length !== shape.columns.length) throw new FrameError('rows: width')
   return keyText(shape.key.map((name) => row[shape.columns.findIndex((column) => column.name === name)] as Json))
 }
 
@@ -219,7 +219,7 @@ class Planner {
     const frame = this.session.described.get(id)
     const loads = reset || held === undefined || !this.session.covered.has(id)
     const shape = loads && frame !== undefined ? storedShape(id, frame) : held
-    if (shape === undefined) throw new FrameError('rows: of a shape that was never described')
+    if (shape === undefined) throw new FrameError('rows: of no described shape')
     const change: ShapePlan = { shape, described: loads, reset: loads, rows: new Map() }
     this.changes.set(id, change)
     this.session.covered.add(id)
@@ -235,7 +235,7 @@ class Planner {
     for (const [row, kept] of frame.patch) {
       const key = keyOf(shape, row)
       const before = rows.has(key) ? rows.get(key) : change.reset ? undefined : this.base.shapes.get(id)?.rows.get(key)
-      if (!before) throw new FrameError('rows: a patch of a row that is not held')
+      if (!before) throw new FrameError('rows: patch of a row that is not held')
       rows.set(key, row.map((value, index) => (kept.includes(index) ? (before[index] as Json) : value)))
     }
   }

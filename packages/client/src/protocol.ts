@@ -184,102 +184,106 @@ export interface CommitFrame {
 /** Every event that carries a session's data. */
 export type DataFrame = ShapeFrame | RowsFrame | LoadFrame | LoadEndFrame | WithdrawFrame | AckFrame | CommitFrame
 
-/** A message that is not what docs/protocol.md describes. The text never holds row values. */
+/** A message that is not what docs/protocol.md describes: `what` of it. The text never holds row values. */
 export class FrameError extends Error {
   override name = 'FrameError'
+  constructor(readonly what: string) {
+    super(`${what}: not as the protocol has it`)
+  }
 }
 
 type Fields = Record<string, unknown>
 
 function fields(value: unknown, what: string): Fields {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new FrameError(`${what} is not an object`)
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new FrameError(what)
   return value as Fields
 }
 
-function text(from: Fields, name: string, what: string): string {
+function text(from: Fields, name: string): string {
   const value = from[name]
-  if (typeof value !== 'string') throw new FrameError(`${what}: ${name} is not text`)
+  if (typeof value !== 'string') throw new FrameError(name)
   return value
+}
+
+function textOrNull(from: Fields, name: string): string | null {
+  return (from[name] ?? null) === null ? null : text(from, name)
 }
 
 function list(value: unknown, what: string): readonly unknown[] {
-  if (!Array.isArray(value)) throw new FrameError(`${what} is not a list`)
+  if (!Array.isArray(value)) throw new FrameError(what)
   return value
 }
 
-function optionalList(from: Fields, name: string, what: string): readonly unknown[] {
-  return from[name] === undefined || from[name] === null ? [] : list(from[name], `${what}: ${name}`)
-}
-
-function texts(value: unknown, what: string): string[] {
-  return list(value, what).map((item) => {
-    if (typeof item !== 'string') throw new FrameError(`${what} holds something that is not text`)
-    return item
-  })
+function texts(from: Fields, name: string): string[] {
+  const all = list(from[name], name)
+  if (!all.every((item) => typeof item === 'string')) throw new FrameError(name)
+  return all as string[]
 }
 
 function readShape(from: Fields): ShapeFrame {
-  const table = texts(from['table'], 'shape: table')
-  if (table.length !== 2) throw new FrameError('shape: table is not [schema, name]')
-  const columns = list(from['columns'], 'shape: columns').map((item) => {
-    const column = fields(item, 'shape: a column')
-    return {
-      name: text(column, 'name', 'shape: a column'),
-      type: text(column, 'type', 'shape: a column'),
-      wire: text(column, 'wire', 'shape: a column'),
-    }
+  const table = texts(from, 'table')
+  if (table.length !== 2) throw new FrameError('table')
+  const columns = list(from['columns'], 'columns').map((item) => {
+    const column = fields(item, 'columns')
+    return { name: text(column, 'name'), type: text(column, 'type'), wire: text(column, 'wire') }
   })
-  const key = texts(from['key'], 'shape: key')
-  if (key.length === 0 || !key.every((name) => columns.some((column) => column.name === name))) {
-    throw new FrameError('shape: key names no column of the shape')
-  }
+  const key = texts(from, 'key')
+  if (key.length === 0 || !key.every((name) => columns.some((column) => column.name === name))) throw new FrameError('key')
   return {
     event: 'shape',
-    ref: text(from, 'ref', 'shape'),
-    shape: text(from, 'shape', 'shape'),
-    fingerprint: text(from, 'fingerprint', 'shape'),
-    table: [table[0] as string, table[1] as string],
+    ref: text(from, 'ref'),
+    shape: text(from, 'shape'),
+    fingerprint: text(from, 'fingerprint'),
+    table: table as [string, string],
     key,
     columns,
-    fill: (from['fill'] ?? null) === null ? {} : (fields(from['fill'], 'shape: fill') as Record<string, Json>),
+    fill: fields(from['fill'] ?? {}, 'fill') as Record<string, Json>,
   }
 }
 
 function readRows(from: Fields): RowsFrame {
-  const reset = from['reset'] ?? null
-  if (reset !== null && typeof reset !== 'string') throw new FrameError('rows: reset is not text')
-  const rows = (name: string) => optionalList(from, name, 'rows').map((row) => list(row, `rows: ${name}`) as WireRow)
-  const patch = optionalList(from, 'patch', 'rows').map((item) => {
-    const [row, kept] = list(item, 'rows: patch')
-    const indexes = list(kept, 'rows: patch').map((index) => {
-      if (!Number.isInteger(index)) throw new FrameError('rows: patch names a column by something else than its index')
-      return index as number
-    })
-    return [list(row, 'rows: patch') as WireRow, indexes] as const
+  const rows = (name: string) => list(from[name] ?? [], name).map((row) => list(row, name) as WireRow)
+  const patch = rows('patch').map(([row, kept]) => {
+    const indexes = list(kept, 'patch') as readonly number[]
+    if (!indexes.every(Number.isInteger)) throw new FrameError('patch')
+    return [list(row, 'patch') as WireRow, indexes] as const
   })
-  return { event: 'rows', shape: text(from, 'shape', 'rows'), reset, remove: rows('remove'), put: rows('put'), patch }
+  return { event: 'rows', shape: text(from, 'shape'), reset: textOrNull(from, 'reset'), remove: rows('remove'), put: rows('put'), patch }
 }
 
-function readAck(from: Fields): AckFrame {
-  const mutations = list(from['mutations'], 'ack: mutations').map((item): Decision => {
-    const one = fields(item, 'ack: a mutation')
-    const outcome = one['outcome']
-    if (outcome !== 'applied' && outcome !== 'refused') throw new FrameError('ack: an outcome is neither applied nor refused')
-    return {
-      n: text(one, 'n', 'ack'),
-      id: text(one, 'id', 'ack'),
-      outcome,
-      ...(typeof one['code'] === 'string' ? { code: one['code'] } : {}),
-      ...(typeof one['message'] === 'string' ? { message: one['message'] } : {}),
-    }
-  })
-  return { event: 'ack', mutations }
+function readDecision(item: unknown): Decision {
+  const one = fields(item, 'mutations')
+  const { outcome, code, message } = one
+  if (outcome !== 'applied' && outcome !== 'refused') throw new FrameError('outcome')
+  return {
+    n: text(one, 'n'),
+    id: text(one, 'id'),
+    outcome,
+    ...(typeof code === 'string' ? { code } : {}),
+    ...(typeof message === 'string' ? { message } : {}),
+  }
 }
 
-function readCommit(from: Fields): CommitFrame {
-  const xid = from['xid'] ?? null
-  if (xid !== null && typeof xid !== 'string') throw new FrameError('commit: xid is not text')
-  return { event: 'commit', lsn: text(from, 'lsn', 'commit'), xid, cursor: text(from, 'cursor', 'commit') }
+function read(event: string, payload: unknown): DataFrame | null {
+  if (!['shape', 'rows', 'load', 'loaded', 'unload', 'withdraw', 'ack', 'commit'].includes(event)) return null
+  const from = fields(payload, 'payload')
+  switch (event) {
+    case 'shape':
+      return readShape(from)
+    case 'rows':
+      return readRows(from)
+    case 'load':
+      return { ...readRows(from), event, load: text(from, 'load') }
+    case 'loaded':
+    case 'unload':
+      return { event, loads: texts(from, 'loads') }
+    case 'withdraw':
+      return { event, shape: text(from, 'shape') }
+    case 'ack':
+      return { event, mutations: list(from['mutations'], 'mutations').map(readDecision) }
+    default:
+      return { event: 'commit', lsn: text(from, 'lsn'), xid: textOrNull(from, 'xid'), cursor: text(from, 'cursor') }
+  }
 }
 
 /**
@@ -287,26 +291,10 @@ function readCommit(from: Fields): CommitFrame {
  * Throws FrameError when a known event is not what the protocol describes.
  */
 export function readFrame(event: string, payload: unknown): DataFrame | null {
-  switch (event) {
-    case 'shape':
-      return readShape(fields(payload, 'shape'))
-    case 'rows':
-      return readRows(fields(payload, 'rows'))
-    case 'load': {
-      const from = fields(payload, 'load')
-      return { ...readRows(from), event: 'load', load: text(from, 'load', 'load') }
-    }
-    case 'loaded':
-    case 'unload':
-      return { event, loads: texts(fields(payload, event)['loads'], `${event}: loads`) }
-    case 'withdraw':
-      return { event: 'withdraw', shape: text(fields(payload, 'withdraw'), 'shape', 'withdraw') }
-    case 'ack':
-      return readAck(fields(payload, 'ack'))
-    case 'commit':
-      return readCommit(fields(payload, 'commit'))
-    default:
-      return null
+  try {
+    return read(event, payload)
+  } catch (error) {
+    throw error instanceof FrameError ? new FrameError(`${event}: ${error.what}`) : error
   }
 }
 
@@ -324,22 +312,16 @@ export function readError(payload: unknown): ProtocolErrorBody {
 
 /** Reads the `shapes` of a JOINED or of a subscribe's answer. Throws FrameError. */
 export function readAnswers(payload: unknown): ShapeAnswer[] {
-  return list(fields(payload, 'the answer')['shapes'], 'the answer: shapes').map((item) => {
-    const answer = fields(item, 'a shape answer')
-    const ok = answer['ok'] === true
-    return { ref: text(answer, 'ref', 'a shape answer'), error: ok ? null : readError(answer['error']) }
+  return list(fields(payload, 'answer')['shapes'], 'shapes').map((item) => {
+    const answer = fields(item, 'shapes')
+    return { ref: text(answer, 'ref'), error: answer['ok'] === true ? null : readError(answer['error']) }
   })
 }
 
 /** Reads a JOINED. Throws FrameError. */
 export function readJoined(payload: unknown): Joined {
   const from = fields(payload, 'joined')
-  return {
-    database: text(from, 'database', 'joined'),
-    subject: text(from, 'subject', 'joined'),
-    client: text(from, 'client', 'joined'),
-    shapes: readAnswers(payload),
-  }
+  return { database: text(from, 'database'), subject: text(from, 'subject'), client: text(from, 'client'), shapes: readAnswers(payload) }
 }
 
 /** Reads a heartbeat reply: its cursor and the age in milliseconds of what was sent; null where it has none. */

@@ -10,6 +10,7 @@ import { knowledgeOf, type SchemaModule, type TableDescription } from '../src/sc
 import { Sum } from '../src/sums'
 import { type Json, keyText, type Row, type WireRow } from '../src/values'
 import { type ActiveShape, View, viewOf } from '../src/view'
+import { dice } from './support/dice'
 
 const TABLES: Record<string, TableDescription> = {
   lists: {
@@ -140,15 +141,6 @@ class Tables {
 }
 
 const sameNumber = (a: unknown, b: unknown) => String(a) === String(b) || (Number(a) === Number(b) && String(a) !== '' && String(b) !== '')
-
-function dice(seed: number): (sides: number) => number {
-  return (sides) => {
-    seed = (seed + 0x6d2b79f5) | 0
-    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) % sides
-  }
-}
 
 const pick = <T>(roll: (sides: number) => number, ...from: T[]) => from[roll(from.length)] as T
 

@@ -16,16 +16,7 @@ import type { Subscription } from '../src/subscriptions'
 import { ManualTimers } from './support/fake_server'
 import { type Rows, SimNode } from './support/sim_node'
 import { turn } from './support/world'
-
-/** mulberry32 */
-function dice(seed: number): (sides: number) => number {
-  return (sides) => {
-    seed = (seed + 0x6d2b79f5) | 0
-    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) % sides
-  }
-}
+import { dice } from './support/dice'
 
 /** A store whose page can die: what was begun is done, nothing is ever answered again. */
 function mortal(store: Store): { store: Store; die: () => void } {

@@ -15,18 +15,10 @@ import { SILENCE_MS } from '../src/tabs'
 import { type FakePage, Profile } from './support/profile'
 import { type Rows, type SimLink, SimNode } from './support/sim_node'
 import { turn } from './support/world'
+import { dice } from './support/dice'
 
 const LONGEST_MS = 15_000
 const happened = { commits: 0, takeovers: 0, freezes: 0, closed: 0, lost: 0, mutations: 0 }
-
-function dice(seed: number): (sides: number) => number {
-  return (sides) => {
-    seed = (seed + 0x6d2b79f5) | 0
-    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) % sides
-  }
-}
 
 interface ShownRow {
   id: string

@@ -5,6 +5,7 @@ import type { PendingMutation } from '../src/outbox'
 import type { Op } from '../src/protocol'
 import { type Row, type WireRow, keyText } from '../src/values'
 import { type ActiveShape, View, viewOf } from '../src/view'
+import { dice } from './support/dice'
 
 const COLUMNS = [
   { name: 'id', type: 'int8', wire: 'text' },
@@ -80,16 +81,6 @@ describe('the view', () => {
     expect(show([shapeOf(null, [['1', 'L', 'one']])], { kind: 'call', ops: [remove('1')] })).toHaveLength(1)
   })
 })
-
-/** Small numbers from a seed (mulberry32), so that a failure can be run again. */
-function dice(seed: number): (sides: number) => number {
-  return (sides) => {
-    seed = (seed + 0x6d2b79f5) | 0
-    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed)
-    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t
-    return ((t ^ (t >>> 14)) >>> 0) % sides
-  }
-}
 
 function randomOp(roll: (sides: number) => number): Op {
   const id = `${roll(8)}`

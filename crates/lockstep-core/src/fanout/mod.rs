@@ -4,8 +4,10 @@ pub mod hub;
 mod match_index;
 mod merge;
 mod ring;
+mod window;
 
 pub use hub::{Hub, Output};
 pub use match_index::{MatchIndex, Routed, ShapeIndex, Touch};
 pub use merge::{Hole, delta_for};
 pub use ring::{Ring, RingEntry};
+pub use window::Window;

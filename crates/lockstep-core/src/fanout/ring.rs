@@ -24,7 +24,10 @@ pub struct RingEntry {
     pub frames: BTreeMap<ShapeIndex, Option<Frame>>,
     /// The rows were dropped, or never held.
     pub dropped: bool,
-    seen_by_poll: Option<u64>,
+    /// No transaction that the stream brought up to here has a greater id.
+    pub highest: Xid,
+    /// The first poll that saw it: its number, and what it saw.
+    pub seen_by_poll: Option<(u64, Arc<Snapshot>)>,
 }
 
 impl RingEntry {
@@ -42,6 +45,7 @@ pub struct Ring {
     bare: usize,
     bytes: usize,
     most: usize,
+    highest: Xid,
     #[cfg(test)]
     looked_at: usize,
     /// A fault built in on purpose.
@@ -63,6 +67,7 @@ impl Ring {
             bare: 0,
             bytes: 0,
             most,
+            highest: 0,
             #[cfg(test)]
             looked_at: 0,
             #[cfg(feature = "plants")]
@@ -76,7 +81,9 @@ impl Ring {
         let bare = self.bare;
         self.bytes += delivered.transaction.bytes;
         let dropped = delivered.net.is_none();
-        self.entries.push_back(RingEntry { delivered, frames: BTreeMap::new(), dropped, seen_by_poll: None });
+        self.highest = self.highest.max(delivered.transaction.xid);
+        let (frames, highest) = (BTreeMap::new(), self.highest);
+        self.entries.push_back(RingEntry { delivered, frames, dropped, highest, seen_by_poll: None });
         #[cfg(feature = "plants")]
         if self.plant == Some(crate::plant::Plant::RingEvicts) {
             while self.bytes > self.most
@@ -106,34 +113,42 @@ impl Ring {
 
     /// Poll number `poll` was answered with `snapshot`.
     pub fn polled(&mut self, poll: u64, snapshot: &Snapshot) {
+        let mut shared = None;
         for entry in &mut self.entries {
             if entry.seen_by_poll.is_none() && snapshot.sees(entry.xid()) {
-                entry.seen_by_poll = Some(poll);
+                let snapshot = shared.get_or_insert_with(|| Arc::new(snapshot.clone()));
+                entry.seen_by_poll = Some((poll, snapshot.clone()));
             }
         }
     }
 
-    /// Lets go what no catch-up can need. `oldest` is the least poll number at which a running catch-up began.
-    pub fn retire(&mut self, oldest: Option<u64>) {
+    /// Lets go what no catch-up can need, in commit order. `oldest` is the least poll number at which a running catch-up
+    /// began.
+    pub fn retire(&mut self, oldest: Option<u64>) -> Vec<RingEntry> {
         #[cfg(feature = "plants")]
         if self.plant == Some(crate::plant::Plant::RingEarly) {
             self.clear();
         }
-        let (bytes, bare) = (&mut self.bytes, self.bare);
-        let mut at = 0;
-        self.entries.retain(|entry| {
-            let needed = match (entry.seen_by_poll, oldest) {
-                (None, _) => true,
-                (Some(_), None) => false,
-                (Some(seen), Some(oldest)) => oldest < seen,
-            };
-            if !needed {
-                *bytes -= entry.delivered.transaction.bytes;
-                self.bare -= usize::from(at < bare);
+        let needed = |entry: &RingEntry| match (&entry.seen_by_poll, oldest) {
+            (None, _) => true,
+            (Some(_), None) => false,
+            (Some((seen, _)), Some(oldest)) => oldest < *seen,
+        };
+        let mut retired = Vec::new();
+        if self.entries.iter().all(needed) {
+            return retired;
+        }
+        let bare = self.bare;
+        for (at, entry) in std::mem::take(&mut self.entries).into_iter().enumerate() {
+            if needed(&entry) {
+                self.entries.push_back(entry);
+                continue;
             }
-            at += 1;
-            needed
-        });
+            self.bytes -= entry.delivered.transaction.bytes;
+            self.bare -= usize::from(at < bare);
+            retired.push(entry);
+        }
+        retired
     }
 
     /// How far the stream may be acknowledged: short of the oldest commit record that no poll has seen.
@@ -175,6 +190,7 @@ impl Ring {
         self.entries.clear();
         self.bare = 0;
         self.bytes = 0;
+        self.highest = 0;
     }
 
     /// Bytes of rows held.

@@ -114,7 +114,7 @@ async fn write_and_join(world: &World, nodes: &[Node], rounds: usize) {
 #[tokio::test(flavor = "multi_thread")]
 async fn joins_and_resumes_under_writers_show_only_states_that_were() {
     let world = World::with(|b| b.setting("max_prepared_transactions", "10")).await;
-    let nodes = [world.node().await];
+    let nodes = [world.node_that_asks().await];
     write_and_join(&world, &nodes, 40).await;
 }
 

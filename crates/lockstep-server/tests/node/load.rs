@@ -43,7 +43,7 @@ const WAITING_COPY: &str =
 async fn a_large_load_goes_ahead_in_chunks_and_is_shown_at_once() {
     let world = World::new().await;
     world.sql.run(MANY).await;
-    let node = world.node().await;
+    let node = world.node_that_asks().await;
     let mut client = node.join([lists(), todos(1)]).await;
     until_aside(&mut client).await;
     assert_eq!(client.replica.rows_of("1"), None, "before the commit nothing is shown");

@@ -36,4 +36,5 @@ mod types;
 mod unfollowed;
 mod values;
 mod visibility;
+mod window;
 mod world;

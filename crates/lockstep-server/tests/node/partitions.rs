@@ -19,7 +19,7 @@ async fn live_and_after_an_absence() {
     let scopes = vec![vec!["list_id".to_owned()]];
     let request = TrackRequest { table: "parts".into(), scopes, ..TrackRequest::default() };
     install::track(&mut owner, &request, &Patience::default()).await.unwrap();
-    let node = world.node().await;
+    let node = world.node_that_asks().await;
     let parts = |list: i64| json!({"table": "parts", "scope": {"list_id": list}});
     let mut client = node.join([parts(1), parts(2), lists()]).await;
     world.settled(&mut client).await;

@@ -75,7 +75,10 @@ impl Pooler {
     }
 
     fn node(&self, world: &World) -> Node {
-        Node::start_with(&self.url(world), &[("LOCKSTEP_REPLICATION_URL", &world.cluster.url())])
+        Node::start_with(
+            &self.url(world),
+            &[("LOCKSTEP_REPLICATION_URL", &world.cluster.url()), ("LOCKSTEP_WINDOW_BYTES", "0")],
+        )
     }
 }
 

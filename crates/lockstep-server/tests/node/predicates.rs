@@ -61,7 +61,7 @@ async fn watched(identity: &str) {
         .sql
         .run("insert into todos select i, 1 + i % 2, 't' || i, i % 3 = 0, null from generate_series(1, 45) i")
         .await;
-    let nodes = [world.node().await, world.node().await];
+    let nodes = [world.node_that_asks().await, world.node().await];
     let mut state = 11_u64;
     let mut dice = move |sides: u64| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);

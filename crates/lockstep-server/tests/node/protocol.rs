@@ -132,7 +132,7 @@ async fn an_unsubscribed_shape_is_silent_and_no_longer_in_the_cursor() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_heartbeat_carries_a_cursor_that_resumes() {
     let world = World::new().await;
-    let node = world.node().await;
+    let node = world.node_that_asks().await;
     let mut client = node.join([todos(1)]).await;
     client.commit().await.unwrap();
     let before = client.replica.cursor.clone();

@@ -89,7 +89,7 @@ struct Play {
 
 impl Play {
     async fn new(world: World, table: Json) -> Self {
-        let node = world.node().await;
+        let node = world.node_that_asks().await;
         Self::new_on(world, node, table).await
     }
 

@@ -51,7 +51,7 @@ async fn rows_move_between_scopes_and_keys_change() {
 #[tokio::test(flavor = "multi_thread")]
 async fn delete_and_insert_of_one_key_in_one_transaction() {
     let world = World::new().await;
-    let node = world.node().await;
+    let node = world.node_that_asks().await;
     world.sql.run("insert into todos values (1, 1, 'old'), (2, 1, 'old')").await;
     let mut live = node.join([todos(1), todos(2)]).await;
     world.settled(&mut live).await;

@@ -97,7 +97,7 @@ async fn loaded() -> (World, Node, Vec<wide::Column>, Raw) {
     let mut world = World::new().await;
     let (columns, fill) = wide(&mut world).await;
     world.sql.run(&fill).await;
-    let node = world.node().await;
+    let node = world.node_that_asks().await;
     let mut client = Raw::new(json!({"table": "wide"}));
     client.join(&node.socket()).await;
     (world, node, columns, client)
@@ -107,7 +107,7 @@ async fn loaded() -> (World, Node, Vec<wide::Column>, Raw) {
 async fn every_type_by_first_load_by_catch_up_and_by_the_stream() {
     let mut world = World::new().await;
     let (columns, fill) = wide(&mut world).await;
-    let node = world.node().await;
+    let node = world.node_that_asks().await;
     let shape = json!({"table": "wide"});
     let (mut live, mut away) = (Raw::new(shape.clone()), Raw::new(shape.clone()));
     live.join(&node.socket()).await;
@@ -146,7 +146,7 @@ async fn a_megabyte_unchanged_and_changed() {
         )
         .await;
     track(&mut world, "big", &[]).await;
-    let node = world.node().await;
+    let node = world.node_that_asks().await;
     let shape = json!({"table": "big"});
     let (mut live, mut away) = (Raw::new(shape.clone()), Raw::new(shape.clone()));
     live.join(&node.socket()).await;
@@ -229,7 +229,7 @@ async fn names_keys_and_scopes_of_any_text() {
             [key, scope, rest],
         ));
     }
-    let node = world.node().await;
+    let node = world.node_that_asks().await;
     let sql = pinned(&world).await;
     for (n, (name, scope_name, table, [key, scope, rest])) in tables.iter().enumerate() {
         // Each table another scope: all of them in one table would be many clients of the same.

@@ -115,6 +115,14 @@ impl World {
         node
     }
 
+    /// One that keeps no recent commits: who comes back is caught up by a query, and is told in its first batch all that
+    /// was committed before.
+    pub async fn node_that_asks(&self) -> Node {
+        let node = Node::start_with(&self.cluster.url(), &[("LOCKSTEP_WINDOW_BYTES", "0")]);
+        node.until("live").await;
+        node
+    }
+
     /// A node that listens; how it is fed is left open.
     pub fn node_starting(&self) -> Node {
         Node::start(&self.cluster.url())

@@ -245,11 +245,6 @@ impl Db {
         self.end(id);
     }
 
-    /// Whether the transaction's commit record was written, and it is not visible yet.
-    pub fn is_committing(&self, id: TxId) -> bool {
-        self.open.get(&id).is_some_and(|t| t.committing)
-    }
-
     /// Ends a transaction: its id is no longer in progress, its locks are free.
     pub fn end(&mut self, id: TxId) {
         let Some(tx) = self.open.remove(&id) else { return };

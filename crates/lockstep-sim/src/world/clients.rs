@@ -46,6 +46,12 @@ impl World {
             25..=29 => self.send_outbox(at),
             30..=36 => self.change_wishes(at),
             37..=60 => self.heartbeat(at),
+            // A lift, a tunnel: the client is back before anybody has forgotten what it missed.
+            61..=63 => {
+                self.fault("client_blip");
+                let long = self.rng.below(150_000);
+                self.go_offline(at, long);
+            }
             _ => {}
         }
     }

@@ -276,6 +276,7 @@ impl World {
                 break;
             }
         }
+        (0..self.nodes.len()).for_each(|at| self.count_resumes(at));
         self.report.seeds = 1;
         self.report.transactions = self.db.commits.iter().filter(|c| c.received).count() as u64;
         self.report.transactions += self.report.received_and_lost;

@@ -171,7 +171,15 @@ impl World {
         self.after(wait, Event::NodeBorn(at));
     }
 
+    /// Of a node that ends.
+    pub(super) fn count_resumes(&mut self, at: usize) {
+        let counters = self.nodes[at].hub.report().counters;
+        self.report.resumes_from_window += counters.resumes_window;
+        self.report.resumes_read += counters.resumes_read;
+    }
+
     pub(super) fn node_born(&mut self, at: usize) {
+        self.count_resumes(at);
         let old = &self.nodes[at];
         let (generation, feed) = (old.generation + 1, old.feed.generation + 1);
         let mut node = Node::new(self.plant, self.short_cursors, &mut self.rng);

@@ -1,28 +1,16 @@
 //! Catch-ups: begun for all who want something, settled at their fence, merged with the ring.
 
+use super::merged::Merged;
 use super::{
     Batch, Bound, Brought, CatchUpAnswer, CatchUpError, CatchUpId, CatchUpRequest, Hub, Mode, Output,
     ReadFrom, ReadRequest, Running, SessionId, SubState, Undo,
 };
-use crate::fanout::match_index::ShapeIndex;
-use crate::fanout::{Hole, delta_for};
 use crate::limits;
-use crate::mutation::Outcome;
-use crate::position::{CursorHead, Facts, ResetReason, Snapshot, Xid};
-use crate::protocol::{
-    Frame, LoadId, ack_frame, commit_frame, loaded_frame, rows_frame, shape_frame, unload_frame,
-};
+use crate::position::{CursorHead, Facts, ResetReason, Xid};
+use crate::protocol::{Frame, LoadId, ack_frame, commit_frame, loaded_frame, shape_frame, unload_frame};
 use crate::shape::ShapeId;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-
-/// What the ring adds to a catch-up for one session.
-#[derive(Default)]
-struct Merged {
-    frames: Vec<Frame>,
-    acknowledged: Vec<Outcome>,
-    waits: Vec<Xid>,
-}
 
 impl Hub {
     /// Begins as many as may run. S is taken after this: of a stream, only once Z is known, else a transaction
@@ -57,6 +45,7 @@ impl Hub {
         let id = self.next_catch_up;
         let mut reads: Vec<ReadRequest> = Vec::new();
         let mut reads_of: BTreeMap<ShapeId, Vec<usize>> = BTreeMap::new();
+        let mut readers: Vec<Vec<SessionId>> = Vec::new();
         let mut clients = Vec::new();
         let mut client_of = BTreeMap::new();
         let mut served = BTreeSet::new();
@@ -84,10 +73,13 @@ impl Hub {
                 let from = from.clone();
                 let Some(held) = self.shapes.get(&sub.shape) else { continue };
                 let same = reads_of.entry(held.shape.id).or_default();
-                if !same.iter().any(|at| reads[*at].from == from) {
+                let read = same.iter().copied().find(|at| reads[*at].from == from).unwrap_or_else(|| {
                     same.push(reads.len());
                     reads.push(ReadRequest { shape: held.shape.clone(), from: from.clone() });
-                }
+                    readers.push(Vec::new());
+                    reads.len() - 1
+                });
+                readers[read].push(*session_id);
                 sub.state = SubState::Reading(id, from);
             }
         }
@@ -99,7 +91,16 @@ impl Hub {
         let request = CatchUpRequest { id, reads, clients };
         let started_at_poll = self.polls_answered;
         let (started, members) = (self.now, served);
-        Some(Running { reads_of, client_of, started_at_poll, started, members, request, answer: None })
+        Some(Running {
+            reads_of,
+            readers,
+            client_of,
+            started_at_poll,
+            started,
+            members,
+            request,
+            answer: None,
+        })
     }
 
     /// Rows of a catch-up that is still being read, as `load` frames: they go to whoever waits for them at once, and
@@ -107,20 +108,17 @@ impl Hub {
     pub fn handle_catch_up_rows(&mut self, id: CatchUpId, read: usize, frames: &[Frame]) {
         let Some(running) = self.running.get(&id) else { return };
         let Some(request) = running.request.reads.get(read) else { return };
+        let Some(index) = self.by_id.get(&request.shape.id) else { return };
         let load = LoadId { catch_up: id, read };
-        for member in &running.members {
-            let Some(session) = self.sessions.get_mut(member) else { continue };
-            for sub in session.subs.values_mut() {
-                let wanted = matches!(&sub.state, SubState::Reading(of, from) if *of == id && *from == request.from)
-                    && self.shapes.get(&sub.shape).is_some_and(|held| held.shape.id == request.shape.id);
-                if !wanted {
-                    continue;
-                }
-                if sub.aside.last() != Some(&load) {
-                    sub.aside.push(load);
-                }
-                self.outputs.extend(frames.iter().map(|f| Output::Send(*member, f.clone())));
+        for reader in running.readers.get(read).into_iter().flatten() {
+            let Some(session) = self.sessions.get_mut(reader) else { continue };
+            // It may have unsubscribed meanwhile. No session has a shape twice, so there is one read of it here.
+            let mut subs = session.subs.values_mut();
+            let Some(sub) = subs.find(|s| s.shape == *index && s.is_read_by(id)) else { continue };
+            if sub.aside.last() != Some(&load) {
+                sub.aside.push(load);
             }
+            self.outputs.extend(frames.iter().map(|f| Output::Send(*reader, f.clone())));
         }
     }
 
@@ -150,8 +148,21 @@ impl Hub {
 
     /// A catch-up is thrown away; what it read is wanted again, at once.
     pub(super) fn discard_catch_up(&mut self, id: CatchUpId) {
+        self.counters.catch_ups_discarded += u64::from(self.running.contains_key(&id));
+        self.read_again(id);
+    }
+
+    fn retry(&mut self, id: CatchUpId) {
+        self.counters.catch_ups_failed += 1;
+        self.read_again(id);
+        let wait = limits::RETRY_FIRST_MS << self.retries.min(16);
+        self.retry_at = self.now + wait.min(limits::RETRY_MOST_MS);
+        self.retries += 1;
+        self.poll_soon();
+    }
+
+    fn read_again(&mut self, id: CatchUpId) {
         let Some(running) = self.running.remove(&id) else { return };
-        self.counters.catch_ups_discarded += 1;
         for session_id in running.members {
             let Some(session) = self.sessions.get_mut(&session_id) else { continue };
             let mut concerned = false;
@@ -168,16 +179,6 @@ impl Hub {
             }
         }
         self.retire_ring();
-    }
-
-    fn retry(&mut self, id: CatchUpId) {
-        self.discard_catch_up(id);
-        self.counters.catch_ups_discarded -= 1;
-        self.counters.catch_ups_failed += 1;
-        let wait = limits::RETRY_FIRST_MS << self.retries.min(16);
-        self.retry_at = self.now + wait.min(limits::RETRY_MOST_MS);
-        self.retries += 1;
-        self.poll_soon();
     }
 
     /// Settles every answered catch-up whose fence is reached: all that S saw was delivered to the other shapes
@@ -215,7 +216,7 @@ impl Hub {
             match self.merge(id, member, &answer.facts.snapshot) {
                 Ok(parts) => {
                     self.prove_session(member, running.started);
-                    self.finish(id, member, &running, answer, parts);
+                    self.finish(id, member, Some((&running, answer)), parts);
                 }
                 Err(xid) => {
                     self.keep_aside(id, member, &running, answer);
@@ -279,75 +280,20 @@ impl Hub {
         members.filter(|member| self.sessions.get(member).is_some_and(waits)).collect()
     }
 
-    /// In commit order every transaction of the ring that S does not see, for the shapes that were read. Fails with
-    /// one that the ring cannot tell: S must see it.
-    fn merge(&mut self, id: CatchUpId, session: SessionId, snapshot: &Snapshot) -> Result<Merged, Xid> {
-        let mut merged = Merged::default();
-        let Some(session) = self.sessions.get(&session) else { return Ok(merged) };
-        if !self.follows_stream() {
-            // What S sees, and nothing else: the ring may lack what these transactions build on.
-            return Ok(merged);
-        }
-        let mut read: Vec<ShapeIndex> =
-            session.subs.values().filter(|s| s.is_read_by(id)).map(|s| s.shape).collect();
-        read.sort_unstable();
-        for entry in self.ring.entries_mut().filter(|e| !snapshot.sees(e.xid())) {
-            let delivered = entry.delivered.clone();
-            let xid = delivered.transaction.xid;
-            for index in &read {
-                let Some(held) = self.shapes.get(index) else { continue };
-                let table = held.shape.table.oid;
-                if self.schema.is_before(table, xid) && delivered.transaction.touched.contains(&table) {
-                    return Err(xid);
-                }
-                let Some(net) = &delivered.net else {
-                    if delivered.transaction.touched.contains(&held.shape.table.oid) {
-                        return Err(xid);
-                    }
-                    continue;
-                };
-                let frame = match entry.frames.get(index) {
-                    Some(frame) => frame.clone(),
-                    None => rows_frame(&held.shape, &delta_for(&held.shape, net).map_err(|Hole| xid)?),
-                };
-                entry.frames.insert(*index, frame.clone());
-                merged.frames.extend(frame);
-            }
-            if session.establishing != Some(id) {
-                continue;
-            }
-            let Some(net) = &delivered.net else {
-                if delivered.transaction.touched.contains(&self.catalog.clients) {
-                    return Err(xid);
-                }
-                continue;
-            };
-            let own = net
-                .acknowledged
-                .iter()
-                .filter(|a| *a.subject == *session.subject && *a.client == *session.client);
-            for ack in own {
-                merged.acknowledged.push(ack.outcome.clone());
-                merged.waits.push(xid);
-            }
-        }
-        Ok(merged)
-    }
-
-    /// Sends one session what was read and merged, and makes it live.
-    fn finish(
+    /// Sends one session what was read, if anything was, and merged, and makes it live.
+    pub(super) fn finish(
         &mut self,
         id: CatchUpId,
         session_id: SessionId,
-        running: &Running,
-        answer: &CatchUpAnswer,
+        read: Option<(&Running, &CatchUpAnswer)>,
         merged: Merged,
     ) {
-        let polled = !self.follows_stream();
-        let base = polled.then(|| Arc::new(self.polled_head(answer)));
+        let polled = read.filter(|_| !self.follows_stream());
+        let base = polled.map(|(_, answer)| Arc::new(self.polled_head(answer)));
+        let polled = base.is_some();
         let head = base.as_deref().cloned().or_else(|| self.stream_head());
         let may_wait = !merged.waits.is_empty() || self.holding.contains(&session_id);
-        let (mut frames, undo) = self.bring(id, session_id, running, answer);
+        let (mut frames, undo) = self.bring(id, session_id, read, may_wait);
         let Some(session) = self.sessions.get_mut(&session_id) else { return };
         frames.extend(merged.frames);
         let mut outcomes = Vec::new();
@@ -355,8 +301,9 @@ impl Hub {
         if first {
             session.establishing = None;
             session.established = true;
-            let own = running.client_of.get(&session_id);
-            outcomes.extend(own.and_then(|at| answer.clients.get(*at)).into_iter().flatten().cloned());
+            let own =
+                read.and_then(|(running, answer)| answer.clients.get(*running.client_of.get(&session_id)?));
+            outcomes.extend(own.into_iter().flatten().cloned());
         }
         outcomes.extend(merged.acknowledged);
         outcomes.retain(|o| o.n > session.acknowledged);
@@ -384,25 +331,26 @@ impl Hub {
             return;
         }
         frames.push(commit_frame(head.fence, None, &head.with_shapes(&session.shapes_part)));
-        self.enqueue(session_id, Batch::new(frames, merged.waits, may_wait.then_some(undo)));
+        self.enqueue(session_id, Batch::new(frames, merged.waits, undo));
     }
 
-    /// The frames of what was read for one session, and how they would be taken back. The shapes are live.
+    /// The frames of what was read for one session, and how they would be taken back if they may have to be. The shapes
+    /// are live.
     fn bring(
         &mut self,
         id: CatchUpId,
         session_id: SessionId,
-        running: &Running,
-        answer: &CatchUpAnswer,
-    ) -> (Vec<Frame>, Undo) {
+        read: Option<(&Running, &CatchUpAnswer)>,
+        may_wait: bool,
+    ) -> (Vec<Frame>, Option<Undo>) {
         let Some(session) = self.sessions.get_mut(&session_id) else { return Default::default() };
         let mut frames = std::mem::take(&mut session.preface);
-        let mut undo = Undo {
+        let mut undo = may_wait.then(|| Undo {
             acknowledged: session.acknowledged,
             preface: frames.clone(),
             base: session.base.clone(),
             read: Vec::new(),
-        };
+        });
         for (reference, sub) in session.subs.iter_mut() {
             let SubState::Reading(reading, from) = &sub.state else { continue };
             let (true, Some(held)) = (*reading == id, self.shapes.get(&sub.shape)) else { continue };
@@ -415,10 +363,13 @@ impl Hub {
             if !aside.is_empty() {
                 frames.push(loaded_frame(&aside));
             }
-            let read = running.read_of(held.shape.id, from).and_then(|at| answer.reads.get(at));
-            frames.extend(read.into_iter().flat_map(|r| r.frames.iter().cloned()));
-            let (reference, from) = (reference.clone(), from.clone());
-            undo.read.push(Brought { reference, shape: sub.shape, from, held: widened, aside });
+            let rows =
+                read.and_then(|(running, answer)| answer.reads.get(running.read_of(held.shape.id, from)?));
+            frames.extend(rows.into_iter().flat_map(|r| r.frames.iter().cloned()));
+            if let Some(undo) = &mut undo {
+                let (reference, from) = (reference.clone(), from.clone());
+                undo.read.push(Brought { reference, shape: sub.shape, from, held: widened, aside });
+            }
             sub.state = SubState::Live;
         }
         (frames, undo)
@@ -451,7 +402,7 @@ impl Running {
 }
 
 impl super::Sub {
-    fn is_read_by(&self, id: CatchUpId) -> bool {
+    pub(super) fn is_read_by(&self, id: CatchUpId) -> bool {
         matches!(&self.state, SubState::Reading(reading, _) if *reading == id)
     }
 

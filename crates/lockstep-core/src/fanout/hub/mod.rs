@@ -17,7 +17,9 @@ mod catch_up;
 mod deliver;
 mod few;
 mod freshness;
+mod merged;
 mod report;
+mod returning;
 mod schema;
 mod sessions;
 mod stream;
@@ -30,7 +32,7 @@ pub use types::*;
 use crate::catalog::Catalog;
 use crate::change::{Assembler, Text};
 use crate::fanout::match_index::ShapeIndex;
-use crate::fanout::{MatchIndex, Ring};
+use crate::fanout::{MatchIndex, Ring, Window};
 use crate::limits::{self, Bounds};
 use crate::position::{CursorHead, Lsn, Snapshot, Xid};
 use crate::protocol::{Frame, LoadId};
@@ -155,6 +157,8 @@ struct Session {
 struct Running {
     /// Which of the reads are of a shape.
     reads_of: BTreeMap<ShapeId, Vec<usize>>,
+    /// Of each read, the sessions that wait for it.
+    readers: Vec<Vec<SessionId>>,
     /// Which of the clients a session's is.
     client_of: BTreeMap<SessionId, usize>,
     started_at_poll: u64,
@@ -182,6 +186,9 @@ pub struct Hub {
     /// W: everything that ends at or before it was delivered.
     watermark: Lsn,
     ring: Ring,
+    /// What left the ring, for those who come back.
+    window: Window,
+    retold: returning::Retold,
     /// P: the state that the stream has brought live sessions to. None until the first poll of a stream.
     position: Option<Snapshot>,
     /// The newest settled poll, for cursors whose `xip` would be too long.
@@ -223,6 +230,8 @@ pub struct Hub {
 
     // Catch-ups.
     needy: BTreeSet<SessionId>,
+    /// Have joined with a cursor, and were not looked at yet.
+    returning: Vec<SessionId>,
     running: BTreeMap<CatchUpId, Running>,
     next_catch_up: CatchUpId,
     /// The next one begins then, while another one runs.
@@ -264,6 +273,8 @@ impl Hub {
             reference: 0,
             watermark: Lsn(0),
             ring: Ring::new(bounds.ring_bytes),
+            window: Window::new(bounds.window_bytes),
+            retold: returning::Retold::default(),
             position: None,
             settled_poll: Snapshot::default(),
             unfolded: Vec::new(),
@@ -289,6 +300,7 @@ impl Hub {
             released: BTreeSet::new(),
             holding: BTreeSet::new(),
             needy: BTreeSet::new(),
+            returning: Vec::new(),
             running: BTreeMap::new(),
             next_catch_up: 0,
             gathered_at: 0,
@@ -311,6 +323,7 @@ impl Hub {
     #[cfg(feature = "plants")]
     pub fn plant(&mut self, plant: Option<crate::plant::Plant>) {
         self.ring.plant = plant;
+        self.window.plant = plant;
     }
 
     /// Bytes of rows in the ring.
@@ -327,6 +340,7 @@ impl Hub {
     pub fn poll_output(&mut self) -> Option<Output> {
         if self.outputs.is_empty() {
             self.ask_for_catalog();
+            self.answer_returning();
             self.start_catch_ups();
             self.ask_for_push();
             self.ask_for_poll();

@@ -71,6 +71,10 @@ pub struct Counters {
     pub catch_ups_failed: u64,
     /// Catch-ups thrown away because what they read from was no longer what is served.
     pub catch_ups_discarded: u64,
+    /// Sessions that came back and were brought to the present from memory.
+    pub resumes_window: u64,
+    /// Sessions that came back with a state that is known here in whole, for which PostgreSQL was asked.
+    pub resumes_read: u64,
     /// How often each bound was reached.
     pub bounds: [u64; Bound::ALL.len()],
 }
@@ -100,6 +104,8 @@ pub struct Report {
     pub subscriptions: usize,
     /// Rows in the ring.
     pub ring_bytes: usize,
+    /// Rows kept for those who come back.
+    pub window_bytes: usize,
     /// Frames that wait for a synchronous standby.
     pub held_bytes: usize,
     /// Catch-ups that run.
@@ -166,6 +172,7 @@ impl Hub {
             shapes: self.shapes.len(),
             subscriptions: self.shapes.values().map(|h| h.subscribers.len()).sum(),
             ring_bytes: self.ring.bytes(),
+            window_bytes: self.window.bytes() + self.retold.bytes(),
             held_bytes: sessions.map(|s| s.held).sum(),
             catch_ups: self.running.len(),
             counters: self.counters,

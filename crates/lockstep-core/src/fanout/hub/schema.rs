@@ -14,7 +14,7 @@ use super::{Batch, CatchUpId, Hub, Mode, Output, ReadFrom, SessionId, SubState, 
 use crate::catalog::{Catalog, Oid};
 use crate::change::Delivered;
 use crate::limits;
-use crate::position::{ResetReason, Xid};
+use crate::position::{Lsn, ResetReason, Xid};
 use crate::protocol::{TOPIC, commit_frame};
 use crate::shape::{Fingerprint, Shape};
 use serde_json::json;
@@ -24,8 +24,9 @@ use std::sync::Arc;
 /// What is known of how far the catalog can be believed.
 #[derive(Debug, Default)]
 pub(super) struct Schema {
-    /// Of tables that changed: what earlier transactions brought may be of the earlier schema.
-    since: BTreeMap<Oid, Xid>,
+    /// Of tables that changed: what earlier transactions brought may be of the earlier schema. And what the stream had
+    /// brought before the change was known was taken for rows of the earlier one, or for none of ours.
+    since: BTreeMap<Oid, (Xid, Lsn)>,
     /// A look at the catalog is under way.
     asked: bool,
     /// Another one is wanted.
@@ -49,9 +50,14 @@ impl Schema {
         self.stale
     }
 
-    /// Whether a table's rows of this transaction may be of an earlier schema.
-    pub(super) fn is_before(&self, table: Oid, xid: Xid) -> bool {
-        self.since.get(&table).is_some_and(|since| xid < *since)
+    /// Whether a table's rows of this transaction, which was delivered, may be of an earlier schema, or were taken so.
+    pub(super) fn is_before(&self, table: Oid, xid: Xid, end: Lsn) -> bool {
+        self.since.get(&table).is_some_and(|(since, delivered)| xid < *since || end <= *delivered)
+    }
+
+    /// All that a new stream brings is read by what is known now.
+    pub(super) fn stream_started(&mut self) {
+        self.since.values_mut().for_each(|(_, delivered)| *delivered = Lsn(0));
     }
 }
 
@@ -78,7 +84,7 @@ impl Hub {
         let xid = delivered.transaction.xid;
         if let Some(net) = &mut delivered.net {
             for (oid, table) in &mut net.tables {
-                table.unreadable |= self.schema.is_before(*oid, xid);
+                table.unreadable |= self.schema.since.get(oid).is_some_and(|(since, _)| xid < *since);
             }
         }
         // A truncated table has other storage, and is loaded anew for it: the sooner, the fewer rows.
@@ -178,9 +184,11 @@ impl Hub {
         let before = std::mem::replace(&mut self.catalog, catalog);
         for table in self.catalog.tables() {
             if before.table(table.oid).is_none_or(|b| !b.same_schema(table)) {
-                self.schema.since.insert(table.oid, self.catalog.as_of.xmax());
+                self.schema.since.insert(table.oid, (self.catalog.as_of.xmax(), self.watermark));
             }
         }
+        self.window.forget(self.polls_answered, &self.last_poll);
+        self.retold.clear();
         let mut concerned = BTreeSet::new();
         let indices: Vec<u32> = self.shapes.keys().copied().collect();
         for index in indices {

@@ -12,9 +12,12 @@ use crate::protocol::{
     Envelope, Heartbeat, ID_RULE, Join, MutateFrame, Reply, TOPIC, Up, UpError, VERSION, WIDEN, is_id, parse,
     phx_close,
 };
-use crate::shape::{Fingerprint, Shape, ShapeError, ShapeRequest};
+use crate::shape::{Fingerprint, Shape, ShapeError, ShapeId, ShapeRequest};
 use serde_json::{Value as Json, json};
 use std::sync::Arc;
+
+/// The state that a join names with its shapes, or why it names none.
+type Known = Result<(Arc<CursorHead>, Vec<(ShapeId, Fingerprint)>), ResetReason>;
 
 impl Hub {
     /// A socket was opened. Its first message decides the rest.
@@ -138,9 +141,11 @@ impl Hub {
         session.widens = join.capabilities.iter().any(|c| c == WIDEN);
         let cursor = join.cursor.as_deref().map(|c| c.parse::<Cursor>().map_err(|_| ResetReason::BadCursor));
         let cursor = cursor.unwrap_or(Err(ResetReason::NoCursor));
-        session.joined_at = cursor.as_ref().ok().map(|c| Arc::new(c.head.clone()));
+        let cursor = cursor.map(|cursor| (Arc::new(cursor.head), cursor.shapes));
+        session.joined_at = cursor.as_ref().ok().map(|(head, _)| head.clone());
         let shapes = self.subscribe(id, &join.shapes, Some(&cursor));
         self.needy.insert(id);
+        self.returning.extend(cursor.is_ok().then_some(id));
         let reply = Reply::ok(json!({
             "protocol": VERSION, "capabilities": [WIDEN], "database": self.catalog.installation,
             "subject": join.subject, "client": client, "shapes": shapes,
@@ -172,12 +177,7 @@ impl Hub {
     }
 
     /// Adds shapes to a session. `cursor` is the join's; shapes added later begin from scratch.
-    fn subscribe(
-        &mut self,
-        id: SessionId,
-        requests: &[ShapeRequest],
-        cursor: Option<&Result<Cursor, ResetReason>>,
-    ) -> Vec<Json> {
+    fn subscribe(&mut self, id: SessionId, requests: &[ShapeRequest], cursor: Option<&Known>) -> Vec<Json> {
         let mut answers = Vec::with_capacity(requests.len());
         for request in requests {
             answers.push(match self.subscribe_one(id, request, cursor) {
@@ -192,7 +192,7 @@ impl Hub {
         &mut self,
         id: SessionId,
         request: &ShapeRequest,
-        cursor: Option<&Result<Cursor, ResetReason>>,
+        cursor: Option<&Known>,
     ) -> Result<(), ShapeError> {
         let shape = Shape::resolve(request, &self.catalog)?;
         let session = self.sessions.get(&id);
@@ -365,25 +365,25 @@ pub fn answer_to(result: MutateResult, fresh_client: &str) -> Reply {
 fn read_from(
     request: &ShapeRequest,
     shape: &Shape,
-    cursor: &Result<Cursor, ResetReason>,
+    cursor: &Known,
     widens: bool,
 ) -> (ReadFrom, Option<usize>) {
     let scratch = |reason| (ReadFrom::Scratch(reason), None);
     if !request.have {
         return scratch(ResetReason::First);
     }
-    let cursor = match cursor {
+    let (head, shapes) = match cursor {
         Ok(cursor) => cursor,
         Err(reason) => return scratch(*reason),
     };
-    let Some((_, named)) = cursor.shapes.iter().find(|(id, _)| *id == shape.id) else {
+    let Some((_, named)) = shapes.iter().find(|(id, _)| *id == shape.id) else {
         return scratch(ResetReason::NotInCursor);
     };
     let held = request.fingerprint.as_deref().map(str::parse::<Fingerprint>);
     if held != Some(Ok(*named)) {
         return scratch(ResetReason::SchemaChanged);
     }
-    let since = ReadFrom::Since(Arc::new(cursor.head.clone()));
+    let since = ReadFrom::Since(head.clone());
     let Some(reason) = shape.fingerprint.differs(*named) else { return (since, None) };
     match shape.widens(*named).filter(|_| widens) {
         Some(columns) => (since, Some(columns)),

@@ -45,6 +45,7 @@ impl Hub {
     /// sends the outbox again.
     fn leave_history(&mut self) {
         self.flushed = Lsn(0);
+        self.window.close();
         // A poll on its way was asked of the old history: its answer comes under a number that nobody waits for.
         self.polls_asked += 1;
         self.poll_in_flight = false;
@@ -91,6 +92,9 @@ impl Hub {
         self.reference = reference;
         self.watermark = Lsn(0);
         self.ring.clear();
+        self.window.close();
+        self.retold.clear();
+        self.schema.stream_started();
         self.position = None;
         self.unfolded.clear();
         self.unsure.clear();
@@ -117,6 +121,8 @@ impl Hub {
         self.identified = false;
         self.unpushed = false;
         self.ring.clear();
+        self.window.close();
+        self.retold.clear();
         self.position = None;
         self.unfolded.clear();
         self.unsure.clear();
@@ -239,10 +245,11 @@ impl Hub {
     fn settle_polls(&mut self) {
         while let Some((poll, _)) = self.unsettled.front()
             && poll.fence <= self.watermark
-            && let Some((PollAnswer { snapshot, .. }, asked)) = self.unsettled.pop_front()
+            && let Some((PollAnswer { number, snapshot, .. }, asked)) = self.unsettled.pop_front()
         {
             self.prove(asked);
             if self.position.is_none() {
+                self.window.begin(number, &snapshot);
                 self.unsure = snapshot.xip().iter().copied().collect();
                 for entry in self.ring.entries() {
                     self.unsure.remove(&entry.xid());
@@ -280,6 +287,8 @@ impl Hub {
             self.discard_catch_ups();
             self.rest_on_position(|_| true);
         }
+        // They are seen by the poll that made the node ask, and are in no memory.
+        self.window.forget(self.polls_answered, &self.last_poll);
         for (xid, _) in wrote {
             if self.now_sure(*xid) {
                 if let Some(position) = &mut self.position {
@@ -313,7 +322,10 @@ impl Hub {
 
     pub(super) fn retire_ring(&mut self) {
         let oldest = self.running.values().map(|r| r.started_at_poll).min();
-        self.ring.retire(oldest);
+        for entry in self.ring.retire(oldest) {
+            let (xid, end) = (entry.xid(), entry.delivered.transaction.end_lsn);
+            self.window.take(entry, &self.catalog, |table| self.schema.is_before(table, xid, end));
+        }
     }
 
     /// Sessions that fail the test no longer follow the stream; all their live shapes are wanted again from P.

@@ -1,0 +1,214 @@
+//! Sessions that come back after a moment are brought to the present from memory: see [`Window`] for what makes that
+//! exact. What is in doubt is asked of PostgreSQL.
+//!
+//! [`Window`]: crate::fanout::Window
+
+use super::merged::{Merged, told};
+use super::{Hub, ReadFrom, SessionId, SubState};
+use crate::fanout::delta_for;
+use crate::fanout::match_index::ShapeIndex;
+use crate::limits;
+use crate::position::{CursorHead, Lsn, Xid};
+use crate::protocol::{Frame, rows_frame};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+/// Frames made for sessions that came back, for the next ones with the same shapes.
+#[derive(Debug, Default)]
+pub(super) struct Retold {
+    frames: BTreeMap<(ShapeIndex, Lsn), Option<Frame>>,
+    bytes: usize,
+}
+
+impl Retold {
+    fn keep(&mut self, shape: ShapeIndex, end: Lsn, frame: Option<Frame>, most: usize) {
+        self.bytes += 64 + frame.as_ref().map_or(0, |f| f.len());
+        if self.bytes > most {
+            self.clear();
+            return;
+        }
+        self.frames.insert((shape, end), frame);
+    }
+
+    pub(super) fn clear(&mut self) {
+        self.frames.clear();
+        self.bytes = 0;
+    }
+
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+}
+
+/// One transaction for one session.
+#[derive(Default)]
+struct Told {
+    frames: Vec<Frame>,
+    merged: Merged,
+}
+
+impl Hub {
+    /// Everyone who has joined since the last time and named a state.
+    pub(super) fn answer_returning(&mut self) {
+        for id in std::mem::take(&mut self.returning) {
+            let Some(head) = self.state_of(id) else { continue };
+            match self.told_since(id, &head) {
+                Some(merged) => self.bring_from_window(id, merged),
+                None => self.counters.resumes_read += 1,
+            }
+        }
+    }
+
+    /// The state that a session came with, if all its shapes are of it and wanted since then.
+    fn state_of(&self, id: SessionId) -> Option<Arc<CursorHead>> {
+        let session = self.sessions.get(&id)?;
+        let head = session.joined_at.as_ref()?;
+        let fresh = !session.established && session.establishing.is_none();
+        let free = session.base.is_none() && session.must_see.is_none() && session.batches.is_empty();
+        let whole = |sub: &super::Sub| {
+            let since =
+                matches!(&sub.state, SubState::Wanted(ReadFrom::Since(from)) if Arc::ptr_eq(from, head));
+            since && sub.held.is_none() && sub.aside.is_empty()
+        };
+        let all = !session.subs.is_empty() && session.subs.values().all(whole);
+        (session.joined && fresh && free && all).then(|| head.clone())
+    }
+
+    /// What a client in this state lacks, in commit order; None if that cannot be said for certain.
+    fn told_since(&mut self, id: SessionId, head: &CursorHead) -> Option<Merged> {
+        if !self.follows_stream() || self.position.is_none() || self.schema.is_stale() || !self.is_here(head)
+        {
+            return None;
+        }
+        let session = self.sessions.get(&id)?;
+        let (subject, client) = (session.subject.clone(), session.client.clone());
+        let shapes: Vec<ShapeIndex> = session.subs.values().map(|s| s.shape).collect();
+        if self.ring.len().saturating_mul(shapes.len()) > limits::RETURN_LOOKS || !self.window.reaches(head) {
+            return None;
+        }
+        let mut told: BTreeMap<Lsn, Told> = BTreeMap::new();
+        let mut ends: BTreeMap<Lsn, BTreeSet<ShapeIndex>> = BTreeMap::new();
+        for index in &shapes {
+            for end in self.window.of_shape(&self.shapes.get(index)?.shape, head.fence) {
+                ends.entry(end).or_default().insert(*index);
+                if ends.len() > limits::RETURN_TRANSACTIONS {
+                    return None;
+                }
+            }
+        }
+        let clients = self.catalog.clients;
+        let own = self.window.of_client(clients, &subject, &client, head.fence);
+        for end in own.take(limits::RETURN_TRANSACTIONS + 1) {
+            ends.entry(end).or_default();
+        }
+        if ends.len() > limits::RETURN_TRANSACTIONS {
+            return None;
+        }
+        let mut room = limits::CATCH_UP_INLINE_BYTES;
+        for (end, shapes) in ends {
+            let one = self.told_by_window(end, &shapes, head, (&subject, &client), &mut room)?;
+            told.insert(end, one);
+        }
+        self.told_by_ring(&shapes, head, (&subject, &client), &mut told)?;
+        let mut all = Merged::default();
+        for one in told.into_values() {
+            all.frames.extend(one.frames);
+            all.acknowledged.extend(one.merged.acknowledged);
+            all.waits.extend(one.merged.waits);
+        }
+        Some(all)
+    }
+
+    /// The state is of this server's life, and the stream has brought all of it.
+    fn is_here(&self, head: &CursorHead) -> bool {
+        let here = self.identity.as_ref().is_some_and(|identity| {
+            (identity.system, identity.timeline, identity.database, identity.incarnation)
+                == (head.system, head.timeline, head.database, head.incarnation)
+        });
+        here && self.identified && head.fence <= self.watermark && head.shown.is_empty()
+    }
+
+    fn told_by_window(
+        &mut self,
+        end: Lsn,
+        shapes: &BTreeSet<ShapeIndex>,
+        head: &CursorHead,
+        client: (&str, &str),
+        room: &mut usize,
+    ) -> Option<Told> {
+        let (xid, bytes, net) = self.window.net(end, &self.catalog)?;
+        *room = room.checked_sub(bytes)?;
+        if head.snapshot.sees(xid) {
+            return None;
+        }
+        let mut one = Told::default();
+        for index in shapes {
+            let shape = &self.shapes.get(index)?.shape;
+            let frame = match self.retold.frames.get(&(*index, end)) {
+                Some(frame) => frame.clone(),
+                None => {
+                    let frame = rows_frame(shape, &delta_for(shape, &net).ok()?);
+                    let most = self.bounds.window_bytes / 8;
+                    self.retold.keep(*index, end, frame.clone(), most);
+                    frame
+                }
+            };
+            one.frames.extend(frame);
+        }
+        one.merged.acknowledge(&net, xid, client);
+        Some(one)
+    }
+
+    /// The same of what has not left the ring: each is looked at.
+    fn told_by_ring(
+        &mut self,
+        shapes: &[ShapeIndex],
+        head: &CursorHead,
+        client: (&str, &str),
+        all: &mut BTreeMap<Lsn, Told>,
+    ) -> Option<()> {
+        let clients = self.catalog.clients;
+        for entry in self.ring.entries_mut() {
+            let (xid, end): (Xid, Lsn) = (entry.xid(), entry.delivered.transaction.end_lsn);
+            let seen = head.snapshot.sees(xid);
+            #[cfg(feature = "plants")]
+            let seen =
+                seen || self.window.plant == Some(crate::plant::Plant::WindowFence) && end <= head.fence;
+            if seen != (end <= head.fence) {
+                return None;
+            }
+            if seen {
+                continue;
+            }
+            let mut one = Told::default();
+            for index in shapes {
+                let held = self.shapes.get(index)?;
+                one.frames.extend(told(entry, *index, &held.shape, &self.schema).ok()?);
+            }
+            match &entry.delivered.net {
+                Some(net) if net.tables.values().any(|table| table.truncated) => return None,
+                Some(net) => one.merged.acknowledge(net, xid, client),
+                None if entry.delivered.transaction.touched.contains(&clients) => return None,
+                None => {}
+            }
+            all.insert(end, one);
+        }
+        Some(())
+    }
+
+    /// The session becomes live with one batch, as by a catch-up that read nothing.
+    fn bring_from_window(&mut self, id: SessionId, merged: Merged) {
+        let number = self.next_catch_up;
+        self.next_catch_up += 1;
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.establishing = Some(number);
+        for sub in session.subs.values_mut() {
+            if let SubState::Wanted(from) = &sub.state {
+                sub.state = SubState::Reading(number, from.clone());
+            }
+        }
+        self.needy.remove(&id);
+        self.counters.resumes_window += 1;
+        self.finish(number, id, None, merged);
+    }
+}
