@@ -22,21 +22,27 @@ fn away(bounds: Bounds) -> (World, String, String) {
 }
 
 impl World {
-    /// Whether the session with this cursor was answered without a query.
-    fn returns(
-        &mut self,
-        session: u64,
-        (cursor, fingerprint): (&str, &str),
-    ) -> Option<Vec<(String, serde_json::Value)>> {
+    fn join_with(&mut self, session: u64, (cursor, fingerprint): (&str, &str)) {
         self.hub.handle_open(session);
         let shape = serde_json::json!({"ref": "0", "table": "items", "scope": {"a": "x"}, "have": true,
             "fingerprint": fingerprint});
         let join = serde_json::json!(["1", "1", "sync", "phx_join", {"protocol": 1, "client": "c1", "cursor": cursor,
             "capabilities": [], "shapes": [shape]}]);
         self.hub.handle_text(session, &join.to_string(), "fresh");
+    }
+
+    /// Whether the session with this cursor was answered without a query.
+    fn returns(&mut self, session: u64, state: (&str, &str)) -> Option<Vec<(String, serde_json::Value)>> {
+        self.join_with(session, state);
         if self.has(|o| matches!(o, Output::CatchUp(_))) {
             let request = self.catch_up();
             assert!(matches!(request.reads[0].from, ReadFrom::Since(_)), "{request:?}");
+            return None;
+        }
+        assert!(self.heard(session).is_empty(), "what was committed before the join may still be on its way");
+        let (snapshot, fence) = self.polled.clone();
+        self.poll(&snapshot, fence);
+        if self.has(|o| matches!(o, Output::CatchUp(_))) {
             return None;
         }
         Some(self.heard(session))
@@ -88,6 +94,28 @@ fn an_outcome_that_waits_for_a_standby_waits_here_too() {
     assert_eq!(names(&heard), [""; 0], "701 is visible to nobody");
     world.poll("702:702:", 20);
     assert_eq!(world.events(2), ["shape", "rows", "ack", "commit"]);
+}
+
+/// ```text
+///  poll asked ─ the client's mutation commits ─ it comes back ─ the poll settles ─ a poll asked since settles
+/// ```
+/// A client that must leave its id relies on its first commit for what was decided.
+#[test]
+fn what_was_committed_before_the_join_is_in_the_first_batch() {
+    let (mut world, cursor, fingerprint) = away(Bounds::default());
+    world.later(10_000);
+    let early = world.take(|o| matches!(o, Output::Poll(_)).then(|| crate::world::number(o)));
+    world.join_with(2, (&cursor, &fingerprint));
+    world.answer_poll(early, "701:701:", 10);
+    assert_eq!(world.events(2), [""; 0]);
+    world.later(10_000);
+    let number = world.take(|o| matches!(o, Output::Poll(_)).then(|| crate::world::number(o)));
+    world.answer_poll(number, "702:702:", 20);
+    assert_eq!(world.events(2), [""; 0], "701 is committed, and on its way");
+    let client = insert(CLIENTS, &["", "c1", "1", "m1", "applied", "-", "-", "now"]);
+    world.transaction(701, 20, &[insert(ITEMS, &["l", "x", "-"]), client]);
+    assert_eq!(world.events(2), ["shape", "rows", "ack", "commit"]);
+    assert!(!world.has(|o| matches!(o, Output::CatchUp(_))));
 }
 
 /// ```text

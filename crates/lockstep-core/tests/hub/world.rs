@@ -94,6 +94,8 @@ pub struct World {
     pub marks: Vec<(i64, Lsn)>,
     pub hub: Hub,
     ahead: bool,
+    /// What the newest poll was answered with.
+    pub polled: (String, u64),
     pub now: u64,
     /// Outputs not asked for yet.
     pub outputs: Vec<Output>,
@@ -108,7 +110,14 @@ impl World {
     pub fn polling_within(bounds: Bounds) -> Self {
         let mut hub = Hub::with_bounds(bounds);
         hub.handle_database(identity(1), catalog());
-        Self { marks: vec![(7, Lsn(0))], hub, ahead: false, now: 0, outputs: vec![] }
+        Self {
+            marks: vec![(7, Lsn(0))],
+            hub,
+            ahead: false,
+            polled: Default::default(),
+            now: 0,
+            outputs: vec![],
+        }
     }
 
     /// A hub that streams; Z was `snapshot`, and the watermark has reached it.
@@ -175,6 +184,7 @@ impl World {
     }
 
     pub fn answer_poll(&mut self, number: u64, snapshot: &str, fence: u64) {
+        self.polled = (snapshot.to_owned(), fence);
         let fence = Lsn(fence);
         self.hub.handle_poll(PollAnswer {
             number,

@@ -195,10 +195,11 @@ async fn a_copied_profile_is_told_apart_by_the_id() {
 /// ```text
 ///  m1 in the outbox ─ the profile is copied ─ the original: m1 applied, told, confirmed, forgotten ─ the copy sends m1
 /// ```
+/// A node that remembers the commit itself tells the copy what came of m1.
 #[tokio::test(flavor = "multi_thread")]
 async fn what_another_copy_confirmed_is_of_unknown_outcome_and_not_run_again() {
     let world = World::new().await;
-    let node = world.node().await;
+    let node = world.node_that_asks().await;
     let mut original = node.join([todos(1)]).await;
     original.commit().await.unwrap();
     original.replica.push("m1", vec![insert(1, "once")]);

@@ -202,6 +202,7 @@ pub struct Hub {
     // Polls.
     polls_asked: u64,
     polls_answered: u64,
+    polls_settled: u64,
     poll_in_flight: bool,
     poll_asked_at: Millis,
     next_poll: Millis,
@@ -230,8 +231,8 @@ pub struct Hub {
 
     // Catch-ups.
     needy: BTreeSet<SessionId>,
-    /// Have joined with a cursor, and were not looked at yet.
-    returning: Vec<SessionId>,
+    /// Have joined with a state that memory reaches, and wait for the poll of this number to settle.
+    returning: BTreeMap<SessionId, u64>,
     running: BTreeMap<CatchUpId, Running>,
     next_catch_up: CatchUpId,
     /// The next one begins then, while another one runs.
@@ -300,7 +301,8 @@ impl Hub {
             released: BTreeSet::new(),
             holding: BTreeSet::new(),
             needy: BTreeSet::new(),
-            returning: Vec::new(),
+            returning: BTreeMap::new(),
+            polls_settled: 0,
             running: BTreeMap::new(),
             next_catch_up: 0,
             gathered_at: 0,

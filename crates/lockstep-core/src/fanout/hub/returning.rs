@@ -48,15 +48,49 @@ struct Told {
 }
 
 impl Hub {
-    /// Everyone who has joined since the last time and named a state.
+    /// A session has joined, perhaps with a state that memory reaches. It waits for a poll that is asked from now on:
+    /// what was committed before the join is in its first batch, as with a catch-up. A client that has to leave its id
+    /// relies on being told all that was decided.
+    pub(super) fn await_return(&mut self, id: SessionId) {
+        let Some(head) = self.state_of(id) else {
+            self.needy.insert(id);
+            return;
+        };
+        if self.may_answer(&head) {
+            self.returning.insert(id, self.polls_asked + 1);
+            self.poll_soon();
+        } else {
+            self.read_returned(id);
+        }
+    }
+
+    /// Everyone whose poll has settled; without a stream everyone.
     pub(super) fn answer_returning(&mut self) {
-        for id in std::mem::take(&mut self.returning) {
+        let (follows, settled) = (self.follows_stream(), self.polls_settled);
+        let due: Vec<SessionId> = self
+            .returning
+            .iter()
+            .filter(|(_, poll)| !follows || **poll <= settled)
+            .map(|(id, _)| *id)
+            .collect();
+        for id in due {
+            self.returning.remove(&id);
             let Some(head) = self.state_of(id) else { continue };
             match self.told_since(id, &head) {
                 Some(merged) => self.bring_from_window(id, merged),
-                None => self.counters.resumes_read += 1,
+                None => self.read_returned(id),
             }
         }
+    }
+
+    fn read_returned(&mut self, id: SessionId) {
+        self.counters.resumes_read += 1;
+        self.needy.insert(id);
+    }
+
+    fn may_answer(&self, head: &CursorHead) -> bool {
+        let told = self.follows_stream() && self.position.is_some() && !self.schema.is_stale();
+        told && self.is_here(head) && self.window.reaches(head)
     }
 
     /// The state that a session came with, if all its shapes are of it and wanted since then.
@@ -76,14 +110,13 @@ impl Hub {
 
     /// What a client in this state lacks, in commit order; None if that cannot be said for certain.
     fn told_since(&mut self, id: SessionId, head: &CursorHead) -> Option<Merged> {
-        if !self.follows_stream() || self.position.is_none() || self.schema.is_stale() || !self.is_here(head)
-        {
+        if !self.may_answer(head) {
             return None;
         }
         let session = self.sessions.get(&id)?;
         let (subject, client) = (session.subject.clone(), session.client.clone());
         let shapes: Vec<ShapeIndex> = session.subs.values().map(|s| s.shape).collect();
-        if self.ring.len().saturating_mul(shapes.len()) > limits::RETURN_LOOKS || !self.window.reaches(head) {
+        if self.ring.len().saturating_mul(shapes.len()) > limits::RETURN_LOOKS {
             return None;
         }
         let mut told: BTreeMap<Lsn, Told> = BTreeMap::new();

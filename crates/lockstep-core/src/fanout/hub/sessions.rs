@@ -144,8 +144,7 @@ impl Hub {
         let cursor = cursor.map(|cursor| (Arc::new(cursor.head), cursor.shapes));
         session.joined_at = cursor.as_ref().ok().map(|(head, _)| head.clone());
         let shapes = self.subscribe(id, &join.shapes, Some(&cursor));
-        self.needy.insert(id);
-        self.returning.extend(cursor.is_ok().then_some(id));
+        self.await_return(id);
         let reply = Reply::ok(json!({
             "protocol": VERSION, "capabilities": [WIDEN], "database": self.catalog.installation,
             "subject": join.subject, "client": client, "shapes": shapes,

@@ -248,6 +248,7 @@ impl Hub {
             && let Some((PollAnswer { number, snapshot, .. }, asked)) = self.unsettled.pop_front()
         {
             self.prove(asked);
+            self.polls_settled = number;
             if self.position.is_none() {
                 self.window.begin(number, &snapshot);
                 self.unsure = snapshot.xip().iter().copied().collect();
