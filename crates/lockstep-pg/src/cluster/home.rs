@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
@@ -12,6 +12,8 @@ use super::account::Account;
 use super::place;
 use super::process::{self, Signal};
 
+/// How long a lock that was given back may still be held by a process that is being started.
+const FORKED: Duration = Duration::from_millis(500);
 const LOCK: &str = "lock";
 const PORT: &str = "port";
 
@@ -67,7 +69,13 @@ impl Home {
 
     fn claim(root: PathBuf, temporary: bool) -> Result<Home> {
         let mut lock = place::open_lock(&root.join(LOCK))?;
-        if lock.try_lock().is_err() {
+        // A child that another thread is about to start has a copy of every lock, until it is its own program.
+        let deadline = Instant::now() + FORKED;
+        while lock.try_lock().is_err() {
+            if Instant::now() < deadline {
+                std::thread::sleep(FORKED / 50);
+                continue;
+            }
             let mut holder = String::new();
             lock.read_to_string(&mut holder)?;
             bail!("the cluster in {} is in use by process {}", root.display(), holder.trim());

@@ -210,6 +210,9 @@ async fn what_another_copy_confirmed_is_of_unknown_outcome_and_not_run_again() {
     }
     assert_eq!(world.sql.one("select min(n) from lockstep.mutations").await, "3", "the others are forgotten");
 
+    // A node that has no recent commits in memory either.
+    node.kill();
+    let node = world.node().await;
     let mut copied = node.resume(copy).await;
     copied.commit().await.unwrap();
     let payload = copied.replica.mutate().unwrap();
