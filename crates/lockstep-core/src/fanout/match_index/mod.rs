@@ -1,11 +1,14 @@
 //! Which shapes a row belongs to, without looking at those that it does not.
 //!
-//! [`places`]: by hash of the values that a shape demands, in its scope and by equalities of its predicate.
+//! [`places`]: by hash of the values that a shape demands, in its scope and by equalities of its predicate; [`marks`]
+//! says of most of what is not there that it is not.
 //! [`filters`]: within one place, by what else a predicate demands: [`intervals`] for ranges, pieces of text for
 //! patterns. What is left is evaluated, once per distinct predicate and row.
 
 mod filters;
 mod intervals;
+mod marks;
+mod packed;
 mod places;
 mod routed;
 
@@ -15,7 +18,8 @@ use crate::change::{Final, Key, NetChanges, OldScope, TableNet, Text, Tuple, Val
 use crate::position::ResetReason;
 use crate::shape::{Shape, Untold};
 use filters::Filters;
-use places::{Group, Place, Places, Probe, text};
+use marks::Probe;
+use places::{Group, Place, Places, text};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -130,18 +134,20 @@ fn of_all(shape: &Shape) -> (Where, Member) {
     (Where { columns, values }, member)
 }
 
-fn group_of<'g>(groups: &'g mut Vec<Group>, columns: &[usize], places: &mut Places) -> &'g mut Group {
+fn group_of<'g>(groups: &'g mut Vec<Group>, columns: &[usize], places: &mut Places) -> &'g Group {
     let at = groups.iter().position(|group| *group.columns == *columns).unwrap_or_else(|| {
         groups.push(places.group(columns.into()));
         groups.len() - 1
     });
-    &mut groups[at]
+    &groups[at]
 }
 
 fn take_from(groups: &mut Vec<Group>, place: &Where, places: &mut Places, change: impl FnOnce(&mut Place)) {
-    let Some(group) = groups.iter_mut().find(|group| *group.columns == *place.columns) else { return };
-    places.take(group, &place.values, change);
-    groups.retain(|group| !group.entries().is_empty());
+    let Some(at) = groups.iter().position(|group| *group.columns == *place.columns) else { return };
+    places.take(&groups[at], &place.values, change);
+    if places.ended(&groups[at]) {
+        groups.remove(at);
+    }
 }
 
 impl MatchIndex {
@@ -150,15 +156,12 @@ impl MatchIndex {
         let table = self.tables.entry(shape.table.oid).or_default();
         let (place, member) = of_all(&shape);
         let group = group_of(&mut table.exact, &place.columns, &mut self.places);
-        if let Some(at) = self.places.at(group, &place.values) {
-            at.insert(index, member, (member == Member::Filtered).then_some(&*shape));
-        }
+        let filtered = (member == Member::Filtered).then_some(&*shape);
+        self.places.at(group, &place.values).insert(index, member, filtered);
         if member != Member::Plain {
             let scope = of_scope(&shape);
             let group = group_of(&mut table.scopes, &scope.columns, &mut self.places);
-            if let Some(at) = self.places.at(group, &scope.values) {
-                at.insert(index, Member::Filtered, None);
-            }
+            self.places.at(group, &scope.values).insert(index, Member::Filtered, None);
         }
         let predicate = shape.predicate.as_ref().map(|p| table.predicate(p.sql()));
         table.shapes.insert(index, Known { shape, predicate });
@@ -241,7 +244,8 @@ impl TableIndex {
         // Shapes of a table are of one schema.
         let Some(any) = self.shapes.values().next() else { return };
         for (key, end) in &net.rows {
-            let row = Row { net, key, end, scope_columns: &any.shape.table.scope_columns };
+            let before = net.before.get(key);
+            let row = Row { net, key, end, before, scope_columns: &any.shape.table.scope_columns };
             let partial = row.is_partial();
             self.find(&row, places, scratch);
             let Scratch { found, passed, .. } = scratch;
@@ -271,7 +275,7 @@ impl TableIndex {
                 self.probe(&self.scopes, Source::Scope, value, places, scratch);
             }
         }
-        if let Some(before) = row.before() {
+        if let Some(before) = row.before {
             self.probe(&self.exact, Source::Before, |column| before.get(column), places, scratch);
         }
         for (nth, scope) in (0..).zip(row.left()) {
@@ -321,7 +325,7 @@ impl TableIndex {
             }
             if unknown {
                 // Too large to be repeated: any of them may be it.
-                for place in group.entries().iter().filter_map(|entry| places.get(*entry)) {
+                for place in places.of_group(group) {
                     let mut all = |index| found.push((index, Member::Filtered, LOOK));
                     place.each(|index, _| all(index));
                     place.filters().into_iter().for_each(|filters| filters.all(&mut all));
@@ -370,7 +374,7 @@ impl TableIndex {
                 Final::Row(new) => Some(new),
                 Final::Gone => None,
             },
-            Source::Before => row.before(),
+            Source::Before => row.before,
             // Of a scope that was left only its shapes are known; if nothing says what the row was, the shapes are
             // found by scope.
             Source::Left(_) | Source::Scope | Source::LeftScope(_) => None,
@@ -387,17 +391,15 @@ struct Row<'n, 't> {
     net: &'n TableNet,
     key: &'n Key,
     end: &'n Final,
+    /// As it was before the transaction, if the stream says so.
+    before: Option<&'n Tuple>,
     scope_columns: &'t [usize],
 }
 
 impl<'n> Row<'n, '_> {
-    fn before(&self) -> Option<&'n Tuple> {
-        self.net.before.get(self.key)
-    }
-
     /// Nothing says what the row was before, and it was.
     fn untold(&self) -> bool {
-        self.before().is_none() && !self.net.fresh.contains(self.key)
+        self.before.is_none() && !self.net.fresh.contains(self.key)
     }
 
     fn left(&self) -> &'n [OldScope] {
@@ -414,7 +416,7 @@ impl<'n> Row<'n, '_> {
                 Final::Row(row) => row.get(column),
                 Final::Gone => None,
             },
-            Source::Before => self.before()?.get(column),
+            Source::Before => self.before?.get(column),
             Source::Left(nth) | Source::LeftScope(nth) => self.old(self.left().get(nth as usize)?, column),
         }
     }
