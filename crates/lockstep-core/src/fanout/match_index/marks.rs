@@ -84,12 +84,11 @@ impl Marks {
         Probe { hash, bucket, word: self.words.get(bucket).copied().unwrap_or_default() }
     }
 
-    /// The first room in its own bucket that a probe may be in; the very first if there is none.
+    /// The first room in its own bucket that a probe may be in; the very first if there is none. Without a branch: one
+    /// that is foretold wrongly would wait for its own word before the next is asked for.
     pub fn likely(probe: Probe) -> usize {
-        match equal(probe.word, mark(probe.hash)) {
-            0 => 0,
-            bits => room(probe.bucket, bits),
-        }
+        let bits = equal(probe.word, mark(probe.hash));
+        room(probe.bucket, bits) & usize::from(bits != 0).wrapping_neg()
     }
 
     /// The first room for which `is` says so, of those where the probe may be.

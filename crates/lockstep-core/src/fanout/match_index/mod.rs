@@ -80,8 +80,10 @@ struct TableIndex {
 #[derive(Debug, Default)]
 struct Scratch {
     hashes: Vec<(usize, u64)>,
-    /// What to look for, in which group, and what it means to find it.
-    probes: Vec<(Probe, u32, Source)>,
+    /// What to look for: its hash, in which group, and what it means to find it.
+    wanted: Vec<(u64, u32, Source)>,
+    /// Of each of them, where it may be.
+    probes: Vec<Probe>,
     found: Vec<(ShapeIndex, Member, u8)>,
     passed: Passed,
 }
@@ -265,42 +267,43 @@ impl TableIndex {
 
     /// The shapes that a key's change may concern: at least those on which it has an effect.
     fn find(&self, row: &Row<'_, '_>, places: &Places, scratch: &mut Scratch) {
-        scratch.probes.clear();
+        scratch.wanted.clear();
         scratch.found.clear();
         let untold = row.untold();
         if let Final::Row(new) = row.end {
             let value = |column| new.get(column);
-            self.probe(&self.exact, Source::New, value, places, scratch);
+            self.want(&self.exact, Source::New, value, places, scratch);
             if untold {
-                self.probe(&self.scopes, Source::Scope, value, places, scratch);
+                self.want(&self.scopes, Source::Scope, value, places, scratch);
             }
         }
         if let Some(before) = row.before {
-            self.probe(&self.exact, Source::Before, |column| before.get(column), places, scratch);
+            self.want(&self.exact, Source::Before, |column| before.get(column), places, scratch);
         }
         for (nth, scope) in (0..).zip(row.left()) {
             let value = |column| row.old(scope, column);
-            self.probe(&self.exact, Source::Left(nth), value, places, scratch);
+            self.want(&self.exact, Source::Left(nth), value, places, scratch);
             if untold {
-                self.probe(&self.scopes, Source::LeftScope(nth), value, places, scratch);
+                self.want(&self.scopes, Source::LeftScope(nth), value, places, scratch);
             }
         }
         if *row.end == Final::Gone {
             // A delete has no row to look by: all shapes without scope.
-            self.probe(&self.exact, Source::Left(u32::MAX), |_| None, places, scratch);
+            self.want(&self.exact, Source::Left(u32::MAX), |_| None, places, scratch);
             if untold {
-                self.probe(&self.scopes, Source::LeftScope(u32::MAX), |_| None, places, scratch);
+                self.want(&self.scopes, Source::LeftScope(u32::MAX), |_| None, places, scratch);
             }
         }
-        places.fetch(scratch.probes.iter().map(|(probe, ..)| *probe));
-        for at in 0..scratch.probes.len() {
-            let (probe, group, source) = scratch.probes[at];
-            self.look_up(probe, group, source, row, places, &mut scratch.found);
+        // Nothing is read in between: what goes to memory goes there together.
+        let Scratch { wanted, probes, found, .. } = scratch;
+        places.probe(wanted.iter().map(|(hash, ..)| *hash), probes);
+        for ((_, group, source), probe) in wanted.iter().zip(probes) {
+            self.look_up(*probe, *group, *source, row, places, found);
         }
     }
 
-    /// Notes what to look for: one probe per group whose columns all have values. Reads the slots.
-    fn probe<'v>(
+    /// Notes what to look for: one hash per group whose columns all have values.
+    fn want<'v>(
         &self,
         groups: &[Group],
         source: Source,
@@ -308,7 +311,7 @@ impl TableIndex {
         places: &Places,
         scratch: &mut Scratch,
     ) {
-        let Scratch { hashes, probes, found, .. } = scratch;
+        let Scratch { hashes, wanted, found, .. } = scratch;
         hashes.clear();
         'groups: for (number, group) in (0..).zip(groups) {
             let mut unknown = false;
@@ -333,7 +336,7 @@ impl TableIndex {
                 continue;
             }
             let of = |column: &usize| hashes.iter().find(|(c, _)| c == column).map_or(0, |(_, hash)| *hash);
-            probes.push((places.probe(group, group.columns.iter().map(of)), number, source));
+            wanted.push((group.hash(group.columns.iter().map(of)), number, source));
         }
     }
 

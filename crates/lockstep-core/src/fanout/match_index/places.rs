@@ -22,6 +22,13 @@ pub(super) struct Group {
     seed: u64,
 }
 
+impl Group {
+    /// Of its values' hashes in the order of its columns.
+    pub fn hash(&self, values: impl Iterator<Item = u64>) -> u64 {
+        values.fold(self.seed, |hash, value| mix(hash ^ value, 0x9E37_79B9_7F4A_7C15))
+    }
+}
+
 /// Shapes whose rows must have the same values in the same columns.
 ///
 /// One line of the processor's cache: with a million of them each one that is looked at comes from memory.
@@ -108,11 +115,6 @@ impl Places {
         self.random.hash_one(value)
     }
 
-    /// What to look for in a group, given its values' hashes in the order of its columns.
-    pub fn probe(&self, group: &Group, hashes: impl Iterator<Item = u64>) -> Probe {
-        self.marks.probe(hashes.fold(group.seed, |hash, value| mix(hash ^ value, 0x9E37_79B9_7F4A_7C15)))
-    }
-
     /// The place with these values, if there is one.
     pub fn find<'v>(
         &self,
@@ -135,14 +137,16 @@ impl Places {
         })
     }
 
-    /// Has the places read that probes will find, all at the same time.
-    pub fn fetch(&self, probes: impl Iterator<Item = Probe>) {
-        let likely = probes.filter_map(|probe| self.rooms.get(Marks::likely(probe)));
+    /// Has all that says where hashes may be read at the same time, and then all places where they are.
+    pub fn probe(&self, hashes: impl Iterator<Item = u64>, probes: &mut Vec<Probe>) {
+        probes.clear();
+        probes.extend(hashes.map(|hash| self.marks.probe(hash)));
+        let likely = probes.iter().filter_map(|probe| self.rooms.get(Marks::likely(*probe)));
         std::hint::black_box(likely.fold(0, |touched, place| touched ^ place.hash));
     }
 
     fn probe_texts(&self, group: &Group, values: &[Text]) -> Probe {
-        self.probe(group, values.iter().map(|v| self.hash(v)))
+        self.marks.probe(group.hash(values.iter().map(|v| self.hash(v))))
     }
 
     /// The place with these values, made if need be.
