@@ -108,7 +108,7 @@ impl Reader<'_> {
 fn choices(of: impl Iterator<Item = Vec<Json>>) -> Vec<Vec<Json>> {
     of.fold(vec![Vec::new()], |all, more| {
         let with = |chosen: &Vec<Json>| {
-            more.iter().map(|one| [&chosen[..], &[one.clone()]].concat()).collect::<Vec<_>>()
+            more.iter().map(|one| [&chosen[..], std::slice::from_ref(one)].concat()).collect::<Vec<_>>()
         };
         all.iter().flat_map(with).collect()
     })

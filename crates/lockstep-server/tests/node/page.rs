@@ -270,9 +270,9 @@ async fn mutations(page: &mut Page, line: &mut Line, world: &World) {
         message[4]["mutations"][0]["id"] = format!("m{nth}").into();
         let reply = line.say(&message).await;
         page.check(&nothing, &reply["response"]);
-        let told = |ack: &Json| {
-            ack["mutations"].as_array().is_some_and(|all| all.iter().any(|m| m["n"] == nth.to_string()))
-        };
+        let number = &message[4]["mutations"][0]["n"];
+        let told =
+            |ack: &Json| ack["mutations"].as_array().is_some_and(|all| all.iter().any(|m| m["n"] == *number));
         let ack = line.until("ack", told).await;
         let code = ack["mutations"][0].get("code").and_then(Json::as_str);
         assert_eq!(code, (nth == 3).then_some("conflict"), "{message}: {ack}");

@@ -185,6 +185,24 @@ mod tests {
         }
     }
 
+    /// As full as it gets: many are not in their own bucket.
+    #[test]
+    fn many_are_found_each_in_its_own_room() {
+        let mut marks = Marks::for_taken(100_000);
+        let hash = |nth: u64| (nth + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        let mut rooms = Vec::new();
+        while marks.has_room() {
+            rooms.push(marks.take(hash(rooms.len() as u64)));
+        }
+        assert!(rooms.len() * 8 + 8 > marks.rooms() * 7);
+        for (nth, room) in (0..).zip(&rooms) {
+            assert_eq!(marks.find(marks.probe(hash(nth)), |at| at == *room), Some(*room));
+        }
+        rooms.sort_unstable();
+        rooms.dedup();
+        assert_eq!(rooms.len(), marks.taken());
+    }
+
     #[test]
     fn an_empty_table_has_nothing() {
         let marks = Marks::default();
