@@ -5,20 +5,22 @@
 
 use crate::database::Database;
 use crate::figures::{Bench, Figure, Limit};
+use crate::join;
 use crate::machine::{Machine, Versions};
 use crate::node::{Node, Process};
 use crate::pairs::{Pair, median};
+use crate::programs::Programs;
 use anyhow::{Context, Result, bail, ensure};
-use futures_util::{SinkExt, StreamExt, pin_mut};
+use futures_util::{StreamExt, pin_mut};
 use lockstep_pg::install::{self, Patience, TrackRequest};
 use serde_json::value::RawValue;
 use serde_json::{Value as Json, json};
 use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::path::PathBuf;
 use std::process::Command;
 use std::time::Instant;
-use tokio_websockets::{ClientBuilder, Limits, Message, Payload};
+use tokio::net::TcpStream;
+use tokio_websockets::Payload;
 
 /// How to measure.
 #[derive(Debug, Clone)]
@@ -32,7 +34,7 @@ pub struct Options {
     /// Whether it works, not how fast.
     pub small: bool,
     /// Where the programs are.
-    pub programs: PathBuf,
+    pub programs: Programs,
 }
 
 /// Rows per second below which COPY itself is not what it should be on this machine.
@@ -61,7 +63,7 @@ pub async fn run(options: &Options) -> Result<Bench> {
         database.client.batch_execute(sql).await?;
     }
     let truth = truth(&database).await?;
-    let node = Node::start(&options.programs.join("lockstep"), &database.cluster.url())?;
+    let node = Node::start(&options.programs.path("lockstep"), &database.cluster.url())?;
     let before = node.process().rss()?;
     let (mut times, mut copies, mut growth) = (Vec::new(), Vec::new(), Vec::new());
     // The first pair fills caches, and is thrown away.
@@ -118,7 +120,7 @@ fn hash(row: &Json) -> u64 {
 }
 
 fn copy(options: &Options, database: &Database) -> Result<f64> {
-    let limit = options.programs.join("copy_limit");
+    let limit = options.programs.path("copy_limit");
     let output = Command::new(&limit)
         .args([&database.cluster.url(), "copy items to stdout"])
         .output()
@@ -131,27 +133,13 @@ fn copy(options: &Options, database: &Database) -> Result<f64> {
 
 /// Everything up to the first commit, and how long it took from the join on.
 async fn load(port: u16) -> Result<(Vec<Payload>, f64)> {
-    let address = format!("ws://127.0.0.1:{port}/socket/websocket?vsn=2.0.0").parse()?;
-    let limits = Limits::default().max_payload_len(None);
-    let (mut socket, _) = ClientBuilder::from_uri(address).limits(limits).connect().await?;
-    let shape = json!({"ref": "0", "table": "items"});
-    let join = json!(["1", "1", "sync", "phx_join", {"protocol": 1, "client": null, "cursor": null, "shapes": [shape]}]);
+    let mut socket = join::upgrade(TcpStream::connect(("127.0.0.1", port)).await?, port).await?;
+    let shapes = json!([{"ref": "0", "table": "items"}]);
     let begun = Instant::now();
-    socket.send(Message::text(join.to_string())).await?;
-    let mut frames = Vec::new();
-    while let Some(message) = socket.next().await {
-        let message = message?;
-        if !message.is_text() {
-            bail!("the node closed the connection: {message:?}");
-        }
-        let payload = message.into_payload();
-        let last = payload.starts_with(br#"[null,null,"sync","commit","#);
-        frames.push(payload);
-        if last {
-            return Ok((frames, begun.elapsed().as_secs_f64()));
-        }
-    }
-    bail!("the node ended the connection");
+    let frames =
+        join::join(&mut socket, json!({"protocol": 1, "client": null, "cursor": null, "shapes": shapes}))
+            .await?;
+    Ok((frames, begun.elapsed().as_secs_f64()))
 }
 
 /// Every row of the frames is one of the table, and every one of the table is there once.

@@ -3,7 +3,8 @@
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use lockstep_load::figures::Bench;
-use lockstep_load::sockets::{self, Programs, decode, diverse, fanout, hold, latency, memory};
+use lockstep_load::programs::Programs;
+use lockstep_load::sockets::{self, decode, diverse, fanout, hold, latency, memory};
 use lockstep_load::{generator, load, matching, retention, storm, writes};
 use std::process::ExitCode;
 use std::time::Duration;
@@ -113,6 +114,11 @@ struct Node {
     small: bool,
 }
 
+/// Those beside this one.
+fn programs() -> Result<Programs> {
+    Programs::beside(&std::env::current_exe()?)
+}
+
 impl Node {
     fn options(&self, major: Option<u32>) -> Result<sockets::Options> {
         Ok(sockets::Options {
@@ -120,7 +126,7 @@ impl Node {
             runs: usize::from(self.runs),
             small: self.small,
             seconds: self.seconds,
-            programs: Programs::beside(&std::env::current_exe()?)?,
+            programs: programs()?,
         })
     }
 }
@@ -152,14 +158,13 @@ async fn run(options: &Options) -> Result<Bench> {
         Which::Load { pairs, rows, small } => {
             let rows = if *small { (*rows).min(20_000) } else { *rows };
             let (pairs, major) = (usize::from(*pairs), options.pg);
-            let programs = std::env::current_exe()?.parent().map(Into::into).unwrap_or_default();
-            let options = load::Options { major, pairs, rows, small: *small, programs };
+            let options = load::Options { major, pairs, rows, small: *small, programs: programs()? };
             load::run(&options).await
         }
         Which::Storm { runs, small } => {
             let (loading, returning) = if *small { (50, 200) } else { (2_000, 10_000) };
             let (runs, major, small) = (usize::from(*runs), options.pg, *small);
-            let programs = std::env::current_exe()?.parent().map(Into::into).unwrap_or_default();
+            let programs = programs()?;
             storm::run(&storm::Options { major, runs, loading, returning, small, programs }).await
         }
         Which::StormClients => anyhow::bail!("is no bench"),

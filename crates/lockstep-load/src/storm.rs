@@ -8,14 +8,12 @@ use crate::database::Database;
 use crate::figures::{Bench, Figure, Limit};
 use crate::machine::{Machine, Versions};
 use crate::node::Node;
-use anyhow::{Context, Result, ensure};
+use crate::programs::{Player, Programs};
+use anyhow::{Result, ensure};
 use clients::{Answer, Order};
-use lockstep_pg::cluster::process::{Signal, spawn_bound};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 /// How to measure.
 #[derive(Debug, Clone)]
@@ -31,7 +29,7 @@ pub struct Options {
     /// Whether it works, not how fast.
     pub small: bool,
     /// Where the programs are.
-    pub programs: PathBuf,
+    pub programs: Programs,
 }
 
 /// Scope 0 has the rows that all load; the others have five each.
@@ -58,21 +56,21 @@ pub async fn run(options: &Options) -> Result<Bench> {
     database.client.batch_execute("vacuum (analyze) items").await?;
     let (mut loads, mut resumes, mut queries, mut refetches) = (vec![], vec![], vec![], 0);
     for _ in 0..options.runs {
-        let mut clients = Clients::start(&options.programs.join("lockstep-load"))?;
-        let node = Node::start(&options.programs.join("lockstep"), &database.cluster.url())?;
-        let truth = truth(&database, clients.folder.path()).await?;
+        let mut clients = Player::start(&options.programs.path("lockstep-load"), "storm-clients")?;
+        let node = Node::start(&options.programs.path("lockstep"), &database.cluster.url())?;
+        let truth = truth(&database, clients.folder()).await?;
         let order =
             |resume, count, same| Order { port: node.port(), count, same, resume, truth: truth.clone() };
-        loads.push(clients.order(&order(false, options.loading, true))?.seconds);
-        clients.order(&order(false, options.returning, false))?;
+        loads.push(tell(&mut clients, &order(false, options.loading, true))?.seconds);
+        tell(&mut clients, &order(false, options.returning, false))?;
         drop(node);
         database.client.batch_execute("update items set v = v + 1 where org > 0").await?;
-        let truth = self::truth(&database, clients.folder.path()).await?;
-        let node = Node::start(&options.programs.join("lockstep"), &database.cluster.url())?;
+        let truth = self::truth(&database, clients.folder()).await?;
+        let node = Node::start(&options.programs.path("lockstep"), &database.cluster.url())?;
         database.cluster.set("log_statement", "all")?;
         let before = fs::metadata(database.cluster.log_path())?.len();
         let order = Order { port: node.port(), count: options.returning, same: false, resume: true, truth };
-        let answer = clients.order(&order)?;
+        let answer = tell(&mut clients, &order)?;
         let log = fs::read(database.cluster.log_path())?;
         let log =
             String::from_utf8_lossy(log.get(usize::try_from(before)?..).unwrap_or_default()).into_owned();
@@ -108,38 +106,9 @@ async fn truth(database: &Database, folder: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// The clients' process, from outside; it ends with this.
-struct Clients {
-    child: Child,
-    orders: ChildStdin,
-    answers: BufReader<ChildStdout>,
-    folder: tempfile::TempDir,
-}
-
-impl Clients {
-    fn start(program: &Path) -> Result<Self> {
-        let mut command = Command::new(program);
-        command.arg("storm-clients").stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = spawn_bound(command, Signal::SIGKILL).context("cannot run the clients")?;
-        let orders = child.stdin.take().context("no pipe")?;
-        let answers = BufReader::new(child.stdout.take().context("no pipe")?);
-        Ok(Self { child, orders, answers, folder: tempfile::tempdir()? })
-    }
-
-    fn order(&mut self, order: &Order) -> Result<Answer> {
-        writeln!(self.orders, "{}", serde_json::to_string(order)?)?;
-        let mut line = String::new();
-        self.answers.read_line(&mut line)?;
-        let answer: Answer = serde_json::from_str(&line).context("the clients ended")?;
-        ensure!(answer.error.is_none(), "a client failed: {}", answer.error.unwrap_or_default());
-        Ok(answer)
-    }
-}
-
-impl Drop for Clients {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// Tells the clients' process; it compares what they hold with the truth before it answers.
+fn tell(clients: &mut Player, order: &Order) -> Result<Answer> {
+    let answer: Answer = clients.order(order, clients::PATIENCE * 3)?;
+    ensure!(answer.error.is_none(), "a client failed: {}", answer.error.unwrap_or_default());
+    Ok(answer)
 }

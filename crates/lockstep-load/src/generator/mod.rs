@@ -8,13 +8,10 @@ pub mod held;
 pub mod process;
 pub mod socket;
 
-use anyhow::{Context, Result, bail};
-use lockstep_pg::cluster::process::{Signal, spawn_bound};
+use crate::programs::Player;
+use anyhow::{Result, bail};
 use serde::{Deserialize, Serialize};
-use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 /// Which clients to connect.
@@ -101,49 +98,26 @@ pub fn nanoseconds() -> u64 {
 
 /// The process, from outside; it ends with this.
 #[derive(Debug)]
-pub struct Generator {
-    child: Child,
-    orders: ChildStdin,
-    answers: Receiver<String>,
-    folder: tempfile::TempDir,
-}
+pub struct Generator(Player);
 
 impl Generator {
     /// Starts one. `program` is `lockstep-load`.
     pub fn start(program: &Path) -> Result<Self> {
-        let mut command = Command::new(program);
-        command.arg("generator").stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = spawn_bound(command, Signal::SIGKILL).context("cannot run the generator")?;
-        let orders = child.stdin.take().context("no pipe")?;
-        let stdout = child.stdout.take().context("no pipe")?;
-        let (line, answers) = channel();
-        std::thread::spawn(move || {
-            for text in BufReader::new(stdout).lines().map_while(Result::ok) {
-                // Nobody listens any more if this fails.
-                let _ = line.send(text);
-            }
-        });
-        Ok(Self { child, orders, answers, folder: tempfile::tempdir()? })
+        Player::start(program, "generator").map(Self)
     }
 
     /// Its process id.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.0.pid()
     }
 
     /// Sends an order and waits for its answer.
     pub fn order(&mut self, order: &Order, patience: Duration) -> Result<Answer> {
-        let mut line = serde_json::to_string(order)?;
-        line.push('\n');
-        self.orders.write_all(line.as_bytes())?;
-        let Ok(text) = self.answers.recv_timeout(patience) else {
-            bail!("the generator did not answer within {patience:?}: {order:?}");
-        };
-        let answer: Answer = serde_json::from_str(&text)?;
-        if let Some(error) = &answer.error {
-            bail!("the generator: {error}");
+        let answer: Answer = self.0.order(order, patience)?;
+        match answer.error {
+            Some(error) => bail!("the generator: {error}"),
+            None => Ok(answer),
         }
-        Ok(answer)
     }
 
     /// Connects clients; they may not be in step yet.
@@ -158,14 +132,14 @@ impl Generator {
 
     /// All deliveries since the last report.
     pub fn report(&mut self) -> Result<Vec<Delivery>> {
-        let path = self.folder.path().join("deliveries");
+        let path = self.0.folder().join("deliveries");
         self.order(&Order::Report(path.clone()), Duration::from_secs(60))?;
         Ok(read_pairs(&std::fs::read(path)?).map(|(xid, at)| Delivery { xid, at }).collect())
     }
 
     /// Compares every client's rows with `rows`: lines of scope, a tab, and the row as JSON.
     pub fn verify(&mut self, rows: &str) -> Result<Answer> {
-        let path = self.folder.path().join("rows");
+        let path = self.0.folder().join("rows");
         std::fs::write(&path, rows)?;
         self.order(&Order::Verify(path), Duration::from_secs(60))
     }
@@ -177,12 +151,4 @@ pub fn read_pairs(bytes: &[u8]) -> impl Iterator<Item = (u64, u64)> {
         let number = |at: usize| pair[at..at + 8].iter().rev().fold(0, |n, b| n << 8 | u64::from(*b));
         (number(0), number(8))
     })
-}
-
-impl Drop for Generator {
-    fn drop(&mut self) {
-        // It may have ended by itself.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

@@ -14,36 +14,17 @@ use crate::database::Database;
 use crate::generator::{Answer, Crowd, Delivery, Generator};
 use crate::machine::{Machine, Versions};
 use crate::node::Node;
+use crate::programs::Programs;
 use anyhow::{Context, Result, ensure};
 use lockstep_pg::cluster::process::{Signal, spawn_bound};
 use std::collections::HashMap;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// A bound on every wait: a failure, never a schedule.
 pub const PATIENCE: Duration = Duration::from_secs(180);
-
-/// The programs that take part.
-#[derive(Debug, Clone)]
-pub struct Programs {
-    folder: PathBuf,
-}
-
-impl Programs {
-    /// Those beside this one.
-    pub fn beside(program: &Path) -> Result<Self> {
-        let folder = program.parent().context("a program in no folder")?.to_owned();
-        Ok(Self { folder })
-    }
-
-    /// One of them.
-    pub fn path(&self, name: &str) -> PathBuf {
-        self.folder.join(name)
-    }
-}
 
 /// What all of these benches are told.
 #[derive(Debug, Clone)]

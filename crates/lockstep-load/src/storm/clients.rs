@@ -1,8 +1,8 @@
 //! The process that plays the clients: all connect at once; what they hear is read now, and understood when all have
 //! heard their commit.
 
+use crate::join;
 use anyhow::{Context, Result, bail, ensure};
-use futures_util::{SinkExt, StreamExt};
 use lockstep_client::{Heard, Replica};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value as Json, json};
@@ -13,12 +13,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio::net::{TcpSocket, TcpStream};
-use tokio_websockets::{ClientBuilder, Limits, Message, Payload, WebSocketStream};
+use tokio_websockets::{Payload, WebSocketStream};
 
 /// So many clients share a source address.
 const PER_ADDRESS: usize = 2_000;
 /// A bound on every wait: a failure, never a schedule.
-const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What to do.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -124,25 +124,9 @@ async fn hear(nth: usize, port: u16, replica: &Replica) -> Result<(Vec<Payload>,
     socket.bind(SocketAddr::from(([127, 0, 0, source], 0)))?;
     let stream = socket.connect(SocketAddr::from(([127, 0, 0, 1], port))).await?;
     stream.set_nodelay(true)?;
-    let address = format!("ws://127.0.0.1:{port}/socket/websocket?vsn=2.0.0").parse()?;
-    let limits = Limits::default().max_payload_len(None);
-    let (mut socket, _) = ClientBuilder::from_uri(address).limits(limits).connect_on(stream).await?;
-    let join = json!(["1", "1", "sync", "phx_join", replica.join()]);
-    socket.send(Message::text(join.to_string())).await?;
-    let mut frames = Vec::new();
-    while let Some(message) = socket.next().await {
-        let message = message?;
-        if !message.is_text() {
-            bail!("the node closed the connection: {message:?}");
-        }
-        let payload = message.into_payload();
-        let last = payload.starts_with(br#"[null,null,"sync","commit","#);
-        frames.push(payload);
-        if last {
-            return Ok((frames, Instant::now(), socket));
-        }
-    }
-    bail!("the node ended the connection")
+    let mut socket = join::upgrade(stream, port).await?;
+    let frames = join::join(&mut socket, replica.join()).await?;
+    Ok((frames, Instant::now(), socket))
 }
 
 /// Takes the frames; how many shapes were loaded in full.

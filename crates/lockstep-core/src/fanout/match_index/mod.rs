@@ -1,11 +1,14 @@
 //! Which shapes a row belongs to, without looking at those that it does not.
 //!
-//! [`places`]: by hash of the values that a shape demands, in its scope and by equalities of its predicate.
+//! [`places`]: by hash of the values that a shape demands, in its scope and by equalities of its predicate; [`marks`]
+//! says of most of what is not there that it is not.
 //! [`filters`]: within one place, by what else a predicate demands: [`intervals`] for ranges, pieces of text for
 //! patterns. What is left is evaluated, once per distinct predicate and row.
 
 mod filters;
 mod intervals;
+mod marks;
+mod packed;
 mod places;
 mod routed;
 
@@ -15,7 +18,8 @@ use crate::change::{Final, Key, NetChanges, OldScope, TableNet, Text, Tuple, Val
 use crate::position::ResetReason;
 use crate::shape::{Shape, Untold};
 use filters::Filters;
-use places::{Group, Place, Places, Probe, text};
+use marks::Probe;
+use places::{Group, Place, Places, text};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -76,8 +80,10 @@ struct TableIndex {
 #[derive(Debug, Default)]
 struct Scratch {
     hashes: Vec<(usize, u64)>,
-    /// What to look for, in which group, and what it means to find it.
-    probes: Vec<(Probe, u32, Source)>,
+    /// What to look for: its hash, in which group, and what it means to find it.
+    wanted: Vec<(u64, u32, Source)>,
+    /// Of each of them, where it may be.
+    probes: Vec<Probe>,
     found: Vec<(ShapeIndex, Member, u8)>,
     passed: Passed,
 }
@@ -130,18 +136,20 @@ fn of_all(shape: &Shape) -> (Where, Member) {
     (Where { columns, values }, member)
 }
 
-fn group_of<'g>(groups: &'g mut Vec<Group>, columns: &[usize], places: &mut Places) -> &'g mut Group {
+fn group_of<'g>(groups: &'g mut Vec<Group>, columns: &[usize], places: &mut Places) -> &'g Group {
     let at = groups.iter().position(|group| *group.columns == *columns).unwrap_or_else(|| {
         groups.push(places.group(columns.into()));
         groups.len() - 1
     });
-    &mut groups[at]
+    &groups[at]
 }
 
 fn take_from(groups: &mut Vec<Group>, place: &Where, places: &mut Places, change: impl FnOnce(&mut Place)) {
-    let Some(group) = groups.iter_mut().find(|group| *group.columns == *place.columns) else { return };
-    places.take(group, &place.values, change);
-    groups.retain(|group| !group.entries().is_empty());
+    let Some(at) = groups.iter().position(|group| *group.columns == *place.columns) else { return };
+    places.take(&groups[at], &place.values, change);
+    if places.ended(&groups[at]) {
+        groups.remove(at);
+    }
 }
 
 impl MatchIndex {
@@ -150,15 +158,12 @@ impl MatchIndex {
         let table = self.tables.entry(shape.table.oid).or_default();
         let (place, member) = of_all(&shape);
         let group = group_of(&mut table.exact, &place.columns, &mut self.places);
-        if let Some(at) = self.places.at(group, &place.values) {
-            at.insert(index, member, (member == Member::Filtered).then_some(&*shape));
-        }
+        let filtered = (member == Member::Filtered).then_some(&*shape);
+        self.places.at(group, &place.values).insert(index, member, filtered);
         if member != Member::Plain {
             let scope = of_scope(&shape);
             let group = group_of(&mut table.scopes, &scope.columns, &mut self.places);
-            if let Some(at) = self.places.at(group, &scope.values) {
-                at.insert(index, Member::Filtered, None);
-            }
+            self.places.at(group, &scope.values).insert(index, Member::Filtered, None);
         }
         let predicate = shape.predicate.as_ref().map(|p| table.predicate(p.sql()));
         table.shapes.insert(index, Known { shape, predicate });
@@ -241,7 +246,8 @@ impl TableIndex {
         // Shapes of a table are of one schema.
         let Some(any) = self.shapes.values().next() else { return };
         for (key, end) in &net.rows {
-            let row = Row { net, key, end, scope_columns: &any.shape.table.scope_columns };
+            let before = net.before.get(key);
+            let row = Row { net, key, end, before, scope_columns: &any.shape.table.scope_columns };
             let partial = row.is_partial();
             self.find(&row, places, scratch);
             let Scratch { found, passed, .. } = scratch;
@@ -261,42 +267,43 @@ impl TableIndex {
 
     /// The shapes that a key's change may concern: at least those on which it has an effect.
     fn find(&self, row: &Row<'_, '_>, places: &Places, scratch: &mut Scratch) {
-        scratch.probes.clear();
+        scratch.wanted.clear();
         scratch.found.clear();
         let untold = row.untold();
         if let Final::Row(new) = row.end {
             let value = |column| new.get(column);
-            self.probe(&self.exact, Source::New, value, places, scratch);
+            self.want(&self.exact, Source::New, value, places, scratch);
             if untold {
-                self.probe(&self.scopes, Source::Scope, value, places, scratch);
+                self.want(&self.scopes, Source::Scope, value, places, scratch);
             }
         }
-        if let Some(before) = row.before() {
-            self.probe(&self.exact, Source::Before, |column| before.get(column), places, scratch);
+        if let Some(before) = row.before {
+            self.want(&self.exact, Source::Before, |column| before.get(column), places, scratch);
         }
         for (nth, scope) in (0..).zip(row.left()) {
             let value = |column| row.old(scope, column);
-            self.probe(&self.exact, Source::Left(nth), value, places, scratch);
+            self.want(&self.exact, Source::Left(nth), value, places, scratch);
             if untold {
-                self.probe(&self.scopes, Source::LeftScope(nth), value, places, scratch);
+                self.want(&self.scopes, Source::LeftScope(nth), value, places, scratch);
             }
         }
         if *row.end == Final::Gone {
             // A delete has no row to look by: all shapes without scope.
-            self.probe(&self.exact, Source::Left(u32::MAX), |_| None, places, scratch);
+            self.want(&self.exact, Source::Left(u32::MAX), |_| None, places, scratch);
             if untold {
-                self.probe(&self.scopes, Source::LeftScope(u32::MAX), |_| None, places, scratch);
+                self.want(&self.scopes, Source::LeftScope(u32::MAX), |_| None, places, scratch);
             }
         }
-        places.fetch(scratch.probes.iter().map(|(probe, ..)| *probe));
-        for at in 0..scratch.probes.len() {
-            let (probe, group, source) = scratch.probes[at];
-            self.look_up(probe, group, source, row, places, &mut scratch.found);
+        // Nothing is read in between: what goes to memory goes there together.
+        let Scratch { wanted, probes, found, .. } = scratch;
+        places.probe(wanted.iter().map(|(hash, ..)| *hash), probes);
+        for ((_, group, source), probe) in wanted.iter().zip(probes) {
+            self.look_up(*probe, *group, *source, row, places, found);
         }
     }
 
-    /// Notes what to look for: one probe per group whose columns all have values. Reads the slots.
-    fn probe<'v>(
+    /// Notes what to look for: one hash per group whose columns all have values.
+    fn want<'v>(
         &self,
         groups: &[Group],
         source: Source,
@@ -304,7 +311,7 @@ impl TableIndex {
         places: &Places,
         scratch: &mut Scratch,
     ) {
-        let Scratch { hashes, probes, found, .. } = scratch;
+        let Scratch { hashes, wanted, found, .. } = scratch;
         hashes.clear();
         'groups: for (number, group) in (0..).zip(groups) {
             let mut unknown = false;
@@ -321,7 +328,7 @@ impl TableIndex {
             }
             if unknown {
                 // Too large to be repeated: any of them may be it.
-                for place in group.entries().iter().filter_map(|entry| places.get(*entry)) {
+                for place in places.of_group(group) {
                     let mut all = |index| found.push((index, Member::Filtered, LOOK));
                     place.each(|index, _| all(index));
                     place.filters().into_iter().for_each(|filters| filters.all(&mut all));
@@ -329,7 +336,7 @@ impl TableIndex {
                 continue;
             }
             let of = |column: &usize| hashes.iter().find(|(c, _)| c == column).map_or(0, |(_, hash)| *hash);
-            probes.push((places.probe(group, group.columns.iter().map(of)), number, source));
+            wanted.push((group.hash(group.columns.iter().map(of)), number, source));
         }
     }
 
@@ -370,7 +377,7 @@ impl TableIndex {
                 Final::Row(new) => Some(new),
                 Final::Gone => None,
             },
-            Source::Before => row.before(),
+            Source::Before => row.before,
             // Of a scope that was left only its shapes are known; if nothing says what the row was, the shapes are
             // found by scope.
             Source::Left(_) | Source::Scope | Source::LeftScope(_) => None,
@@ -387,17 +394,15 @@ struct Row<'n, 't> {
     net: &'n TableNet,
     key: &'n Key,
     end: &'n Final,
+    /// As it was before the transaction, if the stream says so.
+    before: Option<&'n Tuple>,
     scope_columns: &'t [usize],
 }
 
 impl<'n> Row<'n, '_> {
-    fn before(&self) -> Option<&'n Tuple> {
-        self.net.before.get(self.key)
-    }
-
     /// Nothing says what the row was before, and it was.
     fn untold(&self) -> bool {
-        self.before().is_none() && !self.net.fresh.contains(self.key)
+        self.before.is_none() && !self.net.fresh.contains(self.key)
     }
 
     fn left(&self) -> &'n [OldScope] {
@@ -414,7 +419,7 @@ impl<'n> Row<'n, '_> {
                 Final::Row(row) => row.get(column),
                 Final::Gone => None,
             },
-            Source::Before => self.before()?.get(column),
+            Source::Before => self.before?.get(column),
             Source::Left(nth) | Source::LeftScope(nth) => self.old(self.left().get(nth as usize)?, column),
         }
     }
