@@ -253,11 +253,34 @@ impl Window {
         self.after(table_place(clients), fence).chain(self.after(client_place(subject, client), fence))
     }
 
-    /// A transaction's id, its bytes, and its net effect made anew; None of one that is not held.
-    pub fn net(&self, end: Lsn, catalog: &Catalog) -> Option<(Xid, usize, NetChanges)> {
+    /// A transaction whose operations are held.
+    pub fn held(&self, end: Lsn) -> Option<Held<'_>> {
         let kept = self.entries.get(&end)?;
-        let changes = kept.changes.as_ref()?;
-        Some((kept.xid, kept.bytes, NetChanges::of_fitting(changes, catalog, &kept.untold)))
+        Some(Held { kept, changes: kept.changes.as_ref()? })
+    }
+}
+
+/// See [`Window::held`].
+#[derive(Debug, Clone, Copy)]
+pub struct Held<'w> {
+    kept: &'w Kept,
+    changes: &'w [Change],
+}
+
+impl Held<'_> {
+    /// Its id.
+    pub fn xid(&self) -> Xid {
+        self.kept.xid
+    }
+
+    /// What it counts for in the window.
+    pub fn bytes(&self) -> usize {
+        self.kept.bytes
+    }
+
+    /// Its net effect, made anew.
+    pub fn net(&self, catalog: &Catalog) -> NetChanges {
+        NetChanges::of_fitting(self.changes, catalog, &self.kept.untold)
     }
 }
 

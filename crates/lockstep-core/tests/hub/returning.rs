@@ -118,6 +118,19 @@ fn what_was_committed_before_the_join_is_in_the_first_batch() {
     assert!(!world.has(|o| matches!(o, Output::CatchUp(_))));
 }
 
+/// Whoever comes back and gives all its shapes up before it is answered is owed a first commit all the same.
+#[test]
+fn who_gives_its_shapes_up_while_it_waits_hears_its_first_commit() {
+    let (mut world, cursor, fingerprint) = away(Bounds::default());
+    world.join_with(2, (&cursor, &fingerprint));
+    world.hub.handle_text(2, r#"["1", "2", "sync", "unsubscribe", {"refs": ["0"]}]"#, "fresh");
+    world.poll("701:701:", 10);
+    let request = world.catch_up();
+    assert_eq!((request.reads.len(), request.clients.len()), (0, 1));
+    world.answer(&request, "701:701:", 10);
+    assert_eq!(world.events(2), ["commit"]);
+}
+
 /// ```text
 ///  cursor at 10 ─ 701 … evicted ─ the window ─ back
 /// ```

@@ -3,6 +3,7 @@
 
 use super::schema::Schema;
 use super::{CatchUpId, Hub, SessionId};
+use crate::catalog::Oid;
 use crate::change::NetChanges;
 use crate::fanout::match_index::ShapeIndex;
 use crate::fanout::{Hole, RingEntry, delta_for};
@@ -27,6 +28,21 @@ impl Merged {
             self.acknowledged.push(ack.outcome.clone());
             self.waits.push(xid);
         }
+    }
+
+    /// The same of a transaction of the ring, whose rows may not be held.
+    pub(super) fn acknowledge_by(
+        &mut self,
+        entry: &RingEntry,
+        clients: Oid,
+        client: (&str, &str),
+    ) -> Result<(), Hole> {
+        match &entry.delivered.net {
+            Some(net) => self.acknowledge(net, entry.xid(), client),
+            None if entry.delivered.transaction.touched.contains(&clients) => return Err(Hole),
+            None => {}
+        }
+        Ok(())
     }
 }
 
@@ -78,15 +94,9 @@ impl Hub {
                 let frame = told(entry, *index, &held.shape, &self.schema).map_err(|Hole| xid)?;
                 merged.frames.extend(frame);
             }
-            if session.establishing != Some(id) {
-                continue;
-            }
-            match &entry.delivered.net {
-                Some(net) => merged.acknowledge(net, xid, (&session.subject, &session.client)),
-                None if entry.delivered.transaction.touched.contains(&self.catalog.clients) => {
-                    return Err(xid);
-                }
-                None => {}
+            if session.establishing == Some(id) {
+                let client = (&*session.subject, &*session.client);
+                merged.acknowledge_by(entry, self.catalog.clients, client).map_err(|Hole| xid)?;
             }
         }
         Ok(merged)

@@ -5,11 +5,13 @@
 
 use super::merged::{Merged, told};
 use super::{Hub, ReadFrom, SessionId, SubState};
+use crate::change::NetChanges;
 use crate::fanout::delta_for;
 use crate::fanout::match_index::ShapeIndex;
 use crate::limits;
 use crate::position::{CursorHead, Lsn, Xid};
 use crate::protocol::{Frame, rows_frame};
+use std::cell::LazyCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -40,13 +42,6 @@ impl Retold {
     }
 }
 
-/// One transaction for one session.
-#[derive(Default)]
-struct Told {
-    frames: Vec<Frame>,
-    merged: Merged,
-}
-
 impl Hub {
     /// A session has joined, perhaps with a state that memory reaches. It waits for a poll that is asked from now on:
     /// what was committed before the join is in its first batch, as with a catch-up. A client that has to leave its id
@@ -75,7 +70,11 @@ impl Hub {
             .collect();
         for id in due {
             self.returning.remove(&id);
-            let Some(head) = self.state_of(id) else { continue };
+            let Some(head) = self.state_of(id) else {
+                // Its wishes changed meanwhile, perhaps to none: it waits for its first batch all the same.
+                self.needy.insert(id);
+                continue;
+            };
             match self.told_since(id, &head) {
                 Some(merged) => self.bring_from_window(id, merged),
                 None => self.read_returned(id),
@@ -119,7 +118,6 @@ impl Hub {
         if self.ring.len().saturating_mul(shapes.len()) > limits::RETURN_LOOKS {
             return None;
         }
-        let mut told: BTreeMap<Lsn, Told> = BTreeMap::new();
         let mut ends: BTreeMap<Lsn, BTreeSet<ShapeIndex>> = BTreeMap::new();
         for index in &shapes {
             for end in self.window.of_shape(&self.shapes.get(index)?.shape, head.fence) {
@@ -131,23 +129,26 @@ impl Hub {
         }
         let clients = self.catalog.clients;
         let own = self.window.of_client(clients, &subject, &client, head.fence);
-        for end in own.take(limits::RETURN_TRANSACTIONS + 1) {
-            ends.entry(end).or_default();
+        let own: BTreeSet<Lsn> = own.take(limits::RETURN_TRANSACTIONS + 1).collect();
+        for end in &own {
+            ends.entry(*end).or_default();
         }
         if ends.len() > limits::RETURN_TRANSACTIONS {
             return None;
         }
+        let mut told: BTreeMap<Lsn, Merged> = BTreeMap::new();
         let mut room = limits::CATCH_UP_INLINE_BYTES;
         for (end, shapes) in ends {
-            let one = self.told_by_window(end, &shapes, head, (&subject, &client), &mut room)?;
+            let client = own.contains(&end).then_some((&*subject, &*client));
+            let one = self.told_by_window(end, &shapes, head, client, &mut room)?;
             told.insert(end, one);
         }
         self.told_by_ring(&shapes, head, (&subject, &client), &mut told)?;
         let mut all = Merged::default();
         for one in told.into_values() {
             all.frames.extend(one.frames);
-            all.acknowledged.extend(one.merged.acknowledged);
-            all.waits.extend(one.merged.waits);
+            all.acknowledged.extend(one.acknowledged);
+            all.waits.extend(one.waits);
         }
         Some(all)
     }
@@ -161,20 +162,24 @@ impl Hub {
         here && self.identified && head.fence <= self.watermark && head.shown.is_empty()
     }
 
+    /// `client`, if it may acknowledge one of its mutations.
     fn told_by_window(
         &mut self,
         end: Lsn,
         shapes: &BTreeSet<ShapeIndex>,
         head: &CursorHead,
-        client: (&str, &str),
+        client: Option<(&str, &str)>,
         room: &mut usize,
-    ) -> Option<Told> {
-        let (xid, bytes, net) = self.window.net(end, &self.catalog)?;
+    ) -> Option<Merged> {
+        let kept = self.window.held(end)?;
+        let (xid, bytes) = (kept.xid(), kept.bytes());
         *room = room.checked_sub(bytes)?;
         if head.snapshot.sees(xid) {
             return None;
         }
-        let mut one = Told::default();
+        let mut one = Merged::default();
+        // Made anew only for whoever is the first to need it: many come back at once, with the same shapes.
+        let net = LazyCell::new(|| kept.net(&self.catalog));
         for index in shapes {
             let shape = &self.shapes.get(index)?.shape;
             let frame = match self.retold.frames.get(&(*index, end)) {
@@ -188,7 +193,9 @@ impl Hub {
             };
             one.frames.extend(frame);
         }
-        one.merged.acknowledge(&net, xid, client);
+        if let Some(client) = client {
+            one.acknowledge(&net, xid, client);
+        }
         Some(one)
     }
 
@@ -198,7 +205,7 @@ impl Hub {
         shapes: &[ShapeIndex],
         head: &CursorHead,
         client: (&str, &str),
-        all: &mut BTreeMap<Lsn, Told>,
+        all: &mut BTreeMap<Lsn, Merged>,
     ) -> Option<()> {
         let clients = self.catalog.clients;
         for entry in self.ring.entries_mut() {
@@ -213,17 +220,16 @@ impl Hub {
             if seen {
                 continue;
             }
-            let mut one = Told::default();
+            let mut one = Merged::default();
             for index in shapes {
                 let held = self.shapes.get(index)?;
                 one.frames.extend(told(entry, *index, &held.shape, &self.schema).ok()?);
             }
-            match &entry.delivered.net {
-                Some(net) if net.tables.values().any(|table| table.truncated) => return None,
-                Some(net) => one.merged.acknowledge(net, xid, client),
-                None if entry.delivered.transaction.touched.contains(&clients) => return None,
-                None => {}
+            let truncates = |net: &NetChanges| net.tables.values().any(|table| table.truncated);
+            if entry.delivered.net.as_ref().is_some_and(truncates) {
+                return None;
             }
+            one.acknowledge_by(entry, clients, client).ok()?;
             all.insert(end, one);
         }
         Some(())

@@ -276,6 +276,7 @@ impl Hub {
             self.release_shape(id, sub.shape);
         }
         self.needy.remove(&id);
+        self.returning.remove(&id);
         self.holding.remove(&id);
     }
 
