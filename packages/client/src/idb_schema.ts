@@ -1,5 +1,5 @@
 /** The IndexedDB databases: what is in them, how they are opened and upgraded, and what of a record can be believed. */
-import { ask, begin, ended, openDatabase } from './idb'
+import { ask, openDatabase, transact } from './idb'
 import { EMPTY_META, type StoredMeta, type StoredMutation, type StoredShape, type StoreEvent } from './store'
 
 /**
@@ -17,60 +17,52 @@ export interface LeadRecord {
 }
 
 /** The record of a store that nobody led yet. */
-export const NOBODY: LeadRecord = { epoch: 0, revision: 0, lastSeq: 0, moved: false }
+const NOBODY: LeadRecord = { epoch: 0, revision: 0, lastSeq: 0, moved: false }
 
 /** The object stores of a place: StoredMeta, LeadRecord, StoredShape by id, texts by RowsKey, mutations by seq, refusals by id. */
 export const STORES = ['meta', 'lead', 'shapes', 'rows', 'outbox', 'refused'] as const
 
+function upgradePlace(db: IDBDatabase, from: number, tx: IDBTransaction): void {
+  if (from === 0) {
+    db.createObjectStore('meta')
+    db.createObjectStore('shapes', { keyPath: 'id' })
+    db.createObjectStore('outbox', { keyPath: 'seq' })
+    db.createObjectStore('refused', { keyPath: 'id' })
+  } else {
+    db.deleteObjectStore('rows')
+    tx.objectStore('shapes').clear()
+    const meta = tx.objectStore('meta')
+    const reading = meta.get('meta')
+    // a cursor without its rows would cover what is not there
+    reading.onsuccess = () => reading.result && meta.put({ ...reading.result, cursor: null }, 'meta')
+  }
+  db.createObjectStore('rows')
+  db.createObjectStore('lead')
+}
+
 /** Opens a place, and makes or upgrades it if need be. */
-export async function openPlace(name: string, tell: (event: StoreEvent) => void): Promise<IDBDatabase> {
-  let wasBlocked = false
-  const idb = await openDatabase(name, SCHEMA_VERSION, {
-    upgrade(db, from, tx) {
-      if (from === 0) {
-        db.createObjectStore('meta')
-        db.createObjectStore('shapes', { keyPath: 'id' })
-        db.createObjectStore('outbox', { keyPath: 'seq' })
-        db.createObjectStore('refused', { keyPath: 'id' })
-      } else {
-        db.deleteObjectStore('rows')
-      }
-      db.createObjectStore('rows')
-      db.createObjectStore('lead')
-      if (from === 0) return
-      tx.objectStore('shapes').clear()
-      const meta = tx.objectStore('meta')
-      const reading = meta.get('meta')
-      // a cursor without its rows would cover what is not there
-      reading.onsuccess = () => reading.result && meta.put({ ...reading.result, cursor: null }, 'meta')
-    },
-    // an older version of the application has it open in another page and does not let go
-    blocked: () => {
-      wasBlocked = true
-      tell('blocked')
-    },
-    // another page deletes it, or a newer version of the application waits there: let it pass
-    blocking: (db, wanted) => {
-      db.close()
-      tell(wanted === null ? 'wiped' : 'replaced')
-    },
-    // the browser threw it away
-    terminated: () => tell('lost'),
-  })
-  if (wasBlocked) tell('unblocked')
-  return idb
+export function openPlace(name: string, tell: (event: StoreEvent) => void): Promise<IDBDatabase> {
+  return openDatabase(name, SCHEMA_VERSION, upgradePlace, tell)
 }
 
 /** Uses the directory of the stores of this name: it tells which place belongs to a URL and subject, without a network. */
 export async function inDirectory<T>(name: string, use: (databases: IDBObjectStore) => IDBRequest<T>): Promise<T> {
-  const db = await openDatabase(name, 1, { upgrade: (fresh) => void fresh.createObjectStore('databases') })
+  const db = await openDatabase(name, 1, (fresh) => void fresh.createObjectStore('databases'))
   try {
-    const tx = begin(db, ['databases'], 'readwrite')
-    const [answer] = await Promise.all([ask(use(tx.objectStore('databases'))), ended(tx)])
-    return answer
+    return await transact(db, ['databases'], 'readwrite', (tx) => ask(use(tx.objectStore('databases'))))
   } finally {
     db.close()
   }
+}
+
+/** Who leads. */
+export async function leadOf(tx: IDBTransaction): Promise<LeadRecord> {
+  return (await ask(tx.objectStore('lead').get('lead'))) ?? NOBODY
+}
+
+/** Writes who leads. */
+export function putLead(tx: IDBTransaction, lead: LeadRecord): void {
+  tx.objectStore('lead').put(lead, 'lead')
 }
 
 const isText = (value: unknown): value is string => typeof value === 'string'

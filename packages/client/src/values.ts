@@ -23,6 +23,12 @@ export function keyText(values: readonly Json[]): string {
   return JSON.stringify(values)
 }
 
+/** Reads the key text of a shape's rows. */
+export function keyReader({ key, columns }: { readonly key: readonly string[]; readonly columns: readonly Column[] }): (row: WireRow) => string {
+  const places = key.map((name) => columns.findIndex((column) => column.name === name))
+  return (row) => keyText(places.map((place) => row[place] as Json))
+}
+
 /**
  * Turns a travelling value into what the application sees: `json` is parsed, the three floats that JSON lacks become
  * numbers, everything else is as it came (int8 and numeric stay strings, a number would lose digits).
