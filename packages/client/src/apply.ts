@@ -13,7 +13,7 @@ import {
   type WithdrawFrame,
 } from './protocol'
 import type { ShapeWrite, StoredShape } from './store'
-import { type Json, keyText, type WireRow } from './values'
+import { type Json, keyReader, keyText, type WireRow } from './values'
 
 /** A shape's rows in memory, as of the cursor. */
 export interface HeldShape extends StoredShape {
@@ -141,9 +141,13 @@ function sameDescription(a: StoredShape, b: StoredShape): boolean {
   return JSON.stringify([a.fingerprint, a.table, a.key, a.columns]) === JSON.stringify([b.fingerprint, b.table, b.key, b.columns])
 }
 
-function keyOf(shape: StoredShape, row: WireRow): string {
-  if (row.length !== shape.columns.length) throw new FrameError('rows: width')
-  return keyText(shape.key.map((name) => row[shape.columns.findIndex((column) => column.name === name)] as Json))
+/** Reads the keys of a shape's rows as the node sends them. */
+function keysIn(shape: StoredShape): (row: WireRow) => string {
+  const read = keyReader(shape)
+  return (row) => {
+    if (row.length !== shape.columns.length) throw new FrameError('rows: width')
+    return read(row)
+  }
 }
 
 /** Plans one batch against what is held. Pure but for `session`, whose names the batch's shape frames extend. */
@@ -192,12 +196,13 @@ class Planner {
     // described anew without a reset: the rows stay, their values move to where the columns are now, and new columns are
     // filled with what rows from before they were added have
     const rows = new Map<string, WireRow | null>()
+    const keyOf = keysIn(shape)
     for (const row of this.currentRows(id).values()) {
       const moved = shape.columns.map(({ name }) => {
         const at = held.columns.findIndex((column) => column.name === name)
         return (at < 0 ? frame.fill[name] : row[at]) ?? null
       })
-      rows.set(keyOf(shape, moved), moved)
+      rows.set(keyOf(moved), moved)
     }
     this.changes.set(id, { shape, described: true, reset: true, rows })
   }
@@ -229,11 +234,12 @@ class Planner {
   private rows(id: string, frame: RowsFrame): void {
     const change = this.changeOf(id, frame.reset !== null)
     const { shape, rows } = change
+    const keyOf = keysIn(shape)
     const drop = (key: string) => (change.reset ? rows.delete(key) : rows.set(key, null))
     for (const key of frame.remove) drop(keyText(key))
-    for (const row of frame.put) rows.set(keyOf(shape, row), row)
+    for (const row of frame.put) rows.set(keyOf(row), row)
     for (const [row, kept] of frame.patch) {
-      const key = keyOf(shape, row)
+      const key = keyOf(row)
       const before = rows.has(key) ? rows.get(key) : change.reset ? undefined : this.base.shapes.get(id)?.rows.get(key)
       if (!before) throw new FrameError('rows: patch of a row that is not held')
       rows.set(key, row.map((value, index) => (kept.includes(index) ? (before[index] as Json) : value)))

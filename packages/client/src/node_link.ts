@@ -4,7 +4,7 @@
  */
 import type { Batch } from './apply'
 import { Channel, type Reply } from './channel'
-import { CONNECTION_TABLE, type ConnectionEffect, type ConnectionEvent, type ConnectionState, pauseBeforeJoin } from './connection'
+import { type ConnectionEffect, type ConnectionEvent, type ConnectionState, connectionStep, pauseBeforeJoin } from './connection'
 import { Freshness } from './freshness'
 import type { OutboxWrite } from './outbox'
 import { type CommitFrame, FrameError, type Joined, type LoadFrame, readAnswers, readError, readFrame, readJoined, type RowsFrame, type ShapeAnswer } from './protocol'
@@ -99,7 +99,7 @@ export class NodeLink {
     this.events.push(event)
     if (this.events.length > 1) return
     for (let next = this.events[0]; next !== undefined; next = this.events[0]) {
-      const step = CONNECTION_TABLE[this.state][next]
+      const step = connectionStep(this.state, next)
       this.state = step.to
       for (const effect of step.effects) this.carryOutEffect(effect)
       this.events.shift()

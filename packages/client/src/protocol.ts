@@ -192,98 +192,82 @@ export class FrameError extends Error {
   }
 }
 
-type Fields = Record<string, unknown>
+/** Reads a value: what it is taken for, or undefined for what it must not be. */
+type Read = (value: unknown) => unknown
 
-function fields(value: unknown, what: string): Fields {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new FrameError(what)
-  return value as Fields
+const text: Read = (value) => (typeof value === 'string' ? value : undefined)
+const list: Read = (value) => (Array.isArray(value) ? value : undefined)
+const object: Read = (value) => (typeof value === 'object' && value !== null && !Array.isArray(value) ? value : undefined)
+
+/** `read`, or `other` where there is nothing. */
+const or = (other: unknown, read: Read): Read => (value) => (value === undefined || value === null ? other : read(value))
+
+/** A value for which `holds`. */
+const that = (holds: (value: any) => unknown): Read => (value) => (holds(value) ? value : undefined)
+
+/** A list whose items are all read by `read`. */
+const listOf = (read: Read): Read => (value) => {
+  const items = Array.isArray(value) ? value.map(read) : [undefined]
+  return items.includes(undefined) ? undefined : items
 }
 
-function text(from: Fields, name: string): string {
-  const value = from[name]
-  if (typeof value !== 'string') throw new FrameError(name)
-  return value
-}
+type Fields = Readonly<Record<string, Read>>
 
-function textOrNull(from: Fields, name: string): string | null {
-  return (from[name] ?? null) === null ? null : text(from, name)
-}
-
-function list(value: unknown, what: string): readonly unknown[] {
-  if (!Array.isArray(value)) throw new FrameError(what)
-  return value
-}
-
-function texts(from: Fields, name: string): string[] {
-  const all = list(from[name], name)
-  if (!all.every((item) => typeof item === 'string')) throw new FrameError(name)
-  return all as string[]
-}
-
-function readShape(from: Fields): ShapeFrame {
-  const table = texts(from, 'table')
-  if (table.length !== 2) throw new FrameError('table')
-  const columns = list(from['columns'], 'columns').map((item) => {
-    const column = fields(item, 'columns')
-    return { name: text(column, 'name'), type: text(column, 'type'), wire: text(column, 'wire') }
+/**
+ * The fields of an object that are named here; others are passed over, and one with a `?` is left out where it is not
+ * what it should be. Throws a FrameError that names the first field that is wrong.
+ */
+function fieldsOf<T>(fields: Fields, value: unknown, what: string): T {
+  if (object(value) === undefined) throw new FrameError(what)
+  const found = Object.entries(fields).flatMap(([key, read]) => {
+    const name = key.replace('?', '')
+    const field = read((value as Record<string, unknown>)[name])
+    if (field === undefined && name === key) throw new FrameError(`${what}: ${name}`)
+    return field === undefined ? [] : [[name, field]]
   })
-  const key = texts(from, 'key')
-  if (key.length === 0 || !key.every((name) => columns.some((column) => column.name === name))) throw new FrameError('key')
-  return {
-    event: 'shape',
-    ref: text(from, 'ref'),
-    shape: text(from, 'shape'),
-    fingerprint: text(from, 'fingerprint'),
-    table: table as [string, string],
-    key,
-    columns,
-    fill: fields(from['fill'] ?? {}, 'fill') as Record<string, Json>,
+  return Object.fromEntries(found)
+}
+
+/** An object with these fields. */
+const record = (fields: Fields): Read => (value) => {
+  try {
+    return fieldsOf(fields, value, '')
+  } catch {
+    return undefined
   }
 }
 
-function readRows(from: Fields): RowsFrame {
-  const rows = (name: string) => list(from[name] ?? [], name).map((row) => list(row, name) as WireRow)
-  const patch = rows('patch').map(([row, kept]) => {
-    const indexes = list(kept, 'patch') as readonly number[]
-    if (!indexes.every(Number.isInteger)) throw new FrameError('patch')
-    return [list(row, 'patch') as WireRow, indexes] as const
-  })
-  return { event: 'rows', shape: text(from, 'shape'), reset: textOrNull(from, 'reset'), remove: rows('remove'), put: rows('put'), patch }
+const texts = listOf(text)
+const rows = or([], listOf(list))
+const ROWS = {
+  shape: text,
+  reset: or(null, text),
+  remove: rows,
+  put: rows,
+  patch: or([], listOf(that((item) => list(item) && list(item[0]) && list(item[1]) && item[1].every(Number.isInteger)))),
 }
+const LOADS = { loads: texts }
 
-function readDecision(item: unknown): Decision {
-  const one = fields(item, 'mutations')
-  const { outcome, code, message } = one
-  if (outcome !== 'applied' && outcome !== 'refused') throw new FrameError('outcome')
-  return {
-    n: text(one, 'n'),
-    id: text(one, 'id'),
-    outcome,
-    ...(typeof code === 'string' ? { code } : {}),
-    ...(typeof message === 'string' ? { message } : {}),
-  }
-}
-
-function read(event: string, payload: unknown): DataFrame | null {
-  if (!['shape', 'rows', 'load', 'loaded', 'unload', 'withdraw', 'ack', 'commit'].includes(event)) return null
-  const from = fields(payload, 'payload')
-  switch (event) {
-    case 'shape':
-      return readShape(from)
-    case 'rows':
-      return readRows(from)
-    case 'load':
-      return { ...readRows(from), event, load: text(from, 'load') }
-    case 'loaded':
-    case 'unload':
-      return { event, loads: texts(from, 'loads') }
-    case 'withdraw':
-      return { event, shape: text(from, 'shape') }
-    case 'ack':
-      return { event, mutations: list(from['mutations'], 'mutations').map(readDecision) }
-    default:
-      return { event: 'commit', lsn: text(from, 'lsn'), xid: textOrNull(from, 'xid'), cursor: text(from, 'cursor') }
-  }
+/** What the data frames are made of, by event. */
+const FRAMES: Readonly<Record<string, Fields>> = {
+  shape: {
+    ref: text,
+    shape: text,
+    fingerprint: text,
+    table: that((table) => texts(table) && table.length === 2),
+    columns: listOf(record({ name: text, type: text, wire: text })),
+    key: that((key) => texts(key) && key.length > 0),
+    fill: or({}, object),
+  },
+  rows: ROWS,
+  load: { ...ROWS, load: text },
+  loaded: LOADS,
+  unload: LOADS,
+  withdraw: { shape: text },
+  ack: {
+    mutations: listOf(record({ n: text, id: text, outcome: that((outcome) => outcome === 'applied' || outcome === 'refused'), 'code?': text, 'message?': text })),
+  },
+  commit: { lsn: text, xid: or(null, text), cursor: text },
 }
 
 /**
@@ -291,37 +275,30 @@ function read(event: string, payload: unknown): DataFrame | null {
  * Throws FrameError when a known event is not what the protocol describes.
  */
 export function readFrame(event: string, payload: unknown): DataFrame | null {
-  try {
-    return read(event, payload)
-  } catch (error) {
-    throw error instanceof FrameError ? new FrameError(`${event}: ${error.what}`) : error
-  }
+  const fields = Object.hasOwn(FRAMES, event) ? FRAMES[event] : undefined
+  if (fields === undefined) return null
+  const frame = { event, ...fieldsOf<object>(fields, payload, event) } as DataFrame
+  if (frame.event === 'shape' && !frame.key.every((name) => frame.columns.some((column) => column.name === name))) throw new FrameError('shape: key')
+  return frame
 }
-
 /** Reads an ERROR; whatever is missing is filled in, since an error must never hide behind another. */
 export function readError(payload: unknown): ProtocolErrorBody {
-  const from = typeof payload === 'object' && payload !== null ? (payload as Fields) : {}
-  const body: { code: string; message: string; client?: string; last?: string } = {
-    code: typeof from['code'] === 'string' ? from['code'] : 'unknown_error',
-    message: typeof from['message'] === 'string' ? from['message'] : 'the node gave no reason',
-  }
-  if (typeof from['client'] === 'string') body.client = from['client']
-  if (typeof from['last'] === 'string') body.last = from['last']
-  return body
+  const found = fieldsOf<Partial<ProtocolErrorBody>>({ 'code?': text, 'message?': text, 'client?': text, 'last?': text }, object(payload) ?? {}, '')
+  return { code: 'unknown_error', message: 'the node gave no reason', ...found }
 }
 
-/** Reads the `shapes` of a JOINED or of a subscribe's answer. Throws FrameError. */
-export function readAnswers(payload: unknown): ShapeAnswer[] {
-  return list(fields(payload, 'answer')['shapes'], 'shapes').map((item) => {
-    const answer = fields(item, 'shapes')
-    return { ref: text(answer, 'ref'), error: answer['ok'] === true ? null : readError(answer['error']) }
-  })
+const ANSWERS = {
+  shapes: listOf((answer: any) => text(answer?.ref) === undefined ? undefined : { ref: answer.ref, error: answer.ok === true ? null : readError(answer.error) }),
+}
+
+/** Reads the answer to a subscribe. Throws FrameError. */
+export function readAnswers(payload: unknown): readonly ShapeAnswer[] {
+  return fieldsOf<Pick<Joined, 'shapes'>>(ANSWERS, payload, 'answer').shapes
 }
 
 /** Reads a JOINED. Throws FrameError. */
 export function readJoined(payload: unknown): Joined {
-  const from = fields(payload, 'joined')
-  return { database: text(from, 'database'), subject: text(from, 'subject'), client: text(from, 'client'), shapes: readAnswers(payload) }
+  return fieldsOf({ database: text, subject: text, client: text, ...ANSWERS }, payload, 'joined')
 }
 
 /** Reads a heartbeat reply: its cursor and the age in milliseconds of what was sent; null where it has none. */
