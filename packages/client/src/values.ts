@@ -18,6 +18,11 @@ export interface Column {
   readonly wire: string
 }
 
+/** Whether a value is NULL, or not there. */
+export function isNull(value: unknown): value is null | undefined {
+  return value === null || value === undefined
+}
+
 /** The text that names a row within its table: its key values as JSON. */
 export function keyText(values: readonly Json[]): string {
   return JSON.stringify(values)
