@@ -2,7 +2,7 @@
  * The client: what an application calls, and the one queue in which everything happens that touches the store: opening,
  * drafts becoming durable, commits, cursors. Memory changes right after its write, in one step.
  */
-import { type Batch, planBatch, planCursor, type Plan } from './apply'
+import { type Batch, keysOf, planBatch, planCursor, type Plan } from './apply'
 import type { Conflict } from './conflicts'
 import { Keeper } from './keeper'
 import type { CountDefinition, LiveQuery, LiveValue, QueryDefinition, SumDefinition } from './live_query'
@@ -18,7 +18,7 @@ import type { Session } from './session'
 import { askedShape } from './shape_where'
 import type { ClientStatus } from './status'
 import { DeposedError, type DraftMutation, MovedError, type RefusedMutation, type Store, type StoreEvent } from './store'
-import { keysOf, type Subscription } from './subscriptions'
+import type { Subscription } from './subscriptions'
 import type { Command } from './tab_messages'
 import { browserTabs, type TabPlatform } from './tab_platform'
 import { platformTimers, type Timers } from './timers'
@@ -186,11 +186,11 @@ export class LockstepClient implements Client {
   }
 
   count<T extends object = Row>(definition: CountDefinition<T>): LiveValue<number> {
-    return this.screen.query(definition, { count: true })
+    return this.screen.query(definition, 'count')
   }
 
   sum<T extends object = Row>(definition: SumDefinition<T>): LiveValue<number | string | null> {
-    return this.screen.query(definition, { sum: definition.column })
+    return this.screen.query(definition, 'sum', definition.column)
   }
 
   onCommit(callback: (commit: CommitNotice) => void): () => void {

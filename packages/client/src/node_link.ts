@@ -2,7 +2,7 @@
  * The connection to the node and the session on it: carries out what the connection table says, joins, reads frames into
  * batches, tells the node what is wanted. What is to be stored it hands over.
  */
-import type { Batch } from './apply'
+import { type Batch, keysOf } from './apply'
 import { Channel, type Reply } from './channel'
 import { type ConnectionEffect, type ConnectionEvent, type ConnectionState, connectionStep, pauseBeforeJoin } from './connection'
 import { Freshness } from './freshness'
@@ -12,7 +12,6 @@ import type { Screen } from './screen'
 import { Sender } from './sender'
 import { joinRequest, Session } from './session'
 import type { LinkStatus } from './status'
-import { keysOf } from './subscriptions'
 import type { Timers } from './timers'
 import type { Transport, TransportFactory } from './transport'
 

@@ -36,7 +36,7 @@ const DECIMAL = /^([+-]?)0*(\d*)\.?(\d*?)0*$/
 export function compareDecimals(a: string, b: string): number {
   const [x, y] = [Number(a), Number(b)]
   // a double tells numbers of up to fifteen digits apart
-  if (a.length < 16 && b.length < 16 && Number.isFinite(x - y)) return x - y
+  if (a.length < 16 && b.length < 16 && Number.isFinite(x - y)) return x - y || 0
   const parts = [DECIMAL.exec(a), DECIMAL.exec(b)]
   const digits = Math.max(...parts.map((part) => part?.[3]?.length ?? 0))
   const [m, n] = parts.map((part) => part && BigInt(`${part[1]}0${part[2]}${part[3]?.padEnd(digits, '0')}`))
