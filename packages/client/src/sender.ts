@@ -26,8 +26,11 @@ export interface SenderPorts {
   /** Joins again: a session speaks for the client id that it was joined with. */
   rejoin(): void
   /** Tells the application. */
-  report(error: ProtocolErrorBody & { readonly mutationId?: string }): void
+  report(error: SenderReport): void
 }
+
+/** What is told: the node's error, and with `malformed` the mutation that blocks the outbox. */
+export type SenderReport = ProtocolErrorBody & { readonly mutationId?: string }
 
 /** The sending side of one client. */
 export class Sender {
