@@ -326,21 +326,14 @@ export class LockstepClient implements Client, Parts {
 
   private command(command: Command): void {
     this.run(async () => {
-      if (this.role.isLeading) this.obey(command, true)
+      if (this.role.isLeading) this.obey(command)
       else this.role.say({ kind: 'command', command })
     })
   }
 
-  obey(command: Command, isLeader: boolean): void {
-    switch (command.name) {
-      case 'setOnline':
-        return this.goOnline(command.online)
-      case 'dismiss':
-        if (isLeader) this.run(() => this.dismissNow(command.id))
-        return
-      case 'resolveUnknown':
-        if (isLeader) this.run(() => this.resolveNow(command.send))
-    }
+  obey(command: Command): void {
+    if (command.name === 'setOnline') this.goOnline(command.online)
+    else if (this.role.isLeading) this.run(() => (command.name === 'dismiss' ? this.dismissNow(command.id) : this.resolveNow(command.send)))
   }
 
   private goOnline(online: boolean): void {

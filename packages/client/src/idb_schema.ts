@@ -1,5 +1,6 @@
 /** The IndexedDB databases: what is in them, how they are opened and upgraded, and what of a record can be believed. */
 import { ask, openDatabase, transact } from './idb'
+import { list, listOf, or, record, text, that } from './reading'
 import { EMPTY_META, type StoredMeta, type StoredMutation, type StoredShape, type StoreEvent } from './store'
 
 /**
@@ -65,27 +66,25 @@ export function putLead(tx: IDBTransaction, lead: LeadRecord): void {
   tx.objectStore('lead').put(lead, 'lead')
 }
 
-const isText = (value: unknown): value is string => typeof value === 'string'
-const isTextOrNull = (value: unknown): boolean => value === null || isText(value)
-const isNumber = (value: unknown): boolean => isText(value) && /^\d+$/.test(value)
+const digits = that((value) => /^\d+$/.test(text(value) as string))
+const META = record({ cursor: or(null, text), client: or(null, text), confirmed: digits, unknown: or(null, text) })
+const SHAPE = record({ id: text, fingerprint: text, table: list, key: list, columns: listOf(record({ name: text })) })
+const MUTATION = record({ seq: that((seq) => typeof seq === 'number'), n: digits, id: text, kind: text, ops: list })
 
 /** What was stored as meta, or null when that is not what it should be. */
 export function believedMeta(stored: unknown): StoredMeta | null {
   if (stored === undefined) return EMPTY_META
-  const { cursor, client, confirmed, unknown } = (stored ?? {}) as Record<string, unknown>
-  return isTextOrNull(cursor) && isTextOrNull(client) && isNumber(confirmed) && isTextOrNull(unknown) ? (stored as StoredMeta) : null
+  const meta = META(stored)
+  // fields of later versions are kept
+  return meta === undefined ? null : ({ ...(stored as object), ...meta } as StoredMeta)
 }
 
 /** Whether a shape's description can be used. */
 export function isShape(stored: unknown): stored is StoredShape {
-  const { id, fingerprint, table, key, columns } = (stored ?? {}) as Record<string, unknown>
-  const lists = [table, key, columns].every(Array.isArray)
-  const named = lists && (columns as unknown[]).every((column) => isText((column as { name?: unknown } | null)?.name))
-  return isText(id) && isText(fingerprint) && named
+  return SHAPE(stored) !== undefined
 }
 
 /** Whether a mutation can be sent. */
 export function isMutation(stored: unknown): stored is StoredMutation {
-  const { seq, n, id, kind, ops } = (stored ?? {}) as Record<string, unknown>
-  return typeof seq === 'number' && isNumber(n) && isText(id) && isText(kind) && Array.isArray(ops)
+  return MUTATION(stored) !== undefined
 }

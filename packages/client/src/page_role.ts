@@ -183,7 +183,7 @@ export class PageRole implements TabPorts {
 
   fromPage(from: string, message: PageMessage): void {
     if (message.kind === 'signed_out') return this.parts.signedOut()
-    if (message.kind === 'command') return this.parts.obey(message.command, this.role === 'leader')
+    if (message.kind === 'command') return this.parts.obey(message.command)
     if (this.role !== 'leader') return
     switch (message.kind) {
       case 'hello':

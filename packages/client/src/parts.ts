@@ -30,7 +30,7 @@ export interface Parts {
   /** Calls `act` at once or soon, if this page may speak to the node still. */
   ifLeader(act: () => void): void
   /** Carries out what the application asked of this or another page. */
-  obey(command: Command, isLeader: boolean): void
+  obey(command: Command): void
   /** Another page signed out: everything is wiped. */
   signedOut(): void
 }

@@ -1,9 +1,12 @@
 /**
- * The protocol of docs/protocol.md, version 1: types of what travels, and readers that turn outside bytes into them.
+ * The protocol of docs/protocol.md, version 1: types of what travels, and what frames and answers are made of.
  * Nothing here does I/O or keeps state.
  */
 import type { Condition } from './condition'
+import { type Fields, fieldsOf, FrameError, list, listOf, object, or, record, text, that } from './reading'
 import type { Column, Json, WireRow } from './values'
+
+export { FrameError } from './reading'
 
 /** The version this client speaks. */
 export const PROTOCOL_VERSION = 1
@@ -183,59 +186,6 @@ export interface CommitFrame {
 
 /** Every event that carries a session's data. */
 export type DataFrame = ShapeFrame | RowsFrame | LoadFrame | LoadEndFrame | WithdrawFrame | AckFrame | CommitFrame
-
-/** A message that is not what docs/protocol.md describes: `what` of it. The text never holds row values. */
-export class FrameError extends Error {
-  override name = 'FrameError'
-  constructor(readonly what: string) {
-    super(`${what}: not as the protocol has it`)
-  }
-}
-
-/** Reads a value: what it is taken for, or undefined for what it must not be. */
-type Read = (value: unknown) => unknown
-
-const text: Read = (value) => (typeof value === 'string' ? value : undefined)
-const list: Read = (value) => (Array.isArray(value) ? value : undefined)
-const object: Read = (value) => (typeof value === 'object' && value !== null && !Array.isArray(value) ? value : undefined)
-
-/** `read`, or `other` where there is nothing. */
-const or = (other: unknown, read: Read): Read => (value) => (value === undefined || value === null ? other : read(value))
-
-/** A value for which `holds`. */
-const that = (holds: (value: any) => unknown): Read => (value) => (holds(value) ? value : undefined)
-
-/** A list whose items are all read by `read`. */
-const listOf = (read: Read): Read => (value) => {
-  const items = Array.isArray(value) ? value.map(read) : [undefined]
-  return items.includes(undefined) ? undefined : items
-}
-
-type Fields = Readonly<Record<string, Read>>
-
-/**
- * The fields of an object that are named here; others are passed over, and one with a `?` is left out where it is not
- * what it should be. Throws a FrameError that names the first field that is wrong.
- */
-function fieldsOf<T>(fields: Fields, value: unknown, what: string): T {
-  if (object(value) === undefined) throw new FrameError(what)
-  const found = Object.entries(fields).flatMap(([key, read]) => {
-    const name = key.replace('?', '')
-    const field = read((value as Record<string, unknown>)[name])
-    if (field === undefined && name === key) throw new FrameError(`${what}: ${name}`)
-    return field === undefined ? [] : [[name, field]]
-  })
-  return Object.fromEntries(found)
-}
-
-/** An object with these fields. */
-const record = (fields: Fields): Read => (value) => {
-  try {
-    return fieldsOf(fields, value, '')
-  } catch {
-    return undefined
-  }
-}
 
 const texts = listOf(text)
 const rows = or([], listOf(list))

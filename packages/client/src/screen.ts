@@ -119,13 +119,7 @@ export class Screen {
 
   /** What a refusal is a conflict of; null for another refusal. */
   conflictOf(refused: RefusedMutation): Conflict | null {
-    const conflict = conflictOf(refused, (table, key) => this.row(table, key as Record<string, Json>))
-    const shown = (table: string, row: Row | null) => (row === null ? null : (this.knowledge.present(table)(row)))
-    const rows = conflict?.rows.map((row) => {
-      const [base, mine, theirs] = [row.base, row.mine, row.theirs].map((one) => shown(row.table, one))
-      return { ...row, base: base as Row, mine: mine as Row | null, theirs: theirs as Row | null }
-    })
-    return conflict && rows ? { ...conflict, rows } : null
+    return conflictOf(refused, (table, key) => this.row(table, key), this.knowledge.present)
   }
 
   private replaceRows(base: Base): void {

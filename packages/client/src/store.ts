@@ -59,6 +59,12 @@ export function numberAfter(n: string): string {
   return (BigInt(n) + 1n).toString()
 }
 
+/** Those whose ids are not among the others. */
+export function without<T extends { readonly id: string }>(mutations: readonly T[], others: readonly { readonly id: string }[]): T[] {
+  const ids = new Set(others.map(({ id }) => id))
+  return mutations.filter(({ id }) => !ids.has(id))
+}
+
 /**
  * Everything in one store. `database`: the server's database id, null as long as no server has been met. `revision`
  * counts the writes that changed rows or cursor. `damaged`: what could not be read and was left out, in words.
@@ -132,14 +138,11 @@ export function numbered(
   const last = outbox.at(-1)
   let n = last && BigInt(last.n) > BigInt(meta.confirmed) ? last.n : meta.confirmed
   let seq = Math.max(lastSeq, last?.seq ?? 0)
-  const there = new Set(outbox.map(({ id }) => id))
-  return fresh
-    .filter(({ id }) => !there.has(id))
-    .map((mutation) => {
-      n = numberAfter(n)
-      seq += 1
-      return { kind: kindOf(mutation.ops), ...mutation, seq, n }
-    })
+  return without(fresh, outbox).map((mutation) => {
+    n = numberAfter(n)
+    seq += 1
+    return { kind: kindOf(mutation.ops), ...mutation, seq, n }
+  })
 }
 
 /** Another page leads now: nothing was written, and this page must neither write nor send until it leads again. */

@@ -8,7 +8,7 @@ import { UNSTORED } from './page_role'
 import type { Parts } from './parts'
 import type { Decision } from './protocol'
 import type { Session } from './session'
-import type { DraftMutation, StoredMutation } from './store'
+import { type DraftMutation, type StoredMutation, without } from './store'
 import type { Change } from './tab_messages'
 
 /** After so long without a write, in milliseconds, the store is put in order. */
@@ -108,8 +108,7 @@ export class Writer {
   /** Drafts of a page that cannot store them. */
   takeDrafts(drafts: readonly DraftMutation[]): void {
     const { outbox } = this.parts.screen
-    const known = new Set([...outbox.entries, ...outbox.drafts].map(({ id }) => id))
-    for (const draft of drafts) if (!known.has(draft.id)) outbox.add(draft)
+    for (const draft of without(drafts, [...outbox.entries, ...outbox.drafts])) outbox.add(draft)
     if (outbox.drafts.length > 0) this.parts.run(() => this.saveDrafts())
   }
 

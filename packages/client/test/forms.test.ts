@@ -99,6 +99,6 @@ describe('conflicts', () => {
     const [row] = new Screen(() => ({ state: 'offline', isEstablished: false, loadedRows: 0, behindSeconds: 0 }), schema as never).conflictOf(refused)!.rows
     expect(row).toMatchObject({ base: { list_id: 1n }, mine: { list_id: 2n }, theirs: null })
     // without forms they are what travels
-    expect(conflictOf(refused, () => undefined)!.rows[0]).toMatchObject({ base: { list_id: '1' } })
+    expect(conflictOf(refused, () => undefined, () => (row) => row)!.rows[0]).toMatchObject({ base: { list_id: '1' } })
   })
 })
