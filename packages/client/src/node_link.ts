@@ -4,7 +4,7 @@
  */
 import type { Batch } from './apply'
 import { Channel, type Reply } from './channel'
-import { CONNECTION_TABLE, type ConnectionEffect, type ConnectionEvent, type ConnectionState, pauseBeforeJoin } from './connection'
+import { CONNECTION_TABLE, type ConnectionEffect, type ConnectionEvent, type ConnectionState, pauseAfter } from './connection'
 import { Freshness } from './freshness'
 import type { OutboxWrite } from './outbox'
 import { type CommitFrame, FrameError, type Joined, type LoadFrame, readAnswers, readError, readFrame, readJoined, type RowsFrame, type ShapeAnswer } from './protocol'
@@ -46,6 +46,8 @@ export class NodeLink {
   private events: ConnectionEvent[] = []
   private preparation = 0
   private failures = 0
+  /** when the node wants the next join, in milliseconds from its answer */
+  private retryIn: number | null = null
   private cancelPause: (() => void) | null = null
   private flushWaits = false
 
@@ -61,6 +63,7 @@ export class NodeLink {
     this.transport = transport({
       opened: () => this.dispatch('opened'),
       closed: (comeBack) => this.dispatch(comeBack ? 'lost' : 'sent_away'),
+      pause: () => this.pause(),
       message: (message) => this.channel.receive(message),
     })
     this.channel = new Channel(this.transport, timers, {
@@ -158,12 +161,17 @@ export class NodeLink {
       case 'end_session':
         return this.endSession()
       case 'start_pause':
-        this.failures += 1
-        this.cancelPause = this.timers.after(pauseBeforeJoin(this.failures), () => this.dispatch('retry_due'))
+        this.cancelPause = this.timers.after(this.retryIn ?? this.pause(), () => this.dispatch('retry_due'))
+        this.retryIn = null
         return
       case 'cancel_pause':
         this.cancelPause?.()
     }
+  }
+
+  /** Counted until a batch arrives: a connection that opens and brings nothing is a failure too. */
+  private pause(): number {
+    return pauseAfter((this.failures += 1), this.timers.chance())
   }
 
   /** Everything received earlier is stored first; then one turn for components that subscribe while they mount. */
@@ -193,6 +201,7 @@ export class NodeLink {
     if (reply.status === 'error') {
       const error = readError(reply.response)
       status.setError('session', { code: error.code, message: error.message })
+      this.retryIn = error.retryIn ?? null
       const never = ['protocol_unsupported', 'capability_unsupported', 'malformed'].includes(error.code)
       return this.dispatch(never ? 'join_refused' : 'join_failed')
     }

@@ -68,13 +68,17 @@ export interface JoinRequest {
   shapes: ShapeRequest[]
 }
 
-/** ERROR of the protocol. `client` and `last` come with the errors of a mutate reply. */
+/** ERROR of the protocol. `client` and `last` come with the errors of a mutate reply, `retryIn` (milliseconds) with a join's. */
 export interface ProtocolErrorBody {
   readonly code: string
   readonly message: string
   readonly client?: string
   readonly last?: string
+  readonly retryIn?: number
 }
+
+/** The longest that a node's `retry_in` is believed, in milliseconds: a timer of days would be due at once. */
+export const RETRY_IN_MS = 600_000
 
 /** SHAPE_ANSWER of the protocol. */
 export interface ShapeAnswer {
@@ -301,12 +305,14 @@ export function readFrame(event: string, payload: unknown): DataFrame | null {
 /** Reads an ERROR; whatever is missing is filled in, since an error must never hide behind another. */
 export function readError(payload: unknown): ProtocolErrorBody {
   const from = typeof payload === 'object' && payload !== null ? (payload as Fields) : {}
-  const body: { code: string; message: string; client?: string; last?: string } = {
+  const { retry_in } = from
+  const body: { code: string; message: string; client?: string; last?: string; retryIn?: number } = {
     code: typeof from['code'] === 'string' ? from['code'] : 'unknown_error',
     message: typeof from['message'] === 'string' ? from['message'] : 'the node gave no reason',
   }
   if (typeof from['client'] === 'string') body.client = from['client']
   if (typeof from['last'] === 'string') body.last = from['last']
+  if (typeof retry_in === 'number' && retry_in >= 0) body.retryIn = Math.min(retry_in, RETRY_IN_MS)
   return body
 }
 
