@@ -2,16 +2,16 @@
  * The connection to the node and the session on it: carries out what the connection table says, joins, reads frames into
  * batches, tells the node what is wanted. What is to be stored it hands over.
  */
-import type { Batch } from './apply'
+import { type Batch, provisionalShapes } from './apply'
 import { Channel, type Reply } from './channel'
 import { CONNECTION_TABLE, type ConnectionEffect, type ConnectionEvent, type ConnectionState, pauseAfter } from './connection'
 import { Freshness } from './freshness'
 import type { OutboxWrite } from './outbox'
-import { type CommitFrame, FrameError, type Joined, type LoadFrame, readAnswers, readError, readFrame, readJoined, type RowsFrame, type ShapeAnswer } from './protocol'
+import { type DataFrame, FrameError, type Joined, readAnswers, readError, readFrame, readJoined, type ShapeAnswer } from './protocol'
 import type { Screen } from './screen'
 import { Sender } from './sender'
 import { joinRequest, Session } from './session'
-import type { LinkStatus } from './status'
+import { LINK_UNKNOWN, type LinkStatus } from './status'
 import { keysOf } from './subscriptions'
 import type { Timers } from './timers'
 import type { Transport, TransportFactory } from './transport'
@@ -41,7 +41,6 @@ export class NodeLink {
   private readonly transport: Transport
   private readonly channel: Channel
   private readonly freshness: Freshness
-  private loadedRows = 0
   private state: ConnectionState = 'offline'
   private events: ConnectionEvent[] = []
   private preparation = 0
@@ -93,8 +92,9 @@ export class NodeLink {
 
   /** For the status. */
   get status(): LinkStatus {
-    const { state, loadedRows, freshness } = this
-    return { state, isEstablished: this.session?.isEstablished ?? false, loadedRows, behindSeconds: freshness.seconds }
+    const { state, session, freshness } = this
+    const { loadedRows, aboutRows } = session?.collector.progress ?? LINK_UNKNOWN
+    return { state, isEstablished: session?.isEstablished ?? false, loadedRows, aboutRows, behindSeconds: freshness.seconds }
   }
 
   /** Feeds the state machine; events that effects cause are taken after the effects are done. */
@@ -237,8 +237,8 @@ export class NodeLink {
     this.channel.leave()
     this.sender.end()
     this.freshness.end()
-    this.loadedRows = 0
     this.session = null
+    this.screen().showProvisional()
   }
 
   private receive(event: string, payload: unknown): void {
@@ -249,18 +249,29 @@ export class NodeLink {
       const frame = readFrame(event, payload)
       if (frame === null) return this.screen().status.countUnknownFrame()
       const batch = session.collector.take(frame)
-      if (frame.event === 'rows' || frame.event === 'load' || frame.event === 'commit') this.countRows(frame)
-      if (batch !== null) this.ports.run(() => (session.discarded ? Promise.resolve() : this.ports.applyBatch(session, batch)))
+      if (batch !== null) return this.ports.run(() => (session.discarded ? Promise.resolve() : this.ports.applyBatch(session, batch)))
+      this.takeProvisional(session, frame)
+      this.screen().showStatus()
     } catch (error) {
       this.distrust(session, error)
     }
   }
 
-  /** Progress of what is being loaded, for the status. */
-  private countRows(frame: RowsFrame | LoadFrame | CommitFrame): void {
-    if (frame.event !== 'commit') this.loadedRows += frame.put.length
-    else this.loadedRows = 0
-    if (frame.event !== 'commit') this.screen().showStatus()
+  /** In the queue as batches are: what was set aside is shown until the next commit, or until it is forgotten. */
+  private takeProvisional(session: Session, frame: DataFrame): void {
+    if (frame.event === 'provisional') {
+      const { loads } = frame
+      const frames = session.collector.provisional(loads)
+      session.provisional = loads
+      this.ports.run(async () => {
+        const screen = this.screen()
+        const isWanted = this.session === session && session.provisional === loads
+        if (isWanted) screen.showProvisional(provisionalShapes(screen.base, session.shapes, frames))
+      })
+    } else if (frame.event === 'unload' && frame.loads.some((load) => session.provisional.includes(load))) {
+      session.provisional = []
+      this.screen().showProvisional()
+    }
   }
 
   private heartbeat(cursor: string): void {

@@ -8,8 +8,11 @@ import type { Column, Json, WireRow } from './values'
 /** The version this client speaks. */
 export const PROTOCOL_VERSION = 1
 
-/** The optional features of this client: `widen`, to take a shape described anew without a reset, `fill` included. */
-export const CAPABILITIES: readonly string[] = ['widen']
+/**
+ * The optional features of this client. `widen`: takes a shape described anew without a reset, `fill` included;
+ * `provisional`: shows a first load before it is settled.
+ */
+export const CAPABILITIES: readonly string[] = ['widen', 'provisional']
 
 /** The one topic. */
 export const TOPIC = 'sync'
@@ -150,10 +153,20 @@ export interface LoadFrame extends Omit<RowsFrame, 'event'> {
   readonly load: string
 }
 
-/** The events `loaded`, which takes what was set aside into the batch, and `unload`, which forgets it. */
+/**
+ * What becomes of that which was set aside: `loaded` takes it into the batch, `unload` forgets it, `provisional` says that
+ * it is all of a first load, at one snapshot.
+ */
 export interface LoadEndFrame {
-  readonly event: 'loaded' | 'unload'
+  readonly event: 'loaded' | 'unload' | 'provisional'
   readonly loads: readonly string[]
+}
+
+/** The event `progress`: about how many rows a load has altogether. */
+export interface ProgressFrame {
+  readonly event: 'progress'
+  readonly load: string
+  readonly about: number
 }
 
 /** The event `withdraw`. */
@@ -186,7 +199,7 @@ export interface CommitFrame {
 }
 
 /** Every event that carries a session's data. */
-export type DataFrame = ShapeFrame | RowsFrame | LoadFrame | LoadEndFrame | WithdrawFrame | AckFrame | CommitFrame
+export type DataFrame = ShapeFrame | RowsFrame | LoadFrame | LoadEndFrame | ProgressFrame | WithdrawFrame | AckFrame | CommitFrame
 
 /** A message that is not what docs/protocol.md describes: `what` of it. The text never holds row values. */
 export class FrameError extends Error {
@@ -269,7 +282,7 @@ function readDecision(item: unknown): Decision {
 }
 
 function read(event: string, payload: unknown): DataFrame | null {
-  if (!['shape', 'rows', 'load', 'loaded', 'unload', 'withdraw', 'ack', 'commit'].includes(event)) return null
+  if (!['shape', 'rows', 'load', 'loaded', 'unload', 'provisional', 'progress', 'withdraw', 'ack', 'commit'].includes(event)) return null
   const from = fields(payload, 'payload')
   switch (event) {
     case 'shape':
@@ -280,7 +293,10 @@ function read(event: string, payload: unknown): DataFrame | null {
       return { ...readRows(from), event, load: text(from, 'load') }
     case 'loaded':
     case 'unload':
+    case 'provisional':
       return { event, loads: texts(from, 'loads') }
+    case 'progress':
+      return { event, load: text(from, 'load'), about: Number(from['about']) || 0 }
     case 'withdraw':
       return { event, shape: text(from, 'shape') }
     case 'ack':
