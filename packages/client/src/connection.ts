@@ -175,5 +175,5 @@ export const CONNECTION_TABLE: Record<ConnectionState, Cells> = {
  * back within half a second.
  */
 export function pauseAfter(failures: number, chance: number): number {
-  return chance * Math.min(10_000, 250 * 2 ** failures)
+  return chance * Math.min(5000, 250 * 2 ** failures)
 }

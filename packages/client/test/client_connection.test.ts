@@ -159,7 +159,7 @@ describe('the connection', () => {
     const world = openWorld()
     const { ref } = world.client.subscribe({ table: 'todos' })
     await load(world, ref, [])
-    world.server.send('progress', { anything: 1 })
+    world.server.send('remove_digest', { anything: 1 })
     world.server.send('tomorrow', null)
     await commit(world, 'k2')
     expect(world.client.status.getSnapshot()).toMatchObject({ unknownFrames: 2, connection: 'live' })

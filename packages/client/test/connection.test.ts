@@ -75,8 +75,8 @@ describe('the connection table', () => {
   })
 
   it('pauses longer with every failure, up to a bound, and any time up to it', () => {
-    expect([1, 2, 3, 4, 5, 6, 9999].map((failures) => pauseAfter(failures, 1))).toEqual([500, 1000, 2000, 4000, 8000, 10_000, 10_000])
-    expect([pauseAfter(1, 0), pauseAfter(1, 0.3), pauseAfter(99, 0.5)]).toEqual([0, 150, 5000])
+    expect([1, 2, 3, 4, 5, 6, 9999].map((failures) => pauseAfter(failures, 1))).toEqual([500, 1000, 2000, 4000, 5000, 5000, 5000])
+    expect([pauseAfter(1, 0), pauseAfter(1, 0.3), pauseAfter(99, 0.5)]).toEqual([0, 150, 2500])
   })
 
   it('brings a thousand clients whose node died back spread over half a second, not at once', () => {
