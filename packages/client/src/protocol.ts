@@ -293,10 +293,14 @@ function read(event: string, payload: unknown): DataFrame | null {
       return { ...readRows(from), event, load: text(from, 'load') }
     case 'loaded':
     case 'unload':
-    case 'provisional':
       return { event, loads: texts(from, 'loads') }
-    case 'progress':
-      return { event, load: text(from, 'load'), about: Number(from['about']) || 0 }
+    // what need not be heeded is nothing to end a session for
+    case 'provisional':
+      return Array.isArray(from['loads']) ? { event, loads: texts(from, 'loads') } : null
+    case 'progress': {
+      const { load, about } = from
+      return typeof load === 'string' && typeof about === 'number' ? { event, load, about } : null
+    }
     case 'withdraw':
       return { event, shape: text(from, 'shape') }
     case 'ack':

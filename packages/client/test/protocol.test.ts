@@ -16,8 +16,9 @@ describe('data frames', () => {
       patch: [[['3'], [0]]],
     })
     expect(readFrame('progress', { load: '1', about: 20_000 })).toEqual({ event: 'progress', load: '1', about: 20_000 })
-    // an estimate is nothing to end a session for
-    expect(readFrame('progress', { load: '1', about: 'many' })).toEqual({ event: 'progress', load: '1', about: 0 })
+    // what need not be heeded is nothing to end a session for
+    expect(readFrame('provisional', { of: 1 })).toBeNull()
+    for (const odd of [{ load: '1', about: 'many' }, { about: 1 }, { of: 1 }]) expect(readFrame('progress', odd)).toBeNull()
     expect(readFrame('provisional', { loads: ['1', '2'] })).toEqual({ event: 'provisional', loads: ['1', '2'] })
     expect(readFrame('withdraw', { shape: 'S' })).toEqual({ event: 'withdraw', shape: 'S' })
     expect(readFrame('ack', { mutations: [{ n: '1', id: 'a', outcome: 'refused', code: '23505', message: 'm' }] })).toEqual({
@@ -41,8 +42,7 @@ describe('data frames', () => {
     ['rows', { shape: 'S', put: [{}] }],
     ['rows', { shape: 'S', reset: 1 }],
     ['rows', { shape: 'S', patch: [[['1'], ['id']]] }],
-    ['progress', { about: 1 }],
-    ['provisional', { loads: '1' }],
+    ['provisional', { loads: [1] }],
     ['withdraw', {}],
     ['ack', { mutations: [{ n: '1', id: 'a', outcome: 'perhaps' }] }],
     ['ack', { mutations: [{ n: 1, id: 'a', outcome: 'applied' }] }],
