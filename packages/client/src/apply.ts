@@ -13,7 +13,7 @@ import {
   type WithdrawFrame,
 } from './protocol'
 import type { ShapeWrite, StoredShape } from './store'
-import { type Json, keyText, type WireRow } from './values'
+import { type Json, keyReader, keyText, type WireRow } from './values'
 
 /** A shape's rows in memory, as of the cursor. */
 export interface HeldShape extends StoredShape {
@@ -191,9 +191,20 @@ function sameDescription(a: StoredShape, b: StoredShape): boolean {
   return JSON.stringify([a.fingerprint, a.table, a.key, a.columns]) === JSON.stringify([b.fingerprint, b.table, b.key, b.columns])
 }
 
-function keyOf(shape: StoredShape, row: WireRow): string {
-  if (row.length !== shape.columns.length) throw new FrameError('rows: width')
-  return keyText(shape.key.map((name) => row[shape.columns.findIndex((column) => column.name === name)] as Json))
+/** Reads the keys of a shape's rows as the node sends them. */
+function keysIn(shape: StoredShape): (row: WireRow) => string {
+  const read = keyReader(shape)
+  return (row) => {
+    if (row.length !== shape.columns.length) throw new FrameError('rows: width')
+    return read(row)
+  }
+}
+
+function putAll(rows: Map<string, WireRow>, changes: ReadonlyMap<string, WireRow | null>): void {
+  for (const [key, row] of changes) {
+    if (row === null) rows.delete(key)
+    else rows.set(key, row)
+  }
 }
 
 /** Plans one batch against what is held. Pure but for `session`, whose names the batch's shape frames extend. */
@@ -242,12 +253,13 @@ class Planner {
     // described anew without a reset: the rows stay, their values move to where the columns are now, and new columns are
     // filled with what rows from before they were added have
     const rows = new Map<string, WireRow | null>()
+    const keyOf = keysIn(shape)
     for (const row of this.currentRows(id).values()) {
       const moved = shape.columns.map(({ name }) => {
         const at = held.columns.findIndex((column) => column.name === name)
         return (at < 0 ? frame.fill[name] : row[at]) ?? null
       })
-      rows.set(keyOf(shape, moved), moved)
+      rows.set(keyOf(moved), moved)
     }
     this.changes.set(id, { shape, described: true, reset: true, rows })
   }
@@ -255,10 +267,7 @@ class Planner {
   private currentRows(id: string): Map<string, WireRow> {
     const change = this.changes.get(id)
     const rows = new Map(change?.reset ? [] : this.base.shapes.get(id)?.rows)
-    for (const [key, row] of change?.rows ?? []) {
-      if (row === null) rows.delete(key)
-      else rows.set(key, row)
-    }
+    putAll(rows, change?.rows ?? new Map())
     return rows
   }
 
@@ -279,11 +288,12 @@ class Planner {
   private rows(id: string, frame: RowsFrame): void {
     const change = this.changeOf(id, frame.reset !== null)
     const { shape, rows } = change
+    const keyOf = keysIn(shape)
     const drop = (key: string) => (change.reset ? rows.delete(key) : rows.set(key, null))
     for (const key of frame.remove) drop(keyText(key))
-    for (const row of frame.put) rows.set(keyOf(shape, row), row)
+    for (const row of frame.put) rows.set(keyOf(row), row)
     for (const [row, kept] of frame.patch) {
-      const key = keyOf(shape, row)
+      const key = keyOf(row)
       const before = rows.has(key) ? rows.get(key) : change.reset ? undefined : this.base.shapes.get(id)?.rows.get(key)
       if (!before) throw new FrameError('rows: patch of a row that is not held')
       rows.set(key, row.map((value, index) => (kept.includes(index) ? (before[index] as Json) : value)))
@@ -332,30 +342,38 @@ export function shapeWrites(base: Base, plan: Plan, kept: ReadonlySet<string>, s
     stored.delete(id)
     writes.push({ id, drop: true })
   }
-  for (const [id, { shape, described, reset, rows }] of plan.changes) {
-    if (!kept.has(id)) continue
-    const isWhole = reset || stored.has(id)
+  for (const id of kept) {
+    const change = plan.changes.get(id)
+    const held = gone.has(id) ? undefined : base.shapes.get(id)
     // rows that were in memory alone until now
-    const all = isWhole ? rows : changedRows(base.shapes.get(id)?.rows, rows)
-    writes.push({ id, drop: false, shape: described || !isWhole ? shape : null, reset: reset || !isWhole, rows: all })
-    stored.add(id)
-  }
-  for (const [id, { rows, ...shape }] of base.shapes) {
-    if (!kept.has(id) || stored.has(id) || gone.has(id)) continue
-    writes.push({ id, drop: false, shape, reset: true, rows })
+    const isNew = !stored.has(id)
+    if (change === undefined && (held === undefined || !isNew)) continue
+    const { rows: before, ...shape } = { ...held, ...change?.shape } as HeldShape
+    const rows = change === undefined ? before : !isNew || change.reset ? change.rows : new Map([...before, ...change.rows])
+    writes.push({ id, drop: false, shape: isNew || change?.described ? shape : null, reset: isNew || change?.reset === true, rows })
     stored.add(id)
   }
   return writes
 }
 
-function changedRows(held: ReadonlyMap<string, WireRow> = new Map(), changes: ReadonlyMap<string, WireRow | null>) {
-  const rows = new Map<string, WireRow | null>(held)
-  for (const [key, row] of changes) rows.set(key, row)
-  return rows
-}
-
 /** Rows that a plan touched, by table name, then key text. */
 export type TouchedKeys = Map<string, Set<string>>
+
+function touch(touched: TouchedKeys, shape: StoredShape, keys: Iterable<string>): void {
+  const table = tableNameOf(shape.table)
+  const set = touched.get(table) ?? new Set()
+  for (const key of keys) set.add(key)
+  touched.set(table, set)
+}
+
+/** All keys of the shapes with these ids, added to `touched`. */
+export function keysOf(base: Base, ids: Iterable<string>, touched: TouchedKeys = new Map()): TouchedKeys {
+  for (const id of ids) {
+    const held = shownShape(base, id)
+    if (held !== undefined) touch(touched, held, held.rows.keys())
+  }
+  return touched
+}
 
 /** The tables whose rows a plan touches. */
 export function tablesOf(base: Base, plan: Plan): string[] {
@@ -365,31 +383,16 @@ export function tablesOf(base: Base, plan: Plan): string[] {
 
 /** Carries a plan out in memory, in one step, and tells which rows it touched. */
 export function carryOut(base: Base, plan: Omit<Plan, 'acks'>): TouchedKeys {
-  const touched: TouchedKeys = new Map()
-  const touch = (shape: StoredShape, keys: Iterable<string>) => {
-    const table = tableNameOf(shape.table)
-    const set = touched.get(table) ?? new Set()
-    for (const key of keys) set.add(key)
-    touched.set(table, set)
-  }
-  for (const held of base.provisional?.values() ?? []) touch(held, held.rows.keys())
+  const reset = [...plan.changes].flatMap(([id, change]) => (change.reset ? [id] : []))
+  const touched = keysOf(base, [...plan.drops, ...reset, ...(base.provisional?.keys() ?? [])])
   base.provisional = undefined
-  for (const id of plan.drops) {
-    const held = base.shapes.get(id)
-    if (held === undefined) continue
-    touch(held, held.rows.keys())
-    base.shapes.delete(id)
-  }
+  for (const id of plan.drops) base.shapes.delete(id)
   for (const [id, change] of plan.changes) {
+    touch(touched, change.shape, change.rows.keys())
     const held = base.shapes.get(id)
-    if (change.reset && held !== undefined) touch(held, held.rows.keys())
-    touch(change.shape, change.rows.keys())
     // the held map is this module's own; it changes only here
     const rows = (change.reset || held === undefined ? new Map() : held.rows) as Map<string, WireRow>
-    for (const [key, row] of change.rows) {
-      if (row === null) rows.delete(key)
-      else rows.set(key, row)
-    }
+    putAll(rows, change.rows)
     base.shapes.set(id, { ...change.shape, rows })
   }
   base.cursor = plan.cursor

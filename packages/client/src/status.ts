@@ -36,16 +36,8 @@ export interface ClientStatus {
   readonly error?: StatusError
 }
 
-const CONNECTION: Record<ConnectionState, ClientStatus['connection']> = {
-  offline: 'offline',
-  refused: 'refused',
-  closed: 'offline',
-  connecting: 'connecting',
-  preparing: 'connecting',
-  joining: 'connecting',
-  retrying: 'connecting',
-  joined: 'live',
-}
+/** All other states are ways to a connection. */
+const CONNECTION: Partial<Record<ConnectionState, ClientStatus['connection']>> = { offline: 'offline', closed: 'offline', refused: 'refused', joined: 'live' }
 
 /** How the connection is, as far as the status tells. */
 export interface LinkStatus {
@@ -107,7 +99,7 @@ export class StatusBoard {
   /** Takes what the client knows; true when the snapshot is another one now. The caller then calls `notify`. */
   update(link: LinkStatus, isLoading: boolean, isProvisional: boolean, unsent: number, refused: readonly RefusedMutation[]): boolean {
     const isBehind = link.state === 'joined' && !isLoading && link.behindSeconds > 0
-    const connection = isLoading ? 'loading' : isBehind ? 'behind' : CONNECTION[link.state]
+    const connection = isLoading ? 'loading' : isBehind ? 'behind' : (CONNECTION[link.state] ?? 'connecting')
     const [loadedRows, aboutRows] = isLoading ? [link.loadedRows, link.aboutRows] : [0, 0]
     const behindSeconds = isBehind ? link.behindSeconds : 0
     const next = { connection, loadedRows, aboutRows, isProvisional, behindSeconds, unsent, refused }

@@ -1,7 +1,7 @@
 /** What the application asked for: one entry per definition, shared and counted. */
-import { type Base, shownShape, type TouchedKeys } from './apply'
+import { type Base, shownShape } from './apply'
 import { Listeners } from './listeners'
-import { definitionId, type ProtocolErrorBody, type AskedShape, type ShapeKeeping, tableNameOf } from './protocol'
+import { definitionId, type ProtocolErrorBody, type AskedShape, type ShapeKeeping } from './protocol'
 import type { ActiveShape } from './view'
 
 /**
@@ -196,18 +196,4 @@ export class Subscriptions {
   isLoading(isEstablished: boolean): boolean {
     return this.shown().some(({ snapshot: { state } }) => state !== 'error' && (state !== 'live' || !isEstablished))
   }
-}
-
-/** All keys of the shapes with these ids. */
-export function keysOf(base: Base, ids: Iterable<string>): TouchedKeys {
-  const touched: TouchedKeys = new Map()
-  for (const id of ids) {
-    const held = shownShape(base, id)
-    if (held === undefined) continue
-    const table = tableNameOf(held.table)
-    const keys = touched.get(table) ?? new Set<string>()
-    for (const key of held.rows.keys()) keys.add(key)
-    touched.set(table, keys)
-  }
-  return touched
 }

@@ -78,15 +78,12 @@ function inOrder(deliver: (message: Message) => void): ((message: Message) => vo
   const receive = (message: Message) => {
     const { payload } = message
     if (last === null && !(payload instanceof ArrayBuffer)) return deliver(message)
-    const [mine, before] = [connection, last]
+    const mine = connection
     const inflated = payload instanceof ArrayBuffer ? inflate(payload) : payload
-    let own = Promise.resolve()
-    own = (async () => {
-      const read = await inflated
-      await before
+    const own = Promise.all([inflated, last]).then(([read]) => {
       if (last === own) last = null
       if (mine === connection) deliver({ ...message, payload: read })
-    })()
+    })
     last = own
   }
   /** What is still to be handed on belongs to a connection that is gone. */

@@ -100,6 +100,6 @@ describe('conflicts', () => {
     const [row] = new Screen(() => LINK_UNKNOWN, schema as never).conflictOf(refused)!.rows
     expect(row).toMatchObject({ base: { list_id: 1n }, mine: { list_id: 2n }, theirs: null })
     // without forms they are what travels
-    expect(conflictOf(refused, () => undefined)!.rows[0]).toMatchObject({ base: { list_id: '1' } })
+    expect(conflictOf(refused, () => undefined, () => (row) => row)!.rows[0]).toMatchObject({ base: { list_id: '1' } })
   })
 })

@@ -17,7 +17,7 @@ describe('data frames', () => {
     })
     expect(readFrame('progress', { load: '1', about: 20_000 })).toEqual({ event: 'progress', load: '1', about: 20_000 })
     // what need not be heeded is nothing to end a session for
-    expect(readFrame('provisional', { of: 1 })).toBeNull()
+    for (const odd of [{ of: 1 }, { loads: [1] }, null]) expect(readFrame('provisional', odd)).toBeNull()
     for (const odd of [{ load: '1', about: 'many' }, { about: 1 }, { of: 1 }]) expect(readFrame('progress', odd)).toBeNull()
     expect(readFrame('provisional', { loads: ['1', '2'] })).toEqual({ event: 'provisional', loads: ['1', '2'] })
     expect(readFrame('withdraw', { shape: 'S' })).toEqual({ event: 'withdraw', shape: 'S' })
@@ -42,7 +42,6 @@ describe('data frames', () => {
     ['rows', { shape: 'S', put: [{}] }],
     ['rows', { shape: 'S', reset: 1 }],
     ['rows', { shape: 'S', patch: [[['1'], ['id']]] }],
-    ['provisional', { loads: [1] }],
     ['withdraw', {}],
     ['ack', { mutations: [{ n: '1', id: 'a', outcome: 'perhaps' }] }],
     ['ack', { mutations: [{ n: 1, id: 'a', outcome: 'applied' }] }],
@@ -70,8 +69,8 @@ describe('answers', () => {
 
   it('an error without a reason is still one', () => {
     expect(readError(undefined).code).toBe('unknown_error')
-    expect(readError({ code: 'crowded', message: 'm', retry_in: 700 })).toEqual({ code: 'crowded', message: 'm', retryIn: 700 })
-    for (const retry_in of [-1, '700', null]) expect(readError({ code: 'crowded', retry_in }).retryIn).toBeUndefined()
+    expect(readError({ code: 'crowded', message: 'm', retry_in: 700 })).toEqual({ code: 'crowded', message: 'm', retry_in: 700 })
+    for (const retry_in of [-1, '700', null]) expect(readError({ code: 'crowded', retry_in }).retry_in).toBeUndefined()
     expect(readError({ code: 'gap', message: 'm', last: '4', client: 'c' })).toEqual({ code: 'gap', message: 'm', last: '4', client: 'c' })
   })
 
