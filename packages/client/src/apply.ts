@@ -20,10 +20,19 @@ export interface HeldShape extends StoredShape {
   readonly rows: ReadonlyMap<string, WireRow>
 }
 
-/** What the client holds: every shape as of one cursor. */
+/**
+ * What the client holds: every shape as of one cursor. `provisional`: a first load that is not settled. It is shown until
+ * the next commit, and is never stored, resumed from or told to other pages.
+ */
 export interface Base {
   cursor: string | null
   readonly shapes: Map<string, HeldShape>
+  provisional?: ReadonlyMap<string, HeldShape> | undefined
+}
+
+/** A shape as it is shown. */
+export function shownShape({ shapes, provisional }: Base, id: string): HeldShape | undefined {
+  return shapes.get(id) ?? provisional?.get(id)
 }
 
 /** One complete batch of frames. */
@@ -32,11 +41,19 @@ export interface Batch {
   readonly commit: CommitFrame
 }
 
+/** What was set aside under one name. `about`: how many rows the node expects it to have. */
+interface Load {
+  readonly frames: RowsFrame[]
+  rows: number
+  about: number
+}
+
 /** Collects the frames of one session until their commit. */
 export class BatchCollector {
   private open: Batch['frames'][number][] = []
+  private openRows = 0
   /** rows of no batch yet, by the name of their load */
-  private readonly aside = new Map<string, RowsFrame[]>()
+  private readonly aside = new Map<string, Load>()
 
   /** Takes a frame; gives the batch when it was the commit. */
   take(frame: DataFrame): Batch | null {
@@ -44,34 +61,67 @@ export class BatchCollector {
       case 'commit': {
         const frames = this.open
         this.open = []
+        this.openRows = 0
         return { frames, commit: frame }
       }
+      case 'progress':
+        this.load(frame.load).about = frame.about
+        return null
       case 'load': {
-        const rows = this.aside.get(frame.load) ?? []
-        rows.push({ ...frame, event: 'rows' })
-        this.aside.set(frame.load, rows)
+        const load = this.load(frame.load)
+        load.frames.push({ ...frame, event: 'rows' })
+        load.rows += frame.put.length
         return null
       }
       case 'loaded':
       case 'unload':
-        for (const load of frame.loads) this.endLoad(load, frame.event === 'loaded')
+        for (const name of frame.loads) {
+          const { frames, rows } = this.known(name)
+          this.aside.delete(name)
+          if (frame.event === 'unload') continue
+          for (const one of frames) this.open.push(one)
+          this.openRows += rows
+        }
+        return null
+      case 'provisional':
         return null
       default:
+        if (frame.event === 'rows') this.openRows += frame.put.length
         this.open.push(frame)
         return null
     }
   }
 
-  private endLoad(load: string, taken: boolean): void {
-    const rows = this.aside.get(load)
-    if (rows === undefined) throw new FrameError('loaded: of a load that was not sent')
-    this.aside.delete(load)
-    if (taken) for (const frame of rows) this.open.push(frame)
+  /** What was set aside under these names as a batch of its own, with the descriptions that it needs. */
+  provisional(loads: readonly string[]): Batch['frames'] {
+    return [...this.open.filter(({ event }) => event === 'shape'), ...loads.flatMap((name) => this.known(name).frames)]
+  }
+
+  private load(name: string): Load {
+    const load = this.aside.get(name) ?? { frames: [], rows: 0, about: 0 }
+    this.aside.set(name, load)
+    return load
+  }
+
+  private known(name: string): Load {
+    const load = this.aside.get(name)
+    if (load === undefined) throw new FrameError('load: was not sent')
+    return load
   }
 
   /** Whether frames wait for their commit. */
   get isOpen(): boolean {
     return this.open.length > 0
+  }
+
+  /** Rows that wait for their commit, and about how many there will be; as many as there are where nobody said. */
+  get progress(): { readonly loadedRows: number; readonly aboutRows: number } {
+    let [loadedRows, aboutRows] = [this.openRows, this.openRows]
+    for (const { rows, about } of this.aside.values()) {
+      loadedRows += rows
+      aboutRows += Math.max(rows, about)
+    }
+    return { loadedRows, aboutRows }
   }
 }
 
@@ -266,6 +316,14 @@ export function planBatch(base: Base, session: SessionShapes, batch: Batch): Pla
   return { ...planCursor(base, session, batch.commit.cursor), changes: planner.changes, acks: planner.acks }
 }
 
+/** A first load that is not settled, as it may be shown. Nothing changes, not even the session's names. */
+export function provisionalShapes(base: Base, session: SessionShapes, frames: Batch['frames']): ReadonlyMap<string, HeldShape> {
+  const planner = new Planner(base, structuredClone(session))
+  for (const frame of frames) planner.take(frame)
+  // nothing was held, so nothing is removed
+  return new Map([...planner.changes].map(([id, { shape, rows }]) => [id, { ...shape, rows: rows as Map<string, WireRow> }]))
+}
+
 /** Plans that the cursor moves and nothing else: whatever the session does not cover is dropped. */
 export function planCursor(base: Base, session: SessionShapes, cursor: string): Plan {
   const drops = [...base.shapes.keys()].filter((id) => !session.covered.has(id))
@@ -311,7 +369,7 @@ function touch(touched: TouchedKeys, shape: StoredShape, keys: Iterable<string>)
 /** All keys of the shapes with these ids, added to `touched`. */
 export function keysOf(base: Base, ids: Iterable<string>, touched: TouchedKeys = new Map()): TouchedKeys {
   for (const id of ids) {
-    const held = base.shapes.get(id)
+    const held = shownShape(base, id)
     if (held !== undefined) touch(touched, held, held.rows.keys())
   }
   return touched
@@ -326,7 +384,8 @@ export function tablesOf(base: Base, plan: Plan): string[] {
 /** Carries a plan out in memory, in one step, and tells which rows it touched. */
 export function carryOut(base: Base, plan: Omit<Plan, 'acks'>): TouchedKeys {
   const reset = [...plan.changes].flatMap(([id, change]) => (change.reset ? [id] : []))
-  const touched = keysOf(base, [...plan.drops, ...reset])
+  const touched = keysOf(base, [...plan.drops, ...reset, ...(base.provisional?.keys() ?? [])])
+  base.provisional = undefined
   for (const id of plan.drops) base.shapes.delete(id)
   for (const [id, change] of plan.changes) {
     touch(touched, change.shape, change.rows.keys())

@@ -102,7 +102,11 @@ export function connectionStep(state: ConnectionState, event: ConnectionEvent): 
   return TABLE[state][event] ?? go(state)
 }
 
-/** The pause before the next join, in milliseconds, after so many failures in a row (1 or more). */
-export function pauseBeforeJoin(failures: number): number {
-  return [500, 1000, 2000, 5000][failures - 1] ?? 10_000
+/**
+ * The pause before the next attempt, in milliseconds, after so many failures in a row (1 or more): any time up to a bound
+ * that doubles. Thousands whose node died in one moment come back spread over it, and one whose connection blinked is
+ * back within half a second.
+ */
+export function pauseAfter(failures: number, chance: number): number {
+  return chance * Math.min(5000, 250 * 2 ** failures)
 }

@@ -2,16 +2,16 @@
  * The connection to the node and the session on it: carries out what the connection table says, joins, reads frames into
  * batches, tells the node what is wanted. What is to be stored it hands over.
  */
-import { keysOf } from './apply'
+import { keysOf, provisionalShapes } from './apply'
 import { Channel, type ChannelEvents, type Reply } from './channel'
-import { type ConnectionEffect, type ConnectionEvent, type ConnectionState, connectionStep, pauseBeforeJoin } from './connection'
+import { type ConnectionEffect, type ConnectionEvent, type ConnectionState, connectionStep, pauseAfter } from './connection'
 import { Freshness } from './freshness'
 import type { OutboxWrite } from './outbox'
-import { type CommitFrame, FrameError, type LoadFrame, readAnswers, readError, readFrame, readJoined, type RowsFrame, type ShapeAnswer } from './protocol'
+import { type DataFrame, FrameError, readAnswers, readError, readFrame, readJoined, type ShapeAnswer } from './protocol'
 import type { Parts } from './parts'
 import { Sender, type SenderPorts, type SenderReport } from './sender'
 import { joinRequest, Session } from './session'
-import type { LinkStatus } from './status'
+import { LINK_UNKNOWN, type LinkStatus } from './status'
 import type { Message, Transport, TransportEvents, TransportFactory } from './transport'
 
 /** One client's link. */
@@ -21,11 +21,12 @@ export class NodeLink implements TransportEvents, ChannelEvents, SenderPorts {
   private readonly transport: Transport
   private readonly channel: Channel
   private readonly freshness: Freshness
-  private loadedRows = 0
   private state: ConnectionState = 'offline'
   private events: ConnectionEvent[] = []
   private preparation = 0
   private failures = 0
+  /** when the node wants the next join, in milliseconds from its answer */
+  private retryIn: number | null = null
   private cancelPause: (() => void) | null = null
   private flushWaits = false
 
@@ -91,8 +92,9 @@ export class NodeLink implements TransportEvents, ChannelEvents, SenderPorts {
 
   /** For the status. */
   get status(): LinkStatus {
-    const { state, loadedRows, freshness } = this
-    return { state, isEstablished: this.session?.isEstablished ?? false, loadedRows, behindSeconds: freshness.seconds }
+    const { state, session, freshness } = this
+    const { loadedRows, aboutRows } = session?.collector.progress ?? LINK_UNKNOWN
+    return { state, isEstablished: session?.isEstablished ?? false, loadedRows, aboutRows, behindSeconds: freshness.seconds }
   }
 
   /** Feeds the state machine; events that effects cause are taken after the effects are done. */
@@ -159,12 +161,17 @@ export class NodeLink implements TransportEvents, ChannelEvents, SenderPorts {
       case 'end_session':
         return this.endSession()
       case 'start_pause':
-        this.failures += 1
-        this.cancelPause = this.parts.timers.after(pauseBeforeJoin(this.failures), () => this.dispatch('retry_due'))
+        this.cancelPause = this.parts.timers.after(this.retryIn ?? this.pause(), () => this.dispatch('retry_due'))
+        this.retryIn = null
         return
       case 'cancel_pause':
         this.cancelPause?.()
     }
+  }
+
+  /** Counted until a batch arrives: a connection that opens and brings nothing is a failure too. */
+  pause(): number {
+    return pauseAfter((this.failures += 1), this.parts.timers.chance())
   }
 
   /** Everything received earlier is stored first; then one turn for components that subscribe while they mount. */
@@ -194,6 +201,7 @@ export class NodeLink implements TransportEvents, ChannelEvents, SenderPorts {
     if (reply.status === 'error') {
       const error = readError(reply.response)
       status.setError('session', { code: error.code, message: error.message })
+      this.retryIn = error.retry_in ?? null
       const never = ['protocol_unsupported', 'capability_unsupported', 'malformed'].includes(error.code)
       return this.dispatch(never ? 'join_refused' : 'join_failed')
     }
@@ -236,8 +244,8 @@ export class NodeLink implements TransportEvents, ChannelEvents, SenderPorts {
     this.channel.leave()
     this.sender.end()
     this.freshness.end()
-    this.loadedRows = 0
     this.session = null
+    this.parts.screen.showProvisional()
   }
 
   frame(event: string, payload: unknown): void {
@@ -248,18 +256,29 @@ export class NodeLink implements TransportEvents, ChannelEvents, SenderPorts {
       const frame = readFrame(event, payload)
       if (frame === null) return this.parts.screen.status.countUnknownFrame()
       const batch = session.collector.take(frame)
-      if (frame.event === 'rows' || frame.event === 'load' || frame.event === 'commit') this.countRows(frame)
-      if (batch !== null) this.inSession(session, () => this.parts.writer.applyBatch(session, batch))
+      if (batch !== null) return this.inSession(session, () => this.parts.writer.applyBatch(session, batch))
+      this.takeProvisional(session, frame)
+      this.parts.screen.showStatus()
     } catch (error) {
       this.distrust(session, error)
     }
   }
 
-  /** Progress of what is being loaded, for the status. */
-  private countRows(frame: RowsFrame | LoadFrame | CommitFrame): void {
-    if (frame.event !== 'commit') this.loadedRows += frame.put.length
-    else this.loadedRows = 0
-    if (frame.event !== 'commit') this.parts.screen.showStatus()
+  /** In the queue as batches are: what was set aside is shown until the next commit, or until it is forgotten. */
+  private takeProvisional(session: Session, frame: DataFrame): void {
+    const { screen } = this.parts
+    if (frame.event === 'provisional') {
+      const { loads } = frame
+      const frames = session.collector.provisional(loads)
+      session.provisional = loads
+      this.inSession(session, async () => {
+        const isWanted = this.session === session && session.provisional === loads
+        if (isWanted) screen.showProvisional(provisionalShapes(screen.base, session.shapes, frames))
+      })
+    } else if (frame.event === 'unload' && frame.loads.some((load) => session.provisional.includes(load))) {
+      session.provisional = []
+      screen.showProvisional()
+    }
   }
 
   private sweep(): void {

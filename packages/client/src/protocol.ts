@@ -3,7 +3,7 @@
  * Nothing here does I/O or keeps state.
  */
 import type { Condition } from './condition'
-import { type Fields, fieldsOf, FrameError, list, listOf, object, or, record, text, that } from './reading'
+import { type Fields, fieldsOf, FrameError, list, listOf, object, or, type Read, record, text, that } from './reading'
 import type { Column, Json, WireRow } from './values'
 
 export { FrameError } from './reading'
@@ -11,8 +11,11 @@ export { FrameError } from './reading'
 /** The version this client speaks. */
 export const PROTOCOL_VERSION = 1
 
-/** The optional features of this client: `widen`, to take a shape described anew without a reset, `fill` included. */
-export const CAPABILITIES: readonly string[] = ['widen']
+/**
+ * The optional features of this client. `widen`: takes a shape described anew without a reset, `fill` included;
+ * `provisional`: shows a first load before it is settled.
+ */
+export const CAPABILITIES: readonly string[] = ['widen', 'provisional']
 
 /** The one topic. */
 export const TOPIC = 'sync'
@@ -71,13 +74,17 @@ export interface JoinRequest {
   shapes: ShapeRequest[]
 }
 
-/** ERROR of the protocol. `client` and `last` come with the errors of a mutate reply. */
+/** ERROR of the protocol. `client` and `last` come with the errors of a mutate reply, `retry_in` (milliseconds) with a join's. */
 export interface ProtocolErrorBody {
   readonly code: string
   readonly message: string
   readonly client?: string
   readonly last?: string
+  readonly retry_in?: number
 }
+
+/** The longest that a node's `retry_in` is believed, in milliseconds: a timer of days would be due at once. */
+export const RETRY_IN_MS = 600_000
 
 /** SHAPE_ANSWER of the protocol. */
 export interface ShapeAnswer {
@@ -149,10 +156,20 @@ export interface LoadFrame extends Omit<RowsFrame, 'event'> {
   readonly load: string
 }
 
-/** The events `loaded`, which takes what was set aside into the batch, and `unload`, which forgets it. */
+/**
+ * What becomes of that which was set aside: `loaded` takes it into the batch, `unload` forgets it, `provisional` says that
+ * it is all of a first load, at one snapshot.
+ */
 export interface LoadEndFrame {
-  readonly event: 'loaded' | 'unload'
+  readonly event: 'loaded' | 'unload' | 'provisional'
   readonly loads: readonly string[]
+}
+
+/** The event `progress`: about how many rows a load has altogether. */
+export interface ProgressFrame {
+  readonly event: 'progress'
+  readonly load: string
+  readonly about: number
 }
 
 /** The event `withdraw`. */
@@ -185,7 +202,7 @@ export interface CommitFrame {
 }
 
 /** Every event that carries a session's data. */
-export type DataFrame = ShapeFrame | RowsFrame | LoadFrame | LoadEndFrame | WithdrawFrame | AckFrame | CommitFrame
+export type DataFrame = ShapeFrame | RowsFrame | LoadFrame | LoadEndFrame | ProgressFrame | WithdrawFrame | AckFrame | CommitFrame
 
 const texts = listOf(text)
 const rows = or([], listOf(list))
@@ -220,20 +237,28 @@ const FRAMES: Readonly<Record<string, Fields>> = {
   commit: { lsn: text, xid: or(null, text), cursor: text },
 }
 
+/** What need not be heeded is nothing to end a session for. */
+const HINTS: Readonly<Record<string, Read>> = { progress: record({ load: text, about: that(Number.isFinite) }), provisional: record(LOADS) }
+
 /**
  * Reads a data frame. Gives null for an event this version does not know (the caller counts it).
  * Throws FrameError when a known event is not what the protocol describes.
  */
 export function readFrame(event: string, payload: unknown): DataFrame | null {
+  const hint = Object.hasOwn(HINTS, event) && (HINTS[event] as Read)(payload)
+  if (hint) return { event, ...hint } as DataFrame
   const fields = Object.hasOwn(FRAMES, event) ? FRAMES[event] : undefined
   if (fields === undefined) return null
   const frame = { event, ...fieldsOf<object>(fields, payload, event) } as DataFrame
   if (frame.event === 'shape' && !frame.key.every((name) => frame.columns.some((column) => column.name === name))) throw new FrameError('shape: key')
   return frame
 }
+
+const retryIn: Read = (ms: any) => (ms >= 0 && Number.isFinite(ms) ? Math.min(ms, RETRY_IN_MS) : undefined)
+
 /** Reads an ERROR; whatever is missing is filled in, since an error must never hide behind another. */
 export function readError(payload: unknown): ProtocolErrorBody {
-  const found = fieldsOf<Partial<ProtocolErrorBody>>({ 'code?': text, 'message?': text, 'client?': text, 'last?': text }, object(payload) ?? {}, '')
+  const found = fieldsOf<Partial<ProtocolErrorBody>>({ 'code?': text, 'message?': text, 'client?': text, 'last?': text, 'retry_in?': retryIn }, object(payload) ?? {}, '')
   return { code: 'unknown_error', message: 'the node gave no reason', ...found }
 }
 

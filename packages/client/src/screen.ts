@@ -2,7 +2,7 @@
  * What this page shows: rows as of one commit, the outbox on top, and everybody who looks at it. Memory changes here and
  * nowhere else, in one step each, and only then is anybody told.
  */
-import { type Base, carryOut, keysOf, type Reload, type TouchedKeys } from './apply'
+import { type Base, carryOut, type HeldShape, keysOf, type Reload, type TouchedKeys } from './apply'
 import { CONFLICT, type Conflict, conflictOf } from './conflicts'
 import { Listeners } from './listeners'
 import { LiveQueryState, type LiveValue, type QueryDefinition, specOf } from './live_query'
@@ -122,6 +122,17 @@ export class Screen {
     return conflictOf(refused, (table, key) => this.row(table, key), this.knowledge.present)
   }
 
+  /**
+   * Shows a first load before it is settled, or none any more. Not beside rows that are held: they are of another state.
+   * An edit made on such a row may have it as its `if`: the database compares, and a state that was not settled can
+   * only make it a conflict.
+   */
+  showProvisional(shapes?: ReadonlyMap<string, HeldShape>): void {
+    const isHeld = () => this.subscriptions.shown().some(({ id }) => this.base.shapes.has(id))
+    if (shapes === this.base.provisional || (shapes && isHeld())) return
+    this.replaceRows({ ...this.base, provisional: shapes })
+  }
+
   private replaceRows(base: Base): void {
     const shown = this.subscriptions.shown().map(({ id }) => id)
     const touched = keysOf(this.base, shown)
@@ -149,6 +160,6 @@ export class Screen {
   private updateStatus(): boolean {
     const link = this.link()
     const isLoading = link.state === 'joined' && this.subscriptions.isLoading(link.isEstablished)
-    return this.status.update(link, isLoading, this.outbox.size, this.outbox.refused)
+    return this.status.update(link, isLoading, isLoading && !!this.base.provisional, this.outbox.size, this.outbox.refused)
   }
 }

@@ -20,6 +20,8 @@ export interface TransportEvents {
   /** `comeBack` is false when the server closed with 1000, "do not come back". */
   closed(comeBack: boolean): void
   message(message: Message): void
+  /** How many milliseconds to wait before the next attempt. */
+  pause(): number
 }
 
 /** What the client needs from a network. */
@@ -102,7 +104,8 @@ export function phoenixTransport(url: string, webSocket?: WebSocketClass, option
     if (base === undefined) throw new Error('there is no WebSocket here (Node has one since 22): give createClient a webSocket, such as that of the package ws')
     const params = typeof DecompressionStream === 'undefined' ? {} : { params: { deflate: '1' } }
     const closedHere = new WeakSet<object>()
-    const socket = new Socket(url, { ...params, ...options, vsn: '2.0.0', transport: rememberOwnCloses(base, closedHere) })
+    const reconnectAfterMs = () => events.pause()
+    const socket = new Socket(url, { ...params, reconnectAfterMs, ...options, vsn: '2.0.0', transport: rememberOwnCloses(base, closedHere) })
     const receive = inOrder((message) => events.message(message))
     socket.onOpen(() => {
       receive.forget()

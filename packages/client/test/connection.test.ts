@@ -1,6 +1,7 @@
 /** The table is total, and its cells keep what the rest relies on. */
 import { describe, expect, it } from 'vitest'
-import { type ConnectionEvent, type ConnectionState, connectionStep, pauseBeforeJoin } from '../src/connection'
+import { type ConnectionEvent, type ConnectionState, connectionStep, pauseAfter } from '../src/connection'
+import { platformTimers } from '../src/timers'
 
 const STATES: ConnectionState[] = ['offline', 'connecting', 'preparing', 'joining', 'joined', 'retrying', 'refused', 'closed']
 const EVENTS: ConnectionEvent[] = [
@@ -143,7 +144,17 @@ describe('the connection table', () => {
     }
   })
 
-  it('pauses longer with every failure, up to a bound', () => {
-    expect([1, 2, 3, 4, 5, 99].map(pauseBeforeJoin)).toEqual([500, 1000, 2000, 5000, 10_000, 10_000])
+  it('pauses longer with every failure, up to a bound, and any time up to it', () => {
+    expect([1, 2, 3, 4, 5, 6, 9999].map((failures) => pauseAfter(failures, 1))).toEqual([500, 1000, 2000, 4000, 5000, 5000, 5000])
+    expect([pauseAfter(1, 0), pauseAfter(1, 0.3), pauseAfter(99, 0.5)]).toEqual([0, 150, 2500])
+  })
+
+  it('brings a thousand clients whose node died back spread over half a second, not at once', () => {
+    const pauses = Array.from({ length: 1000 }, () => pauseAfter(1, platformTimers.chance()))
+    const perTenth = [0, 1, 2, 3, 4].map((tenth) => pauses.filter((ms) => Math.floor(ms / 100) === tenth).length)
+    expect(perTenth.reduce((sum, count) => sum + count)).toBe(1000)
+    // 200 each are expected; a fixed pause would have them all in one
+    expect(Math.max(...perTenth)).toBeLessThan(300)
+    expect(Math.min(...perTenth)).toBeGreaterThan(100)
   })
 })
