@@ -13,17 +13,26 @@ import {
   type WithdrawFrame,
 } from './protocol'
 import type { ShapeWrite, StoredShape } from './store'
-import { type Json, keyText, type WireRow } from './values'
+import { type Json, keyReader, keyText, type WireRow } from './values'
 
 /** A shape's rows in memory, as of the cursor. */
 export interface HeldShape extends StoredShape {
   readonly rows: ReadonlyMap<string, WireRow>
 }
 
-/** What the client holds: every shape as of one cursor. */
+/**
+ * What the client holds: every shape as of one cursor. `provisional`: a first load that is not settled. It is shown until
+ * the next commit, and is never stored, resumed from or told to other pages.
+ */
 export interface Base {
   cursor: string | null
   readonly shapes: Map<string, HeldShape>
+  provisional?: ReadonlyMap<string, HeldShape> | undefined
+}
+
+/** A shape as it is shown. */
+export function shownShape({ shapes, provisional }: Base, id: string): HeldShape | undefined {
+  return shapes.get(id) ?? provisional?.get(id)
 }
 
 /** One complete batch of frames. */
@@ -32,11 +41,19 @@ export interface Batch {
   readonly commit: CommitFrame
 }
 
+/** What was set aside under one name. `about`: how many rows the node expects it to have. */
+interface Load {
+  readonly frames: RowsFrame[]
+  rows: number
+  about: number
+}
+
 /** Collects the frames of one session until their commit. */
 export class BatchCollector {
   private open: Batch['frames'][number][] = []
+  private openRows = 0
   /** rows of no batch yet, by the name of their load */
-  private readonly aside = new Map<string, RowsFrame[]>()
+  private readonly aside = new Map<string, Load>()
 
   /** Takes a frame; gives the batch when it was the commit. */
   take(frame: DataFrame): Batch | null {
@@ -44,34 +61,67 @@ export class BatchCollector {
       case 'commit': {
         const frames = this.open
         this.open = []
+        this.openRows = 0
         return { frames, commit: frame }
       }
+      case 'progress':
+        this.load(frame.load).about = frame.about
+        return null
       case 'load': {
-        const rows = this.aside.get(frame.load) ?? []
-        rows.push({ ...frame, event: 'rows' })
-        this.aside.set(frame.load, rows)
+        const load = this.load(frame.load)
+        load.frames.push({ ...frame, event: 'rows' })
+        load.rows += frame.put.length
         return null
       }
       case 'loaded':
       case 'unload':
-        for (const load of frame.loads) this.endLoad(load, frame.event === 'loaded')
+        for (const name of frame.loads) {
+          const { frames, rows } = this.known(name)
+          this.aside.delete(name)
+          if (frame.event === 'unload') continue
+          for (const one of frames) this.open.push(one)
+          this.openRows += rows
+        }
+        return null
+      case 'provisional':
         return null
       default:
+        if (frame.event === 'rows') this.openRows += frame.put.length
         this.open.push(frame)
         return null
     }
   }
 
-  private endLoad(load: string, taken: boolean): void {
-    const rows = this.aside.get(load)
-    if (rows === undefined) throw new FrameError('loaded: of a load that was not sent')
-    this.aside.delete(load)
-    if (taken) for (const frame of rows) this.open.push(frame)
+  /** What was set aside under these names as a batch of its own, with the descriptions that it needs. */
+  provisional(loads: readonly string[]): Batch['frames'] {
+    return [...this.open.filter(({ event }) => event === 'shape'), ...loads.flatMap((name) => this.known(name).frames)]
+  }
+
+  private load(name: string): Load {
+    const load = this.aside.get(name) ?? { frames: [], rows: 0, about: 0 }
+    this.aside.set(name, load)
+    return load
+  }
+
+  private known(name: string): Load {
+    const load = this.aside.get(name)
+    if (load === undefined) throw new FrameError('load: was not sent')
+    return load
   }
 
   /** Whether frames wait for their commit. */
   get isOpen(): boolean {
     return this.open.length > 0
+  }
+
+  /** Rows that wait for their commit, and about how many there will be; as many as there are where nobody said. */
+  get progress(): { readonly loadedRows: number; readonly aboutRows: number } {
+    let [loadedRows, aboutRows] = [this.openRows, this.openRows]
+    for (const { rows, about } of this.aside.values()) {
+      loadedRows += rows
+      aboutRows += Math.max(rows, about)
+    }
+    return { loadedRows, aboutRows }
   }
 }
 
@@ -141,9 +191,20 @@ function sameDescription(a: StoredShape, b: StoredShape): boolean {
   return JSON.stringify([a.fingerprint, a.table, a.key, a.columns]) === JSON.stringify([b.fingerprint, b.table, b.key, b.columns])
 }
 
-function keyOf(shape: StoredShape, row: WireRow): string {
-  if (row.length !== shape.columns.length) throw new FrameError('rows: width')
-  return keyText(shape.key.map((name) => row[shape.columns.findIndex((column) => column.name === name)] as Json))
+/** Reads the keys of a shape's rows as the node sends them. */
+function keysIn(shape: StoredShape): (row: WireRow) => string {
+  const read = keyReader(shape)
+  return (row) => {
+    if (row.length !== shape.columns.length) throw new FrameError('rows: width')
+    return read(row)
+  }
+}
+
+function putAll(rows: Map<string, WireRow>, changes: ReadonlyMap<string, WireRow | null>): void {
+  for (const [key, row] of changes) {
+    if (row === null) rows.delete(key)
+    else rows.set(key, row)
+  }
 }
 
 /** Plans one batch against what is held. Pure but for `session`, whose names the batch's shape frames extend. */
@@ -192,12 +253,13 @@ class Planner {
     // described anew without a reset: the rows stay, their values move to where the columns are now, and new columns are
     // filled with what rows from before they were added have
     const rows = new Map<string, WireRow | null>()
+    const keyOf = keysIn(shape)
     for (const row of this.currentRows(id).values()) {
       const moved = shape.columns.map(({ name }) => {
         const at = held.columns.findIndex((column) => column.name === name)
         return (at < 0 ? frame.fill[name] : row[at]) ?? null
       })
-      rows.set(keyOf(shape, moved), moved)
+      rows.set(keyOf(moved), moved)
     }
     this.changes.set(id, { shape, described: true, reset: true, rows })
   }
@@ -205,10 +267,7 @@ class Planner {
   private currentRows(id: string): Map<string, WireRow> {
     const change = this.changes.get(id)
     const rows = new Map(change?.reset ? [] : this.base.shapes.get(id)?.rows)
-    for (const [key, row] of change?.rows ?? []) {
-      if (row === null) rows.delete(key)
-      else rows.set(key, row)
-    }
+    putAll(rows, change?.rows ?? new Map())
     return rows
   }
 
@@ -229,11 +288,12 @@ class Planner {
   private rows(id: string, frame: RowsFrame): void {
     const change = this.changeOf(id, frame.reset !== null)
     const { shape, rows } = change
+    const keyOf = keysIn(shape)
     const drop = (key: string) => (change.reset ? rows.delete(key) : rows.set(key, null))
     for (const key of frame.remove) drop(keyText(key))
-    for (const row of frame.put) rows.set(keyOf(shape, row), row)
+    for (const row of frame.put) rows.set(keyOf(row), row)
     for (const [row, kept] of frame.patch) {
-      const key = keyOf(shape, row)
+      const key = keyOf(row)
       const before = rows.has(key) ? rows.get(key) : change.reset ? undefined : this.base.shapes.get(id)?.rows.get(key)
       if (!before) throw new FrameError('rows: patch of a row that is not held')
       rows.set(key, row.map((value, index) => (kept.includes(index) ? (before[index] as Json) : value)))
@@ -256,6 +316,14 @@ export function planBatch(base: Base, session: SessionShapes, batch: Batch): Pla
   return { ...planCursor(base, session, batch.commit.cursor), changes: planner.changes, acks: planner.acks }
 }
 
+/** A first load that is not settled, as it may be shown. Nothing changes, not even the session's names. */
+export function provisionalShapes(base: Base, session: SessionShapes, frames: Batch['frames']): ReadonlyMap<string, HeldShape> {
+  const planner = new Planner(base, structuredClone(session))
+  for (const frame of frames) planner.take(frame)
+  // nothing was held, so nothing is removed
+  return new Map([...planner.changes].map(([id, { shape, rows }]) => [id, { ...shape, rows: rows as Map<string, WireRow> }]))
+}
+
 /** Plans that the cursor moves and nothing else: whatever the session does not cover is dropped. */
 export function planCursor(base: Base, session: SessionShapes, cursor: string): Plan {
   const drops = [...base.shapes.keys()].filter((id) => !session.covered.has(id))
@@ -274,30 +342,38 @@ export function shapeWrites(base: Base, plan: Plan, kept: ReadonlySet<string>, s
     stored.delete(id)
     writes.push({ id, drop: true })
   }
-  for (const [id, { shape, described, reset, rows }] of plan.changes) {
-    if (!kept.has(id)) continue
-    const isWhole = reset || stored.has(id)
+  for (const id of kept) {
+    const change = plan.changes.get(id)
+    const held = gone.has(id) ? undefined : base.shapes.get(id)
     // rows that were in memory alone until now
-    const all = isWhole ? rows : changedRows(base.shapes.get(id)?.rows, rows)
-    writes.push({ id, drop: false, shape: described || !isWhole ? shape : null, reset: reset || !isWhole, rows: all })
-    stored.add(id)
-  }
-  for (const [id, { rows, ...shape }] of base.shapes) {
-    if (!kept.has(id) || stored.has(id) || gone.has(id)) continue
-    writes.push({ id, drop: false, shape, reset: true, rows })
+    const isNew = !stored.has(id)
+    if (change === undefined && (held === undefined || !isNew)) continue
+    const { rows: before, ...shape } = { ...held, ...change?.shape } as HeldShape
+    const rows = change === undefined ? before : !isNew || change.reset ? change.rows : new Map([...before, ...change.rows])
+    writes.push({ id, drop: false, shape: isNew || change?.described ? shape : null, reset: isNew || change?.reset === true, rows })
     stored.add(id)
   }
   return writes
 }
 
-function changedRows(held: ReadonlyMap<string, WireRow> = new Map(), changes: ReadonlyMap<string, WireRow | null>) {
-  const rows = new Map<string, WireRow | null>(held)
-  for (const [key, row] of changes) rows.set(key, row)
-  return rows
-}
-
 /** Rows that a plan touched, by table name, then key text. */
 export type TouchedKeys = Map<string, Set<string>>
+
+function touch(touched: TouchedKeys, shape: StoredShape, keys: Iterable<string>): void {
+  const table = tableNameOf(shape.table)
+  const set = touched.get(table) ?? new Set()
+  for (const key of keys) set.add(key)
+  touched.set(table, set)
+}
+
+/** All keys of the shapes with these ids, added to `touched`. */
+export function keysOf(base: Base, ids: Iterable<string>, touched: TouchedKeys = new Map()): TouchedKeys {
+  for (const id of ids) {
+    const held = shownShape(base, id)
+    if (held !== undefined) touch(touched, held, held.rows.keys())
+  }
+  return touched
+}
 
 /** The tables whose rows a plan touches. */
 export function tablesOf(base: Base, plan: Plan): string[] {
@@ -307,29 +383,16 @@ export function tablesOf(base: Base, plan: Plan): string[] {
 
 /** Carries a plan out in memory, in one step, and tells which rows it touched. */
 export function carryOut(base: Base, plan: Omit<Plan, 'acks'>): TouchedKeys {
-  const touched: TouchedKeys = new Map()
-  const touch = (shape: StoredShape, keys: Iterable<string>) => {
-    const table = tableNameOf(shape.table)
-    const set = touched.get(table) ?? new Set()
-    for (const key of keys) set.add(key)
-    touched.set(table, set)
-  }
-  for (const id of plan.drops) {
-    const held = base.shapes.get(id)
-    if (held === undefined) continue
-    touch(held, held.rows.keys())
-    base.shapes.delete(id)
-  }
+  const reset = [...plan.changes].flatMap(([id, change]) => (change.reset ? [id] : []))
+  const touched = keysOf(base, [...plan.drops, ...reset, ...(base.provisional?.keys() ?? [])])
+  base.provisional = undefined
+  for (const id of plan.drops) base.shapes.delete(id)
   for (const [id, change] of plan.changes) {
+    touch(touched, change.shape, change.rows.keys())
     const held = base.shapes.get(id)
-    if (change.reset && held !== undefined) touch(held, held.rows.keys())
-    touch(change.shape, change.rows.keys())
     // the held map is this module's own; it changes only here
     const rows = (change.reset || held === undefined ? new Map() : held.rows) as Map<string, WireRow>
-    for (const [key, row] of change.rows) {
-      if (row === null) rows.delete(key)
-      else rows.set(key, row)
-    }
+    putAll(rows, change.rows)
     base.shapes.set(id, { ...change.shape, rows })
   }
   base.cursor = plan.cursor

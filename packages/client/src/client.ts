@@ -2,23 +2,23 @@
  * The client: what an application calls, and the one queue in which everything happens that touches the store: opening,
  * drafts becoming durable, commits, cursors. Memory changes right after its write, in one step.
  */
-import { type Batch, planBatch, planCursor, type Plan } from './apply'
+import { keysOf } from './apply'
 import type { Conflict } from './conflicts'
 import { Keeper } from './keeper'
 import type { CountDefinition, LiveQuery, LiveValue, QueryDefinition, SumDefinition } from './live_query'
 import { type Mutation, type MutationOptions, newMutation, type OpInput } from './mutation'
 import { onNetworkChange } from './network'
 import { NodeLink } from './node_link'
-import type { OutboxWrite } from './outbox'
 import { PageRole, UNSTORED } from './page_role'
+import type { Parts } from './parts'
 import type { Joined, ShapeDefinition } from './protocol'
 import type { SchemaModule } from './schema'
 import { type CommitNotice, Screen } from './screen'
 import type { Session } from './session'
 import { askedShape } from './shape_where'
 import type { ClientStatus } from './status'
-import { DeposedError, type DraftMutation, MovedError, type RefusedMutation, type Store, type StoreEvent } from './store'
-import { keysOf, type Subscription } from './subscriptions'
+import { DeposedError, MovedError, type RefusedMutation, type Store, type StoreEvent } from './store'
+import type { Subscription } from './subscriptions'
 import type { Command } from './tab_messages'
 import { browserTabs, type TabPlatform } from './tab_platform'
 import { platformTimers, type Timers } from './timers'
@@ -110,20 +110,20 @@ const FROZEN_MS = 1000
 const ATTEMPTS = 5
 
 /** The one implementation of Client. */
-export class LockstepClient implements Client {
-  private readonly screen: Screen
+export class LockstepClient implements Client, Parts {
+  readonly screen: Screen
   readonly status: Screen['status']
   /** What types a client is not there at run time. */
   readonly schema = undefined
   private readonly url: string
   private readonly subject: string
-  private readonly timers: Timers
-  private readonly keeper: Keeper
-  private readonly role: PageRole
-  private readonly link: NodeLink
-  private readonly writer: Writer
+  readonly timers: Timers
+  readonly keeper: Keeper
+  readonly role: PageRole
+  readonly link: NodeLink
+  readonly writer: Writer
   private readonly platform: TabPlatform | null
-  private online = true
+  online = true
   private isClosed = false
   private queue: Promise<void> = Promise.resolve()
   private readonly stopListening: () => void
@@ -138,10 +138,9 @@ export class LockstepClient implements Client {
     const report = (error: { code: string; message: string } | null) => this.status.setError('store', error)
     this.keeper = new Keeper(options.store, report, (event) => this.storeEvent(event))
     const transport = seams.transport ?? phoenixTransport(options.url, options.webSocket, options.socketOptions)
-    this.role = new PageRole(this.platform, this.timers, () => this.screen, () => this.link.status, this.rolePorts())
-    this.link = new NodeLink(this.subject, () => this.screen, this.timers, this.linkPorts(), transport)
-    const run = (job: () => Promise<void>) => this.run(job)
-    this.writer = new Writer(this.screen, this.keeper, this.timers, () => this.role, () => this.link, run)
+    this.role = new PageRole(this, this.platform)
+    this.link = new NodeLink(this, this.subject, transport)
+    this.writer = new Writer(this)
     this.run(() => this.open())
     // where no other page can lead, connecting need not wait for the store
     if (this.platform === null) this.link.dispatch('go_online')
@@ -186,11 +185,11 @@ export class LockstepClient implements Client {
   }
 
   count<T extends object = Row>(definition: CountDefinition<T>): LiveValue<number> {
-    return this.screen.query(definition, { count: true })
+    return this.screen.query(definition, 'count')
   }
 
   sum<T extends object = Row>(definition: SumDefinition<T>): LiveValue<number | string | null> {
-    return this.screen.query(definition, { sum: definition.column })
+    return this.screen.query(definition, 'sum', definition.column)
   }
 
   onCommit(callback: (commit: CommitNotice) => void): () => void {
@@ -248,35 +247,8 @@ export class LockstepClient implements Client {
     await this.queue
   }
 
-  private linkPorts() {
-    return {
-      run: (job: () => Promise<void>) => this.run(job),
-      takeJoined: (session: Session, joined: Joined) => this.takeJoined(session, joined),
-      applyBatch: (session: Session, batch: Batch) => this.applyBatch(session, batch),
-      moveCursor: (session: Session, cursor: string) => this.moveCursor(session, cursor),
-      changeOutbox: (propose: () => OutboxWrite | null, then: () => void) => this.writer.changeOutbox(propose, then),
-      interestsChanged: () => this.role.wantsChanged(),
-      ifLeader: (act: () => void) => this.ifLeader(act),
-    }
-  }
-
-  private rolePorts() {
-    return {
-      run: (job: () => Promise<void>) => this.run(job),
-      takeOver: () => this.takeOver(),
-      stop: () => this.link.stop(),
-      readOutbox: () => this.writer.readOutbox(),
-      takeDrafts: (drafts: readonly DraftMutation[]) => this.writer.takeDrafts(drafts),
-      flush: () => this.link.flushSoon(),
-      reopen: () => this.run(() => this.open()),
-      command: (command: Command, isLeader: boolean) => this.obey(command, isLeader),
-      isOnline: () => this.online,
-      signedOut: () => this.signedOut(),
-    }
-  }
-
   /** Puts a job that touches the store at the end of the queue. */
-  private run(job: () => Promise<void>): void {
+  readonly run = (job: () => Promise<void>): void => {
     this.queue = this.queue.then(job).catch((error: unknown) => {
       if (error instanceof DeposedError) this.deposed()
       else if (error instanceof MovedError) this.timers.after(50, () => this.run(() => this.open()))
@@ -291,7 +263,7 @@ export class LockstepClient implements Client {
     this.status.setError('store', { code: 'other_page', message: 'another page took the local store over; reload this one to go on here' })
   }
 
-  private async open(): Promise<void> {
+  async open(): Promise<void> {
     if (this.isClosed) return
     // not at first: the connection is made while the store opens
     if (this.role.role !== 'opening') this.link.stop()
@@ -305,7 +277,7 @@ export class LockstepClient implements Client {
   }
 
   /** From here on this page writes and speaks to the node. */
-  private async takeOver(): Promise<void> {
+  async takeOver(): Promise<void> {
     if (this.isClosed) return
     const { role, keeper } = this
     const contents = await keeper.lead(role.revision)
@@ -354,21 +326,14 @@ export class LockstepClient implements Client {
 
   private command(command: Command): void {
     this.run(async () => {
-      if (this.role.isLeading) this.obey(command, true)
+      if (this.role.isLeading) this.obey(command)
       else this.role.say({ kind: 'command', command })
     })
   }
 
-  private obey(command: Command, isLeader: boolean): void {
-    switch (command.name) {
-      case 'setOnline':
-        return this.goOnline(command.online)
-      case 'dismiss':
-        if (isLeader) this.run(() => this.dismissNow(command.id))
-        return
-      case 'resolveUnknown':
-        if (isLeader) this.run(() => this.resolveNow(command.send))
-    }
+  obey(command: Command): void {
+    if (command.name === 'setOnline') this.goOnline(command.online)
+    else if (this.role.isLeading) this.run(() => (command.name === 'dismiss' ? this.dismissNow(command.id) : this.resolveNow(command.send)))
   }
 
   private goOnline(online: boolean): void {
@@ -394,7 +359,7 @@ export class LockstepClient implements Client {
     this.link.dispatch('restart')
   }
 
-  private signedOut(): void {
+  signedOut(): void {
     if (this.isClosed) return
     this.end()
     this.status.setError('store', { code: 'signed_out', message: 'another page signed out' })
@@ -411,7 +376,7 @@ export class LockstepClient implements Client {
   }
 
   /** Before anything is sent: a page that was frozen may not know yet that another one leads. */
-  private ifLeader(act: () => void): void {
+  ifLeader(act: () => void): void {
     if (!this.role.hasOthers) return act()
     this.run(async () => {
       let asked: number
@@ -426,7 +391,7 @@ export class LockstepClient implements Client {
     })
   }
 
-  private async takeJoined(session: Session, { database, client }: Joined): Promise<void> {
+  async takeJoined(session: Session, { database, client }: Joined): Promise<void> {
     // what was written so far was meant for the database that was shown
     await this.writer.saveDrafts()
     const adopted = await this.keeper.adopt(database)
@@ -458,20 +423,5 @@ export class LockstepClient implements Client {
     }
     await this.writer.changeOutbox(() => this.screen.outbox.takeClient(client))
     if (this.link.session === session) this.link.sender.begin()
-  }
-
-  private async applyBatch(session: Session, batch: Batch): Promise<void> {
-    let plan: Plan
-    try {
-      plan = planBatch(this.screen.base, session.shapes, batch)
-    } catch (error) {
-      return this.link.distrust(session, error)
-    }
-    await this.writer.store(plan, session, batch)
-  }
-
-  private async moveCursor(session: Session, cursor: string): Promise<void> {
-    const { base } = this.screen
-    if (cursor !== base.cursor) await this.writer.store(planCursor(base, session.shapes, cursor), session)
   }
 }

@@ -1,6 +1,6 @@
 /** Conditions as data: what SQL says of a row, three-valued logic included. */
 import { compareFor, type KnownColumn } from './order'
-import { encodeValue, type Row } from './values'
+import { encodeValue, isNull, type Row } from './values'
 
 /** An operator of two values. `is` and `is not` are SQL's `is [not] distinct from`, and take null. */
 export type Operator = '=' | '<>' | '<' | '<=' | '>' | '>=' | 'in' | 'not in' | 'is' | 'is not' | 'like' | 'not like'
@@ -20,22 +20,22 @@ type Truth = boolean | null
 type Test = (row: Row) => Truth
 type Columns = (name: string) => KnownColumn | null
 
-const isNull = (value: unknown) => value === null || value === undefined
-
 const ORDERS: Partial<Record<Operator, (order: number) => boolean>> = {
   '=': (order) => order === 0,
-  '<>': (order) => order !== 0,
   '<': (order) => order < 0,
   '<=': (order) => order <= 0,
   '>': (order) => order > 0,
   '>=': (order) => order >= 0,
 }
 
+/** Operators that say the opposite of another one; unknown stays unknown. */
+const OPPOSITES: Partial<Record<Operator, Operator>> = { '<>': '=', 'is not': 'is', 'not in': 'in', 'not like': 'like' }
+
 /** `%` any text, `_` any character, `\` takes the next one as it is. */
 function patternOf(like: string): RegExp {
-  const source = like.replace(/\\([\s\S])|[%_]|[.*+?^${}()|[\]\\/]/g, (found, escaped?: string) => {
-    if (escaped !== undefined) return /[.*+?^${}()|[\]\\/]/.test(escaped) ? `\\${escaped}` : escaped
-    return found === '%' ? '.*' : found === '_' ? '.' : `\\${found}`
+  const source = like.replace(/\\?[^]/gu, (found) => {
+    if (found === '%' || found === '_') return found === '%' ? '.*' : '.'
+    return found.replace(/^\\(?=.)/s, '').replace(/[.*+?^${}()|[\]\\]/, '\\$&')
   })
   return new RegExp(`^${source}$`, 'su')
 }
@@ -44,48 +44,34 @@ function not(truth: Truth): Truth {
   return truth === null ? null : !truth
 }
 
-function comparison(name: string, operator: Operator, given: unknown, column: KnownColumn | null): Test {
+/** What the comparison of one column says of a value of it. */
+function comparison(operator: Operator, given: unknown, column: KnownColumn | null): (value: unknown) => Truth {
+  const opposite = OPPOSITES[operator]
+  if (opposite !== undefined) {
+    const test = comparison(opposite, given, column)
+    return (value) => not(test(value))
+  }
   const compare = compareFor(column)
-  const value = Array.isArray(given) ? given.map(encodeValue) : encodeValue(given)
+  const wanted = Array.isArray(given) ? given.map(encodeValue) : encodeValue(given)
+  const known = (test: (value: unknown) => Truth) => (value: unknown) => (isNull(value) || isNull(wanted) ? null : test(value))
   const holds = ORDERS[operator]
-  if (holds !== undefined) {
-    return (row) => (isNull(row[name]) || isNull(value) ? null : holds(compare(row[name], value)))
+  if (holds !== undefined) return known((value) => holds(compare(value, wanted)))
+  if (operator === 'is') return (value) => (isNull(value) || isNull(wanted) ? isNull(value) === isNull(wanted) : compare(value, wanted) === 0)
+  if (operator === 'like') {
+    const pattern = patternOf(String(wanted))
+    return known((value) => pattern.test(String(value)))
   }
-  switch (operator) {
-    case 'is':
-    case 'is not': {
-      const same = (other: unknown) => (isNull(other) || isNull(value) ? isNull(other) === isNull(value) : compare(other, value) === 0)
-      return operator === 'is' ? (row) => same(row[name]) : (row) => !same(row[name])
-    }
-    case 'in':
-    case 'not in': {
-      if (!Array.isArray(value)) throw new TypeError(`${operator} takes a list`)
-      const isIn = (other: unknown): Truth => {
-        if (value.length === 0) return false
-        if (isNull(other)) return null
-        if (value.some((one) => !isNull(one) && compare(other, one) === 0)) return true
-        return value.some(isNull) ? null : false
-      }
-      return operator === 'in' ? (row) => isIn(row[name]) : (row) => not(isIn(row[name]))
-    }
-    case 'like':
-    case 'not like': {
-      if (isNull(value)) return () => null
-      const pattern = patternOf(String(value))
-      const isLike = (other: unknown): Truth => (isNull(other) ? null : pattern.test(String(other)))
-      return operator === 'like' ? (row) => isLike(row[name]) : (row) => not(isLike(row[name]))
-    }
-    default:
-      throw new TypeError(`${String(operator)} is no operator`)
-  }
+  if (operator !== 'in') throw new TypeError(`${String(operator)} is no operator`)
+  if (!Array.isArray(wanted)) throw new TypeError(`${operator} takes a list`)
+  return joined(wanted.map((one) => (value) => (isNull(value) || isNull(one) ? null : compare(value, one) === 0)), true)
 }
 
-/** A list of conditions, of which the first that decides wins: `decisive` is false for `and`, true for `or`. */
-function joined(tests: readonly Test[], decisive: boolean): Test {
-  return (row) => {
+/** A list of tests, of which the first that decides wins: `decisive` is false for `and`, true for `or`. */
+function joined<T>(tests: readonly ((tested: T) => Truth)[], decisive: boolean): (tested: T) => Truth {
+  return (tested) => {
     let truth: Truth = !decisive
     for (const test of tests) {
-      const one = test(row)
+      const one = test(tested)
       if (one === decisive) return decisive
       if (one === null) truth = null
     }
@@ -93,23 +79,20 @@ function joined(tests: readonly Test[], decisive: boolean): Test {
   }
 }
 
-/** Whether it compares one column. */
-export function isColumn(condition: Condition | readonly Condition[]): condition is readonly [string, Operator, unknown] {
-  return Array.isArray(condition) && typeof condition[0] === 'string'
+/** What is made of the parts of a condition. */
+interface Making<T> {
+  compare(column: string, operator: Operator, value: unknown): T
+  join(parts: readonly T[], isOr: boolean): T
+  not(part: T): T
 }
 
-function testOf(condition: Condition | readonly Condition[], columns: Columns): Test {
-  if (isColumn(condition)) {
-    const [name, operator, value] = condition
-    return comparison(name, operator, value, columns(name))
-  }
-  if (Array.isArray(condition)) return joined(condition.map((one: Condition) => testOf(one, columns)), false)
-  if ('and' in condition) return joined(condition.and.map((one) => testOf(one, columns)), false)
-  if ('or' in condition) return joined(condition.or.map((one) => testOf(one, columns)), true)
-  if ('not' in condition) {
-    const test = testOf(condition.not, columns)
-    return (row) => not(test(row))
-  }
+/** Goes through a condition, or several that must all hold. Throws a TypeError for what is none. */
+export function fold<T>(condition: Condition | readonly Condition[], making: Making<T>): T {
+  const all = (conditions: readonly Condition[]) => conditions.map((one) => fold(one, making))
+  if (Array.isArray(condition)) return typeof condition[0] === 'string' ? making.compare(condition[0], condition[1], condition[2]) : making.join(all(condition), false)
+  if ('and' in condition) return making.join(all(condition.and), false)
+  if ('or' in condition) return making.join(all(condition.or), true)
+  if ('not' in condition) return making.not(fold(condition.not, making))
   throw new TypeError('a condition is [column, operator, value], { and }, { or } or { not }')
 }
 
@@ -117,6 +100,13 @@ function testOf(condition: Condition | readonly Condition[], columns: Columns): 
 export function filterOf(where: Where<Row> | undefined, columns: Columns): (row: Row) => boolean {
   if (where === undefined) return () => true
   if (typeof where === 'function') return where
-  const test = testOf(where, columns)
+  const test = fold<Test>(where, {
+    compare: (name, operator, value) => {
+      const holds = comparison(operator, value, columns(name))
+      return (row) => holds(row[name])
+    },
+    join: joined,
+    not: (part) => (row) => not(part(row)),
+  })
   return (row) => test(row) === true
 }

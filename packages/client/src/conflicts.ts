@@ -1,7 +1,7 @@
 /** Conditional mutations that lost: what the row was when it was edited, what the edit made of it, what it is now. */
 import { tableName } from './protocol'
 import type { RefusedMutation } from './store'
-import type { Row } from './values'
+import type { Json, Row } from './values'
 
 /** The code of a mutation whose condition did not hold any more. */
 export const CONFLICT = 'conflict'
@@ -24,13 +24,18 @@ export interface Conflict {
   readonly rows: readonly ConflictRow[]
 }
 
-/** The conflict that a refusal is; null for another one. `rowOf` looks a row up as it is shown. */
-export function conflictOf(mutation: RefusedMutation, rowOf: (table: string, key: Row) => Row | undefined): Conflict | null {
+/** The conflict that a refusal is; null for another one. `rowOf` looks a row up, `present` shows one as the application wants it. */
+export function conflictOf(
+  mutation: RefusedMutation,
+  rowOf: (table: string, key: Readonly<Record<string, Json>>) => Row | undefined,
+  present: (table: string) => (row: Row) => Row,
+): Conflict | null {
   if (mutation.code !== CONFLICT) return null
   const rows = mutation.ops.flatMap((op): ConflictRow[] => {
     if (op.op === 'insert' || op.if === undefined) return []
-    const { key } = op
-    return [{ table: tableName(op.table), key, base: op.if, mine: op.op === 'update' ? op.set : null, theirs: rowOf(op.table, key) ?? null }]
+    const [table, theirs] = [tableName(op.table), rowOf(op.table, op.key)]
+    const shown = present(table)
+    return [{ table, key: op.key, base: shown(op.if), mine: op.op === 'update' ? shown(op.set) : null, theirs: theirs ? shown(theirs) : null }]
   })
   return { mutation, rows }
 }

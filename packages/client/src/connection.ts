@@ -69,107 +69,44 @@ export interface ConnectionStep {
 
 const go = (to: ConnectionState, ...effects: ConnectionEffect[]): ConnectionStep => ({ to, effects })
 
-type Cells = Record<ConnectionEvent, ConnectionStep>
+/** A row of the table; where a cell is missing nothing happens. */
+type Cells = Partial<Record<ConnectionEvent, ConnectionStep>>
 
-/** A row in which nothing happens, to be overwritten cell by cell. */
-function idle(state: ConnectionState): Cells {
-  const stay = go(state)
-  return {
-    go_online: stay,
-    network_changed: stay,
-    go_offline: stay,
-    close: stay,
-    opened: stay,
-    lost: stay,
-    sent_away: stay,
-    prepared: stay,
-    join_ok: stay,
-    join_failed: stay,
-    join_refused: stay,
-    session_ended: stay,
-    retry_due: stay,
-    restart: stay,
-  }
+/** Where a connection is wanted. `leaving`: what has to be done on every way out. A socket that opens always means a new connection. */
+const wanted = (...leaving: ConnectionEffect[]) => ({
+  network_changed: go('connecting', ...leaving, 'disconnect', 'connect'),
+  go_offline: go('offline', ...leaving, 'disconnect'),
+  close: go('closed', ...leaving, 'disconnect'),
+  opened: go('preparing', ...leaving, 'prepare'),
+  lost: go('connecting', ...leaving),
+  sent_away: go('refused', ...leaving, 'disconnect'),
+  restart: go('preparing', ...leaving, 'prepare'),
+})
+
+const inSession = { ...wanted('end_session'), session_ended: go('retrying', 'end_session', 'start_pause') }
+
+// a socket that opens although nobody wants it is closed
+const TABLE: Record<ConnectionState, Cells> = {
+  offline: { go_online: go('connecting', 'connect'), close: go('closed'), opened: go('offline', 'disconnect') },
+  connecting: { ...wanted(), restart: go('connecting') },
+  preparing: { ...wanted(), prepared: go('joining', 'send_join') },
+  joining: { ...inSession, join_ok: go('joined', 'begin_session'), join_failed: inSession.session_ended, join_refused: inSession.sent_away },
+  joined: inSession,
+  retrying: { ...wanted('cancel_pause'), retry_due: go('preparing', 'prepare') },
+  refused: { go_online: go('connecting', 'connect'), go_offline: go('offline'), close: go('closed'), opened: go('refused', 'disconnect') },
+  closed: { opened: go('closed', 'disconnect') },
 }
 
-/** The table. A socket that opens always means a new connection, so `opened` ends whatever was there. */
-export const CONNECTION_TABLE: Record<ConnectionState, Cells> = {
-  offline: {
-    ...idle('offline'),
-    go_online: go('connecting', 'connect'),
-    close: go('closed'),
-    // a socket that opens although nobody wants it
-    opened: go('offline', 'disconnect'),
-  },
-  connecting: {
-    ...idle('connecting'),
-    network_changed: go('connecting', 'disconnect', 'connect'),
-    go_offline: go('offline', 'disconnect'),
-    close: go('closed', 'disconnect'),
-    opened: go('preparing', 'prepare'),
-    sent_away: go('refused', 'disconnect'),
-  },
-  preparing: {
-    ...idle('preparing'),
-    network_changed: go('connecting', 'disconnect', 'connect'),
-    go_offline: go('offline', 'disconnect'),
-    close: go('closed', 'disconnect'),
-    opened: go('preparing', 'prepare'),
-    lost: go('connecting'),
-    sent_away: go('refused', 'disconnect'),
-    prepared: go('joining', 'send_join'),
-    restart: go('preparing', 'prepare'),
-  },
-  joining: {
-    ...idle('joining'),
-    network_changed: go('connecting', 'end_session', 'disconnect', 'connect'),
-    go_offline: go('offline', 'end_session', 'disconnect'),
-    close: go('closed', 'end_session', 'disconnect'),
-    opened: go('preparing', 'end_session', 'prepare'),
-    lost: go('connecting', 'end_session'),
-    sent_away: go('refused', 'end_session', 'disconnect'),
-    join_ok: go('joined', 'begin_session'),
-    join_failed: go('retrying', 'end_session', 'start_pause'),
-    join_refused: go('refused', 'end_session', 'disconnect'),
-    session_ended: go('retrying', 'end_session', 'start_pause'),
-    restart: go('preparing', 'end_session', 'prepare'),
-  },
-  joined: {
-    ...idle('joined'),
-    network_changed: go('connecting', 'end_session', 'disconnect', 'connect'),
-    go_offline: go('offline', 'end_session', 'disconnect'),
-    close: go('closed', 'end_session', 'disconnect'),
-    opened: go('preparing', 'end_session', 'prepare'),
-    lost: go('connecting', 'end_session'),
-    sent_away: go('refused', 'end_session', 'disconnect'),
-    session_ended: go('retrying', 'end_session', 'start_pause'),
-    restart: go('preparing', 'end_session', 'prepare'),
-  },
-  retrying: {
-    ...idle('retrying'),
-    network_changed: go('connecting', 'cancel_pause', 'disconnect', 'connect'),
-    go_offline: go('offline', 'cancel_pause', 'disconnect'),
-    close: go('closed', 'cancel_pause', 'disconnect'),
-    opened: go('preparing', 'cancel_pause', 'prepare'),
-    lost: go('connecting', 'cancel_pause'),
-    sent_away: go('refused', 'cancel_pause', 'disconnect'),
-    retry_due: go('preparing', 'prepare'),
-    restart: go('preparing', 'cancel_pause', 'prepare'),
-  },
-  refused: {
-    ...idle('refused'),
-    go_online: go('connecting', 'connect'),
-    go_offline: go('offline'),
-    close: go('closed'),
-    opened: go('refused', 'disconnect'),
-  },
-  closed: {
-    ...idle('closed'),
-    opened: go('closed', 'disconnect'),
-  },
+/** The cell of the table for a state and an event. */
+export function connectionStep(state: ConnectionState, event: ConnectionEvent): ConnectionStep {
+  return TABLE[state][event] ?? go(state)
 }
 
-/** The pause before the next join, in milliseconds, after so many failures in a row (1 or more). */
-export function pauseBeforeJoin(failures: number): number {
-  return [500, 1000, 2000, 5000][failures - 1] ?? 10_000
+/**
+ * The pause before the next attempt, in milliseconds, after so many failures in a row (1 or more): any time up to a bound
+ * that doubles. Thousands whose node died in one moment come back spread over it, and one whose connection blinked is
+ * back within half a second.
+ */
+export function pauseAfter(failures: number, chance: number): number {
+  return chance * Math.min(5000, 250 * 2 ** failures)
 }

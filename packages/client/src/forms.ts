@@ -1,6 +1,6 @@
 /** Values in the form that an application chose with `lockstep types`; everything below live queries keeps them as they came. */
 import { instantOf } from './times'
-import type { Row } from './values'
+import { isNull, type Row } from './values'
 
 /** What a value is shown as that came as text. */
 export type Form = 'bigint' | 'number' | 'Date'
@@ -13,23 +13,19 @@ function millisecondsOf(text: string): number {
 
 /** One value. What is no such text, as it can only be in an edit that the database will refuse, stays what it is. */
 export function inForm(form: Form | undefined, value: unknown): unknown {
-  if (form === undefined || value === null || value === undefined) return value
+  if (form === undefined || isNull(value)) return value
   const text = String(value)
   if (form === 'bigint') return /^[+-]?\d+$/.test(text) ? BigInt(text) : value
   return form === 'number' ? Number(text) : new Date(millisecondsOf(text))
 }
 
 /** Shows rows; the same row is the same object. */
-export function presenter(forms: Readonly<Record<string, Form>>): (row: Row) => Row {
+export function presenter(forms?: Readonly<Record<string, Form>>): (row: Row) => Row {
+  if (forms === undefined) return (row) => row
   const shown = new WeakMap<Row, Row>()
-  const names = Object.keys(forms)
   return (row) => {
-    let made = shown.get(row)
-    if (made === undefined) {
-      const changed = names.flatMap((name) => (name in row ? [[name, inForm(forms[name], row[name])]] : []))
-      made = { ...row, ...Object.fromEntries(changed) }
-      shown.set(row, made as Row)
-    }
-    return made as Row
+    const made = shown.get(row) ?? Object.fromEntries(Object.entries(row).map(([name, value]) => [name, inForm(forms[name], value)]))
+    shown.set(row, made)
+    return made
   }
 }

@@ -1,4 +1,5 @@
 /** IndexedDB by promises, as far as it is used here: a request, a transaction, a database that opens. */
+import type { StoreEvent } from './store'
 
 /** What a request gives. */
 export function ask<T>(request: IDBRequest<T>): Promise<T> {
@@ -8,42 +9,61 @@ export function ask<T>(request: IDBRequest<T>): Promise<T> {
   })
 }
 
-const ends = new WeakMap<IDBTransaction, Promise<void>>()
-
-/** Begins a transaction. */
-export function begin(db: IDBDatabase, stores: readonly string[], mode: 'readonly' | 'readwrite', durability: 'relaxed' | 'strict' = 'relaxed'): IDBTransaction {
+/**
+ * One transaction: resolves to what `work` gives once all of it is carried out, rejects when none of it is. A request
+ * that nobody asks about and that fails ends the transaction as well, with its error.
+ */
+export async function transact<T>(
+  db: IDBDatabase,
+  stores: readonly string[],
+  mode: IDBTransactionMode,
+  work: (tx: IDBTransaction) => T | Promise<T>,
+  durability: 'relaxed' | 'strict' = 'relaxed',
+): Promise<T> {
   const tx = db.transaction([...stores], mode, { durability })
   // listened for from the start: it may end before anybody asks
   const end = new Promise<void>((resolve, reject) => {
     tx.oncomplete = () => resolve()
     tx.onabort = () => reject(tx.error ?? new DOMException('AbortError', 'AbortError'))
   })
-  end.catch(() => undefined)
-  ends.set(tx, end)
-  return tx
-}
-
-/** Resolves when all of a transaction is carried out, rejects when none of it is. */
-export function ended(tx: IDBTransaction): Promise<void> {
-  return ends.get(tx) as Promise<void>
-}
-
-/** What may be told of a database. */
-export interface Hooks {
-  upgrade(db: IDBDatabase, from: number, tx: IDBTransaction): void
-  blocked?(): void
-  blocking?(db: IDBDatabase, wanted: number | null): void
-  terminated?(): void
+  try {
+    const [result] = await Promise.all([work(tx), end])
+    return result
+  } catch (error) {
+    // a value that cannot be stored throws at once; without the abort the first half would be kept
+    try {
+      tx.abort()
+    } catch {
+      // it has ended by itself
+    }
+    await end.catch(() => undefined)
+    throw error
+  }
 }
 
 /** Opens a database, and makes or upgrades it if need be. */
-export function openDatabase(name: string, version: number, { upgrade, blocked, blocking, terminated }: Hooks): Promise<IDBDatabase> {
+export async function openDatabase(
+  name: string,
+  version: number,
+  upgrade: (db: IDBDatabase, from: number, tx: IDBTransaction) => void,
+  tell: (event: StoreEvent) => void = () => undefined,
+): Promise<IDBDatabase> {
   const request = indexedDB.open(name, version)
+  let wasBlocked = false
   request.onupgradeneeded = ({ oldVersion }) => upgrade(request.result, oldVersion, request.transaction as IDBTransaction)
-  request.onblocked = () => blocked?.()
-  return ask(request).then((db) => {
-    db.addEventListener('close', () => terminated?.())
-    db.addEventListener('versionchange', ({ newVersion }) => blocking?.(db, newVersion))
-    return db
+  // an older version of the application has it open in another page and does not let go
+  request.onblocked = () => {
+    wasBlocked = true
+    tell('blocked')
+  }
+  const db = await ask(request)
+  if (wasBlocked) tell('unblocked')
+  // the browser threw it away
+  db.addEventListener('close', () => tell('lost'))
+  // another page deletes it, or a newer version of the application waits there: let it pass
+  db.addEventListener('versionchange', ({ newVersion }) => {
+    db.close()
+    tell(newVersion === null ? 'wiped' : 'replaced')
   })
+  return db
 }

@@ -5,7 +5,7 @@
  */
 import { ask } from './idb'
 import type { ShapeWrite, StoredShape } from './store'
-import { type Json, keyText, type WireRow } from './values'
+import { keyReader, type WireRow } from './values'
 
 /** Rows in one chunk: few enough that writing one does not hold up the page. */
 export const CHUNK_ROWS = 2000
@@ -77,20 +77,20 @@ export function* chunksOf(rows: Iterable<WireRow>): Generator<string> {
 }
 
 /** Writes what happens to the rows of one shape. `revision` orders the log. */
-export function writeRows(store: RowsStore, change: ShapeWrite, revision: number, logs: Logs, requests: Promise<unknown>[]): void {
+export function writeRows(store: RowsStore, change: ShapeWrite, revision: number, logs: Logs): void {
   if (change.drop || change.reset) {
-    requests.push(ask(store.delete(rowsOf(change.id))))
+    store.delete(rowsOf(change.id))
     logs.forget(change.id)
   }
   if (change.drop || change.rows.size === 0) return
   if (!change.reset) {
-    requests.push(ask(store.put(JSON.stringify([...change.rows]), [change.id, LOG, revision])))
+    store.put(JSON.stringify([...change.rows]), [change.id, LOG, revision])
     logs.add(change.id, change.rows.size)
     return
   }
   let number = 0
   const kept = [...change.rows.values()].filter((row): row is WireRow => row !== null)
-  for (const chunk of chunksOf(kept)) requests.push(ask(store.put(chunk, [change.id, CHUNK, number++])))
+  for (const chunk of chunksOf(kept)) store.put(chunk, [change.id, CHUNK, number++])
 }
 
 /** Folds a shape's log. Each chunk is made while the one before is being written, so that the page is never held up. */
@@ -101,41 +101,30 @@ export async function foldRows(store: RowsStore, shape: string, rows: ReadonlyMa
   logs.forget(shape)
 }
 
-function keyIndexes(shape: StoredShape): number[] {
-  return shape.key.map((name) => shape.columns.findIndex((column) => column.name === name))
-}
-
-function addChunk(width: number, key: readonly number[], chunk: readonly WireRow[], rows: Map<string, WireRow>): void {
-  const [only] = key
-  for (const row of chunk) {
-    if (!Array.isArray(row) || row.length !== width) throw new Error('not a row')
-    rows.set(key.length === 1 ? keyText([row[only as number] as Json]) : keyText(key.map((index) => row[index] as Json)), row)
-  }
-}
-
-function addLog(width: number, log: readonly [string, WireRow | null][], rows: Map<string, WireRow>): void {
-  for (const [key, row] of log) {
-    if (row === null) rows.delete(key)
-    else if (!Array.isArray(row) || row.length !== width) throw new Error('not a row')
-    else rows.set(key, row)
+/** Reads one record into `rows`: a list of rows, or (in the log) of keys with the row that each has from then on. */
+function readRecord(shape: StoredShape, isLog: boolean, records: readonly unknown[], rows: Map<string, WireRow>): void {
+  const keyOf = keyReader(shape)
+  for (const record of records as any[]) {
+    const row: WireRow | null = isLog ? record[1] : record
+    if (row === null) rows.delete(record[0])
+    else if (!Array.isArray(row) || row.length !== shape.columns.length) throw new Error('not a row')
+    else rows.set(isLog ? record[0] : keyOf(row), row)
   }
 }
 
 /** All rows, by shape. Shapes with a record that cannot be read are named and left out. */
 export function readRows(shapes: readonly StoredShape[], keys: readonly RowsKey[], texts: readonly string[], logs: Logs) {
-  const known = new Map(shapes.map((shape) => [shape.id, { shape, key: keyIndexes(shape) }]))
   const rows = new Map(shapes.map(({ id }) => [id, new Map<string, WireRow>()]))
+  const known = new Map(shapes.map((shape) => [shape.id, shape]))
   const damaged = new Set<string>()
   logs.clear()
   // key order puts a shape's chunks before its log
   keys.forEach(([id, kind], at) => {
-    const of = known.get(id)
-    if (of === undefined || damaged.has(id)) return
+    const [shape, held] = [known.get(id), rows.get(id)]
+    if (shape === undefined || held === undefined) return
     try {
       const records = JSON.parse(texts[at] as string)
-      const held = rows.get(id) as Map<string, WireRow>
-      if (kind === CHUNK) addChunk(of.shape.columns.length, of.key, records, held)
-      else addLog(of.shape.columns.length, records, held)
+      readRecord(shape, kind === LOG, records, held)
       if (kind === LOG) logs.add(id, records.length)
     } catch {
       damaged.add(id)

@@ -54,25 +54,23 @@ export interface LiveValue<V> {
 /** A list that follows the rows of this page. */
 export type LiveQuery<T> = LiveValue<readonly T[]>
 
-function levelSpec(table: string, definition: RowsDefinition<any>, shows: Shows, knowledge: Knowledge): LevelSpec {
+function levelSpec(table: string, definition: RowsDefinition<any>, shows: Shows, knowledge: Knowledge, column?: string): LevelSpec {
   const { where, orderBy, limit, include = {}, aggregate = {} } = definition
   const rows = Object.entries(include).map(([name, nested]) => {
     const relation = knowledge.relation(table, name)
-    const shows: Shows = { rows: relation.many ? 'many' : 'one' }
-    return { name, relation, spec: levelSpec(relation.table, nested === true ? {} : nested, shows, knowledge) }
+    return { name, relation, spec: levelSpec(relation.table, nested === true ? {} : nested, relation.many ? 'many' : 'one', knowledge) }
   })
   const values = Object.entries(aggregate).map(([name, asked]) => {
-    const isCount = 'count' in asked
-    const relation = knowledge.relation(table, isCount ? asked.count : asked.sum)
-    const { where } = asked
-    return { name, relation, spec: levelSpec(relation.table, { ...(where && { where }) }, isCount ? { count: true } : { sum: asked.column }, knowledge) }
+    const [shows, of, column] = 'count' in asked ? (['count', asked.count, ''] as const) : (['sum', asked.sum, asked.column] as const)
+    const relation = knowledge.relation(table, of)
+    return { name, relation, spec: levelSpec(relation.table, { where: asked.where }, shows, knowledge, column) }
   })
-  return { table, shows, where, orderBy, limit, below: [...rows, ...values] }
+  return { table, shows, column, where, orderBy, limit, below: [...rows, ...values] }
 }
 
 /** What `query` shows of `definition`. Throws a TypeError for what cannot be asked. */
-export function specOf(definition: QueryDefinition<any>, knowledge: Knowledge, shows: Shows = { rows: 'many' }): LevelSpec {
-  return levelSpec(tableName(definition.table), definition, shows, knowledge)
+export function specOf(definition: QueryDefinition<any>, knowledge: Knowledge, shows: Shows = 'many', column?: string): LevelSpec {
+  return levelSpec(tableName(definition.table), definition, shows, knowledge, column)
 }
 
 /** No version of the view. */

@@ -71,21 +71,12 @@ function conditionOf(input: OpInput & { op: 'update' | 'delete' }, key: Record<s
 
 function toOp(input: OpInput, seen: Seen): Op {
   if (typeof input.table !== 'string') throw new TypeError('an operation names no table')
-  const { table } = input
-  switch (input.op) {
-    case 'insert':
-      return { op: 'insert', table, values: encodeRecord(input.values) }
-    case 'update': {
-      const key = encodeRecord(input.key)
-      return { op: 'update', table, key, set: encodeRecord(input.set), ...conditionOf(input, key, seen) }
-    }
-    case 'delete': {
-      const key = encodeRecord(input.key)
-      return { op: 'delete', table, key, ...conditionOf(input, key, seen) }
-    }
-    default:
-      throw new TypeError(`an operation is insert, update or delete, not ${String((input as { op: unknown }).op)}`)
-  }
+  const { op, table } = input
+  if (op === 'insert') return { op, table, values: encodeRecord(input.values) }
+  if (op !== 'update' && op !== 'delete') throw new TypeError(`an operation is insert, update or delete, not ${String(op)}`)
+  const key = encodeRecord(input.key)
+  const condition = conditionOf(input, key, seen)
+  return op === 'update' ? { op, table, key, set: encodeRecord(input.set), ...condition } : { op, table, key, ...condition }
 }
 
 /**

@@ -2,84 +2,86 @@
  * The connection to the node and the session on it: carries out what the connection table says, joins, reads frames into
  * batches, tells the node what is wanted. What is to be stored it hands over.
  */
-import type { Batch } from './apply'
-import { Channel, type Reply } from './channel'
-import { CONNECTION_TABLE, type ConnectionEffect, type ConnectionEvent, type ConnectionState, pauseBeforeJoin } from './connection'
+import { keysOf, provisionalShapes } from './apply'
+import { Channel, type ChannelEvents, type Reply } from './channel'
+import { type ConnectionEffect, type ConnectionEvent, type ConnectionState, connectionStep, pauseAfter } from './connection'
 import { Freshness } from './freshness'
 import type { OutboxWrite } from './outbox'
-import { type CommitFrame, FrameError, type Joined, type LoadFrame, readAnswers, readError, readFrame, readJoined, type RowsFrame, type ShapeAnswer } from './protocol'
-import type { Screen } from './screen'
-import { Sender } from './sender'
+import { type DataFrame, FrameError, readAnswers, readError, readFrame, readJoined, type ShapeAnswer } from './protocol'
+import type { Parts } from './parts'
+import { Sender, type SenderPorts, type SenderReport } from './sender'
 import { joinRequest, Session } from './session'
-import type { LinkStatus } from './status'
-import { keysOf } from './subscriptions'
-import type { Timers } from './timers'
-import type { Transport, TransportFactory } from './transport'
-
-/** What the link needs of the client around it. */
-export interface LinkPorts {
-  /** Puts a job at the end of the queue of everything that touches the store. */
-  run(job: () => Promise<void>): void
-  /** Job: the node said who the client is and which database this is. */
-  takeJoined(session: Session, joined: Joined): Promise<void>
-  /** Job: a batch is complete. */
-  applyBatch(session: Session, batch: Batch): Promise<void>
-  /** Job: everything up to this cursor was applied. */
-  moveCursor(session: Session, cursor: string): Promise<void>
-  /** Job: a change of the outbox; then calls `then`. */
-  changeOutbox(propose: () => OutboxWrite | null, then: () => void): Promise<void>
-  /** What this page wants may have changed. */
-  interestsChanged(): void
-  /** Calls `act` at once or soon, if this page may speak to the node still. */
-  ifLeader(act: () => void): void
-}
+import { LINK_UNKNOWN, type LinkStatus } from './status'
+import type { Message, Transport, TransportEvents, TransportFactory } from './transport'
 
 /** One client's link. */
-export class NodeLink {
+export class NodeLink implements TransportEvents, ChannelEvents, SenderPorts {
   readonly sender: Sender
   session: Session | null = null
   private readonly transport: Transport
   private readonly channel: Channel
   private readonly freshness: Freshness
-  private loadedRows = 0
   private state: ConnectionState = 'offline'
   private events: ConnectionEvent[] = []
   private preparation = 0
   private failures = 0
+  /** when the node wants the next join, in milliseconds from its answer */
+  private retryIn: number | null = null
   private cancelPause: (() => void) | null = null
   private flushWaits = false
 
   constructor(
+    private readonly parts: Parts,
     private readonly subject: string,
-    private readonly screen: () => Screen,
-    private readonly timers: Timers,
-    private readonly ports: LinkPorts,
     transport: TransportFactory,
   ) {
-    const ask = () => this.channel.askAge()
-    this.freshness = new Freshness(timers, ask, () => screen().showStatus())
-    this.transport = transport({
-      opened: () => this.dispatch('opened'),
-      closed: (comeBack) => this.dispatch(comeBack ? 'lost' : 'sent_away'),
-      message: (message) => this.channel.receive(message),
-    })
-    this.channel = new Channel(this.transport, timers, {
-      frame: (event, payload) => this.receive(event, payload),
-      // while joining, an end that names no join is that of the session before
-      ended: (isNamed) => (isNamed || this.state === 'joined') && this.dispatch('session_ended'),
-      heartbeat: (ref, cursor, age) => {
-        if (!this.freshness.answered(ref, age) && cursor !== null) this.heartbeat(cursor)
-      },
-    })
-    this.sender = new Sender(screen().outbox, timers, {
-      push: (event, payload, done) => {
-        const { session } = this
-        ports.ifLeader(() => this.session === session && this.channel.push(event, payload, done))
-      },
-      rejoin: () => this.dispatch('restart'),
-      store: (propose, then) => ports.run(() => ports.changeOutbox(propose, then)),
-      report: ({ code, message, mutationId }) => screen().status.setError('outbox', { code, message, ...(mutationId ? { mutationId } : {}) }),
-    })
+    const { timers, screen } = parts
+    this.freshness = new Freshness(timers, () => this.channel.askAge(), () => screen.showStatus())
+    this.transport = transport(this)
+    this.channel = new Channel(this.transport, timers, this)
+    this.sender = new Sender(screen.outbox, timers, this)
+  }
+
+  opened(): void {
+    this.dispatch('opened')
+  }
+
+  closed(comeBack: boolean): void {
+    this.dispatch(comeBack ? 'lost' : 'sent_away')
+  }
+
+  message(message: Message): void {
+    this.channel.receive(message)
+  }
+
+  ended(isNamed: boolean): void {
+    // while joining, an end that names no join is that of the session before
+    if (isNamed || this.state === 'joined') this.dispatch('session_ended')
+  }
+
+  heartbeat(ref: string | null, cursor: string | null, age: number | null): void {
+    const { session } = this
+    if (this.freshness.answered(ref, age) || cursor === null) return
+    if (session === null || this.state !== 'joined' || session.collector.isOpen) return
+    // the queue holds every commit that came before
+    this.inSession(session, () => this.parts.writer.moveCursor(session, cursor))
+  }
+
+  push(event: 'mutate', payload: unknown, done: (reply: Reply) => void): void {
+    const { session } = this
+    this.parts.ifLeader(() => this.session === session && this.channel.push(event, payload, done))
+  }
+
+  rejoin(): void {
+    this.dispatch('restart')
+  }
+
+  store(propose: () => OutboxWrite | null, then: () => void): void {
+    this.parts.run(() => this.parts.writer.changeOutbox(propose, then))
+  }
+
+  report({ code, message, mutationId }: SenderReport): void {
+    this.parts.screen.status.setError('outbox', { code, message, ...(mutationId ? { mutationId } : {}) })
   }
 
   /** This page leads no longer: whatever waits to be applied is dropped. */
@@ -90,8 +92,9 @@ export class NodeLink {
 
   /** For the status. */
   get status(): LinkStatus {
-    const { state, loadedRows, freshness } = this
-    return { state, isEstablished: this.session?.isEstablished ?? false, loadedRows, behindSeconds: freshness.seconds }
+    const { state, session, freshness } = this
+    const { loadedRows, aboutRows } = session?.collector.progress ?? LINK_UNKNOWN
+    return { state, isEstablished: session?.isEstablished ?? false, loadedRows, aboutRows, behindSeconds: freshness.seconds }
   }
 
   /** Feeds the state machine; events that effects cause are taken after the effects are done. */
@@ -99,12 +102,12 @@ export class NodeLink {
     this.events.push(event)
     if (this.events.length > 1) return
     for (let next = this.events[0]; next !== undefined; next = this.events[0]) {
-      const step = CONNECTION_TABLE[this.state][next]
+      const step = connectionStep(this.state, next)
       this.state = step.to
       for (const effect of step.effects) this.carryOutEffect(effect)
       this.events.shift()
     }
-    this.screen().showStatus()
+    this.parts.screen.showStatus()
   }
 
   /** Nothing of this session may be applied any more: start over from what is stored. */
@@ -118,7 +121,7 @@ export class NodeLink {
   distrust(session: Session | null, error: unknown): void {
     if (session !== null) session.discarded = true
     const message = error instanceof Error ? error.message : String(error)
-    this.screen().status.setError('session', { code: error instanceof FrameError ? 'bad_frame' : 'defect', message })
+    this.parts.screen.status.setError('session', { code: error instanceof FrameError ? 'bad_frame' : 'defect', message })
     if (session === null || this.session === session) this.dispatch('session_ended')
   }
 
@@ -134,10 +137,10 @@ export class NodeLink {
   flushSoon(): void {
     if (this.flushWaits) return
     this.flushWaits = true
-    this.timers.after(0, () => {
+    this.parts.timers.after(0, () => {
       this.flushWaits = false
       this.sweep()
-      this.ports.interestsChanged()
+      this.parts.role.wantsChanged()
       this.tellInterests()
     })
   }
@@ -158,20 +161,25 @@ export class NodeLink {
       case 'end_session':
         return this.endSession()
       case 'start_pause':
-        this.failures += 1
-        this.cancelPause = this.timers.after(pauseBeforeJoin(this.failures), () => this.dispatch('retry_due'))
+        this.cancelPause = this.parts.timers.after(this.retryIn ?? this.pause(), () => this.dispatch('retry_due'))
+        this.retryIn = null
         return
       case 'cancel_pause':
         this.cancelPause?.()
     }
   }
 
+  /** Counted until a batch arrives: a connection that opens and brings nothing is a failure too. */
+  pause(): number {
+    return pauseAfter((this.failures += 1), this.parts.timers.chance())
+  }
+
   /** Everything received earlier is stored first; then one turn for components that subscribe while they mount. */
   private prepare(): void {
     const preparation = (this.preparation += 1)
-    this.ports.run(async () => {
-      this.timers.after(0, () => {
-        if (preparation === this.preparation) this.ports.ifLeader(() => preparation === this.preparation && this.dispatch('prepared'))
+    this.parts.run(async () => {
+      this.parts.timers.after(0, () => {
+        if (preparation === this.preparation) this.parts.ifLeader(() => preparation === this.preparation && this.dispatch('prepared'))
       })
     })
   }
@@ -180,7 +188,7 @@ export class NodeLink {
     this.sweep()
     const session = new Session()
     this.session = session
-    const { base, outbox, subscriptions } = this.screen()
+    const { base, outbox, subscriptions } = this.parts.screen
     const request = joinRequest(session, this.subject, base, outbox, subscriptions.all())
     this.channel.join(request, (reply) => {
       if (this.session === session) this.joinAnswered(session, reply)
@@ -189,10 +197,11 @@ export class NodeLink {
 
   private joinAnswered(session: Session, reply: Reply): void {
     if (reply.status === 'timeout') return this.dispatch('join_failed')
-    const { status } = this.screen()
+    const { status } = this.parts.screen
     if (reply.status === 'error') {
       const error = readError(reply.response)
       status.setError('session', { code: error.code, message: error.message })
+      this.retryIn = error.retry_in ?? null
       const never = ['protocol_unsupported', 'capability_unsupported', 'malformed'].includes(error.code)
       return this.dispatch(never ? 'join_refused' : 'join_failed')
     }
@@ -206,7 +215,7 @@ export class NodeLink {
       }
       status.setError('session', null)
       this.dispatch('join_ok')
-      this.ports.run(() => (session.discarded ? Promise.resolve() : this.ports.takeJoined(session, joined)))
+      this.inSession(session, () => this.parts.takeJoined(session, joined))
       this.takeAnswers(session, joined.shapes)
     } catch (error) {
       this.distrust(session, error)
@@ -214,55 +223,66 @@ export class NodeLink {
   }
 
   private takeAnswers(session: Session, answers: readonly ShapeAnswer[]): void {
-    const { subscriptions } = this.screen()
+    const { subscriptions } = this.parts.screen
     for (const { ref, error } of answers) {
       if (error === null) continue
       const id = session.shapes.refs.get(ref)
       if (id !== undefined) session.shapes.covered.delete(id)
       if (subscriptions.refuse(ref, error)) subscriptions.byRef(ref)?.listeners.call()
     }
-    this.screen().showStatus()
+    this.parts.screen.showStatus()
+  }
+
+  /** A job that is for this session: of one that must not be applied any more nothing is. */
+  private inSession(session: Session, job: () => Promise<void>): void {
+    this.parts.run(async () => {
+      if (!session.discarded) await job()
+    })
   }
 
   private endSession(): void {
     this.channel.leave()
     this.sender.end()
     this.freshness.end()
-    this.loadedRows = 0
     this.session = null
+    this.parts.screen.showProvisional()
   }
 
-  private receive(event: string, payload: unknown): void {
+  frame(event: string, payload: unknown): void {
     const { session } = this
     // before the answer to a join, whatever arrives is of an older session on the same connection
     if (session === null || session.discarded || this.state !== 'joined') return
     try {
       const frame = readFrame(event, payload)
-      if (frame === null) return this.screen().status.countUnknownFrame()
+      if (frame === null) return this.parts.screen.status.countUnknownFrame()
       const batch = session.collector.take(frame)
-      if (frame.event === 'rows' || frame.event === 'load' || frame.event === 'commit') this.countRows(frame)
-      if (batch !== null) this.ports.run(() => (session.discarded ? Promise.resolve() : this.ports.applyBatch(session, batch)))
+      if (batch !== null) return this.inSession(session, () => this.parts.writer.applyBatch(session, batch))
+      this.takeProvisional(session, frame)
+      this.parts.screen.showStatus()
     } catch (error) {
       this.distrust(session, error)
     }
   }
 
-  /** Progress of what is being loaded, for the status. */
-  private countRows(frame: RowsFrame | LoadFrame | CommitFrame): void {
-    if (frame.event !== 'commit') this.loadedRows += frame.put.length
-    else this.loadedRows = 0
-    if (frame.event !== 'commit') this.screen().showStatus()
-  }
-
-  private heartbeat(cursor: string): void {
-    const { session } = this
-    if (session === null || this.state !== 'joined' || session.collector.isOpen) return
-    // the queue holds every commit that came before
-    this.ports.run(() => (session.discarded ? Promise.resolve() : this.ports.moveCursor(session, cursor)))
+  /** In the queue as batches are: what was set aside is shown until the next commit, or until it is forgotten. */
+  private takeProvisional(session: Session, frame: DataFrame): void {
+    const { screen } = this.parts
+    if (frame.event === 'provisional') {
+      const { loads } = frame
+      const frames = session.collector.provisional(loads)
+      session.provisional = loads
+      this.inSession(session, async () => {
+        const isWanted = this.session === session && session.provisional === loads
+        if (isWanted) screen.showProvisional(provisionalShapes(screen.base, session.shapes, frames))
+      })
+    } else if (frame.event === 'unload' && frame.loads.some((load) => session.provisional.includes(load))) {
+      session.provisional = []
+      screen.showProvisional()
+    }
   }
 
   private sweep(): void {
-    const screen = this.screen()
+    const screen = this.parts.screen
     const { hidden, gone } = screen.subscriptions.sweep()
     for (const entry of gone) this.session?.giveUp(entry)
     if (hidden.length > 0) screen.refresh(keysOf(screen.base, hidden.map(({ id }) => id)))
@@ -273,7 +293,7 @@ export class NodeLink {
     if (session === null || this.state !== 'joined') return
     if (session.givenUp.length > 0) this.channel.push('unsubscribe', { refs: session.givenUp }, () => undefined)
     session.givenUp = []
-    const fresh = this.screen().subscriptions.all().filter(({ ref }) => !session.shapes.refs.has(ref))
+    const fresh = this.parts.screen.subscriptions.all().filter(({ ref }) => !session.shapes.refs.has(ref))
     if (fresh.length === 0) return
     // without a cursor of its own a subscribe cannot resume; rows held from before show until the next commit
     const shapes = fresh.map((entry) => session.ask(entry, null))

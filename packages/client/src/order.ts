@@ -3,7 +3,7 @@
  * descending. Texts are compared by code points, as `collate "C"` does.
  */
 import { compareTimes } from './times'
-import { type Column, compareTexts, type Row } from './values'
+import { type Column, compareTexts, isNull, type Row } from './values'
 
 /** A column, columns with directions, or a comparator of rows. */
 export type OrderBy<T> = string | readonly (readonly [column: string, direction: 'asc' | 'desc'])[] | ((a: T, b: T) => number)
@@ -17,14 +17,10 @@ export interface KnownColumn {
   readonly labels?: readonly string[]
 }
 
-const NUMBERS = new Set(['smallint', 'integer', 'real', 'double precision', 'oid', 'int2', 'int4', 'float4', 'float8'])
-const DECIMALS = new Set(['bigint', 'int8', 'numeric', 'decimal'])
-const TIMES = new Set(['date', 'timestamp with time zone', 'timestamp without time zone', 'timestamp', 'timestamptz'])
-
-/** A type's name without length, precision and scale, which may stand inside of it: `timestamp(3) with time zone`. */
-function baseType(type: string): string {
-  return type.replace(/\(.*?\)/, '')
-}
+// as PostgreSQL prints them, with length, precision or scale; not arrays of them
+const NUMBERS = /^(smallint|integer|real|double precision|oid|int[24]|float[48])$/
+const DECIMALS = /^(bigint|int8|numeric|decimal)(\(.*\))?$/
+const TIMES = /^(date|timestamp(tz)?(\(\d\))?( with(out)? time zone)?)$/
 
 /** NaN is the greatest and equals itself, as in PostgreSQL. */
 export function compareNumbers(a: number, b: number): number {
@@ -33,34 +29,26 @@ export function compareNumbers(a: number, b: number): number {
   return Number(Number.isNaN(a)) - Number(Number.isNaN(b))
 }
 
-const DECIMAL = /^([+-]?)0*(\d*)(?:\.(\d*?)0*)?$/
+/** Sign, digits before the point and behind it, without zeros that say nothing. */
+const DECIMAL = /^([+-]?)0*(\d*)\.?(\d*?)0*$/
 
 /** Decimal texts, exactly; `NaN` and the infinities as PostgreSQL has them. */
 export function compareDecimals(a: string, b: string): number {
-  if (a === b) return 0
-  if (a.length < 16 && b.length < 16) {
-    const [x, y] = [Number(a), Number(b)]
-    if (Number.isSafeInteger(x) && Number.isSafeInteger(y)) return x - y || 0
-  }
-  const [x, y] = [DECIMAL.exec(a), DECIMAL.exec(b)]
-  if (x === null || y === null) {
-    const order = compareNumbers(Number(a), Number(b))
-    return order === 0 ? compareTexts(a, b) : order
-  }
-  const [, signX, wholeX = '', partX = ''] = x
-  const [, signY, wholeY = '', partY = ''] = y
-  const [lessX, lessY] = [signX === '-' && wholeX + partX !== '', signY === '-' && wholeY + partY !== '']
-  if (lessX !== lessY) return lessX ? -1 : 1
-  const size = wholeX.length - wholeY.length || compareTexts(wholeX, wholeY) || compareTexts(partX, partY)
-  return lessX ? 0 - size : size
+  const [x, y] = [Number(a), Number(b)]
+  // a double tells numbers of up to fifteen digits apart
+  if (a.length < 16 && b.length < 16 && Number.isFinite(x - y)) return x - y || 0
+  const parts = [DECIMAL.exec(a), DECIMAL.exec(b)]
+  const digits = Math.max(...parts.map((part) => part?.[3]?.length ?? 0))
+  const [m, n] = parts.map((part) => part && BigInt(`${part[1]}0${part[2]}${part[3]?.padEnd(digits, '0')}`))
+  if (isNull(m) || isNull(n)) return compareNumbers(x, y) || compareTexts(a, b)
+  return m < n ? -1 : m > n ? 1 : 0
 }
 
 /** One text for all spellings of one number, so that they meet as keys. */
 export function plainDecimal(text: string): string {
-  const match = DECIMAL.exec(text)
-  if (match === null) return text
-  const [, sign, whole = '', part = ''] = match
-  return `${sign === '-' && whole + part !== '' ? '-' : ''}${whole || '0'}${part === '' ? '' : `.${part}`}`
+  const [, sign, whole, part] = DECIMAL.exec(text) ?? []
+  if (whole === undefined) return text
+  return `${sign === '-' && whole + part ? sign : ''}${whole || 0}${part && `.${part}`}`
 }
 
 const asText = (value: unknown): string =>
@@ -75,25 +63,21 @@ function compareUnknown(a: unknown, b: unknown): number {
 
 /** Whether a column's values are numbers that travel as text. */
 export function isDecimal(column: KnownColumn | null): boolean {
-  return column !== null && DECIMALS.has(baseType(column.type))
+  return column !== null && DECIMALS.test(column.type)
 }
 
 /** How values of a column compare. */
 export function compareFor(column: KnownColumn | null): Compare {
-  if (column === null) return compareUnknown
-  const type = baseType(column.type)
-  if (column.labels !== undefined) {
-    const places = new Map(column.labels.map((label, at) => [label, at]))
-    const place = (value: unknown) => places.get(value as string) ?? places.size
+  const { type = '', labels } = column ?? {}
+  if (labels !== undefined) {
+    const place = (value: unknown) => [...labels, value].indexOf(value)
     return (a, b) => place(a) - place(b) || compareTexts(asText(a), asText(b))
   }
-  if (DECIMALS.has(type)) return (a, b) => compareDecimals(String(a), String(b))
-  if (NUMBERS.has(type)) return (a, b) => compareNumbers(Number(a), Number(b))
-  if (TIMES.has(type)) return (a, b) => compareTimes(asText(a), asText(b))
+  if (DECIMALS.test(type)) return (a, b) => compareDecimals(String(a), String(b))
+  if (NUMBERS.test(type)) return (a, b) => compareNumbers(Number(a), Number(b))
+  if (TIMES.test(type)) return (a, b) => compareTimes(asText(a), asText(b))
   return compareUnknown
 }
-
-const isNull = (value: unknown) => value === null || value === undefined
 
 /**
  * The comparator that an `orderBy` means, with ties decided by `key`, the table's key columns; it leaves only rows of
@@ -104,8 +88,9 @@ export function comparatorOf(
   column: (name: string) => KnownColumn | null,
   key: readonly string[],
 ): (a: Row, b: Row) => number {
-  const given = typeof orderBy === 'function' ? [] : typeof orderBy === 'string' ? [[orderBy, 'asc'] as const] : (orderBy ?? [])
-  const steps = [...given, ...key.map((name) => [name, 'asc'] as const)].map(([name, direction]) => {
+  const given = typeof orderBy === 'string' ? [orderBy] : typeof orderBy === 'function' ? [] : (orderBy ?? [])
+  const steps = [...given, ...key].map((one) => {
+    const [name, direction] = typeof one === 'string' ? [one] : one
     return { name, isDown: direction === 'desc', compare: compareFor(column(name)) }
   })
   const byColumns = (a: Row, b: Row) => {

@@ -13,6 +13,7 @@ import {
   type StoreContents,
   type StoredMeta,
   type StoredMutation,
+  without,
 } from './store'
 
 /** What the view needs to know of a mutation. */
@@ -62,14 +63,10 @@ export class Outbox {
   lastSeq = 0
 
   /** Takes over what a store holds; drafts stay. */
-  load(contents: StoreContents): void {
-    this.meta = contents.meta
-    this.confirmed = contents.meta.confirmed
-    this.entries = contents.outbox
-    const there = new Set(contents.outbox.map(({ id }) => id))
-    this.drafts = this.drafts.filter(({ id }) => !there.has(id))
-    if (this.refused.length + contents.refused.length > 0) this.refused = contents.refused
-    this.lastSeq = Math.max(this.lastSeq, contents.outbox.at(-1)?.seq ?? 0)
+  load({ meta, outbox, refused }: StoreContents): void {
+    // the same list as long as it is empty: nothing has changed for whoever shows it
+    const kept = this.refused.length + refused.length > 0 ? refused : this.refused
+    this.takeContents({ meta, entries: outbox, refused: kept, lastSeq: Math.max(this.lastSeq, outbox.at(-1)?.seq ?? 0) })
   }
 
   /** Everything undecided, in order. */
@@ -97,20 +94,17 @@ export class Outbox {
    * page that sends, the caller gives all behind `lastSeq`. True when some were new.
    */
   take(stored: readonly StoredMutation[]): boolean {
-    const known = new Set(this.entries.map(({ id }) => id))
-    const fresh = stored.filter(({ id }) => !known.has(id))
+    const fresh = without(stored, this.entries)
     if (fresh.length === 0) return false
-    const ids = new Set(fresh.map(({ id }) => id))
     this.lastSeq = Math.max(this.lastSeq, ...fresh.map(({ seq }) => seq))
-    this.drafts = this.drafts.filter(({ id }) => !ids.has(id))
+    this.drafts = without(this.drafts, fresh)
     this.entries = [...this.entries, ...fresh].sort((a, b) => a.seq - b.seq)
     return true
   }
 
   /** Those of them that are drafts still: the others are here already, or decided even. */
   ofDrafts(stored: readonly StoredMutation[]): StoredMutation[] {
-    const drafts = new Set(this.drafts.map(({ id }) => id))
-    return stored.filter(({ id }) => drafts.has(id))
+    return without(stored, without(stored, this.drafts))
   }
 
   /** Everything, for another page. */
@@ -120,8 +114,7 @@ export class Outbox {
 
   /** Takes everything over from the page that sends; drafts stay. */
   takeContents({ meta, entries, refused, lastSeq }: OutboxContents): void {
-    const there = new Set(entries.map(({ id }) => id))
-    this.drafts = this.drafts.filter(({ id }) => !there.has(id))
+    this.drafts = without(this.drafts, entries)
     Object.assign(this, { meta, entries, refused, lastSeq, confirmed: meta.confirmed })
   }
 

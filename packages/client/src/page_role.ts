@@ -3,36 +3,12 @@
  * became of it; following, it shows what the leader tells and appends its own mutations to the store they share.
  */
 import { LINK_UNKNOWN, type LinkStatus } from './status'
-import type { Screen } from './screen'
+import type { Parts } from './parts'
+import type { Subscriptions } from './subscriptions'
 import type { DraftMutation, StoredMutation } from './store'
-import type { Change, Command, LeaderMessage, PageMessage, SharedStatus, Welcome } from './tab_messages'
+import type { Change, LeaderMessage, PageMessage, SharedStatus, Welcome } from './tab_messages'
 import type { TabPlatform } from './tab_platform'
 import { type TabPorts, Tabs } from './tabs'
-import type { Timers } from './timers'
-
-/** What a role needs of the client around it. */
-export interface RolePorts {
-  /** Puts a job at the end of the queue. */
-  run(job: () => Promise<void>): void
-  /** Job: becomes the one that writes and speaks to the node. */
-  takeOver(): Promise<void>
-  /** Stops writing and speaking to the node. */
-  stop(): void
-  /** Job: takes what other pages appended to the outbox. */
-  readOutbox(): Promise<void>
-  /** Drafts of a page that cannot store them. */
-  takeDrafts(drafts: readonly DraftMutation[]): void
-  /** What other pages want has changed. */
-  flush(): void
-  /** The store is in another place now. */
-  reopen(): void
-  /** Carries out what the application asked of another page. */
-  command(command: Command, isLeader: boolean): void
-  /** Whether the application wants a connection. */
-  isOnline(): boolean
-  /** Everything is wiped. */
-  signedOut(): void
-}
 
 /** Rows whose revision in the store says nothing about those in memory. */
 export const UNSTORED = -1
@@ -55,11 +31,8 @@ export class PageRole implements TabPorts {
   private readonly unsaved = new Map<string, DraftMutation>()
 
   constructor(
+    private readonly parts: Parts,
     private readonly platform: TabPlatform | null,
-    private readonly timers: Timers,
-    private readonly screen: () => Screen,
-    private readonly ownLink: () => LinkStatus,
-    private readonly ports: RolePorts,
   ) {}
 
   /** Whether this page writes and speaks to the node. */
@@ -82,7 +55,7 @@ export class PageRole implements TabPorts {
       return true
     }
     this.role = 'follower'
-    this.tabs = new Tabs(place, this.platform, this.timers, this)
+    this.tabs = new Tabs(place, this.platform, this.parts.timers, this)
     this.hello()
     return false
   }
@@ -95,7 +68,7 @@ export class PageRole implements TabPorts {
     this.at = null
     this.role = 'follower'
     const isLeading = await new Promise<boolean>((resolve) => {
-      this.tabs = new Tabs(place, platform, this.timers, this, resolve)
+      this.tabs = new Tabs(place, platform, this.parts.timers, this, resolve)
     })
     if (!isLeading) this.hello()
     return isLeading
@@ -109,19 +82,19 @@ export class PageRole implements TabPorts {
     this.at = 0
     this.shared = null
     this.sharedText = ''
-    this.screen().status.setError('shared', null)
+    this.parts.screen.status.setError('shared', null)
     this.tabs.leads(epoch)
     this.unheard.clear()
     const drafts = [...this.unsaved.values()]
     this.unsaved.clear()
-    this.ports.takeDrafts(drafts)
+    this.parts.writer.takeDrafts(drafts)
     return isHeir
   }
 
   /** Carries a change out and tells the others. */
   carryOut(change: Change, isStored: boolean): void {
     this.revision = change.revision
-    this.screen().carryOut(change, isStored)
+    this.parts.screen.carryOut(change, isStored)
     if (this.role !== 'leader') return
     // counted also when nobody seems to listen: a page that was taken for gone notices by it
     this.at = (this.at ?? 0) + 1
@@ -157,14 +130,14 @@ export class PageRole implements TabPorts {
 
   /** What this page wants has changed. */
   wantsChanged(): void {
-    if (this.role === 'follower') this.say({ kind: 'wants', wants: this.screen().subscriptions.wants() })
+    if (this.role === 'follower') this.say({ kind: 'wants', wants: this.parts.screen.subscriptions.wants() })
   }
 
   /** How it is with the node, wherever the connection is. */
   get linkStatus(): LinkStatus {
     if (this.role === 'leader') this.shareSoon()
-    if (this.isLeading || this.platform === null) return this.ownLink()
-    return this.shared?.link ?? { ...LINK_UNKNOWN, state: this.ports.isOnline() ? 'connecting' : 'offline' }
+    if (this.isLeading || this.platform === null) return this.parts.link.status
+    return this.shared?.link ?? { ...LINK_UNKNOWN, state: this.parts.online ? 'connecting' : 'offline' }
   }
 
   /** The page goes away. */
@@ -174,15 +147,15 @@ export class PageRole implements TabPorts {
   }
 
   lead(): void {
-    this.ports.run(() => this.ports.takeOver())
+    this.parts.run(() => this.parts.takeOver())
   }
 
   stepDown(): void {
     if (this.role !== 'leader' && this.role !== 'follower') return
-    this.ports.stop()
+    this.parts.link.stop()
     this.role = 'follower'
     this.at = null
-    this.screen().subscriptions.forgetOthers()
+    this.parts.screen.subscriptions.forgetOthers()
     this.tabs?.follow()
     this.hello()
   }
@@ -204,36 +177,36 @@ export class PageRole implements TabPorts {
   }
 
   gone(page: string): void {
-    this.screen().subscriptions.setOther(page, [])
-    this.ports.flush()
+    this.parts.screen.subscriptions.setOther(page, [])
+    this.parts.link.flushSoon()
   }
 
   fromPage(from: string, message: PageMessage): void {
-    if (message.kind === 'signed_out') return this.ports.signedOut()
-    if (message.kind === 'command') return this.ports.command(message.command, this.role === 'leader')
+    if (message.kind === 'signed_out') return this.parts.signedOut()
+    if (message.kind === 'command') return this.parts.obey(message.command)
     if (this.role !== 'leader') return
     switch (message.kind) {
       case 'hello':
         this.tabs?.watch(from)
         this.setWants(from, message.wants)
-        this.ports.takeDrafts(message.unsaved)
+        this.parts.writer.takeDrafts(message.unsaved)
         // after every write that the page may have read, and whatever it appended
-        this.ports.run(async () => {
-          await this.ports.readOutbox()
+        this.parts.run(async () => {
+          await this.parts.writer.readOutbox()
           this.tabs?.lead({ kind: 'welcome', to: from, welcome: this.welcomeOf(message) })
         })
         return
       case 'wants':
         return this.setWants(from, message.wants)
       case 'appended':
-        return this.ports.run(() => this.ports.readOutbox())
+        return this.parts.run(() => this.parts.writer.readOutbox())
       case 'unsaved':
-        return this.ports.takeDrafts(message.drafts)
+        return this.parts.writer.takeDrafts(message.drafts)
     }
   }
 
   fromLeader(message: LeaderMessage): void {
-    if (message.kind === 'moved') return this.ports.reopen()
+    if (message.kind === 'moved') return this.parts.run(() => this.parts.open())
     if (this.role !== 'follower') return
     switch (message.kind) {
       case 'leading':
@@ -250,17 +223,17 @@ export class PageRole implements TabPorts {
   private hello(): void {
     this.at = null
     if (!this.tabs?.isKnown) return
-    const { subscriptions, base } = this.screen()
+    const { subscriptions, base } = this.parts.screen
     this.say({ kind: 'hello', revision: this.revision, held: [...base.shapes.keys()], wants: subscriptions.wants(), unsaved: [...this.unsaved.values()] })
   }
 
-  private setWants(from: string, wants: Parameters<Screen['subscriptions']['setOther']>[1]): void {
-    this.screen().subscriptions.setOther(from, wants)
-    this.ports.flush()
+  private setWants(from: string, wants: Parameters<Subscriptions['setOther']>[1]): void {
+    this.parts.screen.subscriptions.setOther(from, wants)
+    this.parts.link.flushSoon()
   }
 
   private welcomeOf({ revision, held }: PageMessage & { kind: 'hello' }): Welcome {
-    const { base, outbox } = this.screen()
+    const { base, outbox } = this.parts.screen
     const isWhole = revision !== this.revision || revision === UNSTORED
     const shapes = new Map([...base.shapes].filter(([id]) => isWhole || !held.includes(id)))
     const rest = { at: this.at ?? 0, revision: this.revision, cursor: base.cursor }
@@ -286,7 +259,7 @@ export class PageRole implements TabPorts {
     const known = new Set(welcome.outbox.entries.map(({ id }) => id))
     for (const [id, { seq }] of this.unheard) if (known.has(id) || seq <= welcome.outbox.lastSeq) this.unheard.delete(id)
     for (const id of known) this.unsaved.delete(id)
-    this.screen().welcome(welcome, [...this.unheard.values()])
+    this.parts.screen.welcome(welcome, [...this.unheard.values()])
     this.takeStatus(welcome.status)
     if (this.unheard.size > 0) this.say({ kind: 'appended' })
   }
@@ -297,20 +270,20 @@ export class PageRole implements TabPorts {
       this.unsaved.delete(id)
     }
     this.revision = change.revision
-    this.screen().carryOut(change, true)
+    this.parts.screen.carryOut(change, true)
   }
 
   private takeStatus(status: SharedStatus): void {
     this.shared = status
-    const { subscriptions } = this.screen()
+    const { subscriptions } = this.parts.screen
     for (const entry of subscriptions.takeRefusals(status.refusals)) entry.listeners.call()
-    this.screen().status.setError('shared', status.error)
-    this.screen().showStatus()
+    this.parts.screen.status.setError('shared', status.error)
+    this.parts.screen.showStatus()
   }
 
   private statusNow(): SharedStatus {
-    const { status, subscriptions } = this.screen()
-    return { link: this.ownLink(), error: status.getSnapshot().error ?? null, refusals: subscriptions.refusals() }
+    const { status, subscriptions } = this.parts.screen
+    return { link: this.parts.link.status, error: status.getSnapshot().error ?? null, refusals: subscriptions.refusals() }
   }
 
   /** What changed within one turn is said once. */

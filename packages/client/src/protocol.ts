@@ -1,15 +1,21 @@
 /**
- * The protocol of docs/protocol.md, version 1: types of what travels, and readers that turn outside bytes into them.
+ * The protocol of docs/protocol.md, version 1: types of what travels, and what frames and answers are made of.
  * Nothing here does I/O or keeps state.
  */
 import type { Condition } from './condition'
+import { type Fields, fieldsOf, FrameError, list, listOf, object, or, type Read, record, text, that } from './reading'
 import type { Column, Json, WireRow } from './values'
+
+export { FrameError } from './reading'
 
 /** The version this client speaks. */
 export const PROTOCOL_VERSION = 1
 
-/** The optional features of this client: `widen`, to take a shape described anew without a reset, `fill` included. */
-export const CAPABILITIES: readonly string[] = ['widen']
+/**
+ * The optional features of this client. `widen`: takes a shape described anew without a reset, `fill` included;
+ * `provisional`: shows a first load before it is settled.
+ */
+export const CAPABILITIES: readonly string[] = ['widen', 'provisional']
 
 /** The one topic. */
 export const TOPIC = 'sync'
@@ -68,13 +74,17 @@ export interface JoinRequest {
   shapes: ShapeRequest[]
 }
 
-/** ERROR of the protocol. `client` and `last` come with the errors of a mutate reply. */
+/** ERROR of the protocol. `client` and `last` come with the errors of a mutate reply, `retry_in` (milliseconds) with a join's. */
 export interface ProtocolErrorBody {
   readonly code: string
   readonly message: string
   readonly client?: string
   readonly last?: string
+  readonly retry_in?: number
 }
+
+/** The longest that a node's `retry_in` is believed, in milliseconds: a timer of days would be due at once. */
+export const RETRY_IN_MS = 600_000
 
 /** SHAPE_ANSWER of the protocol. */
 export interface ShapeAnswer {
@@ -146,10 +156,20 @@ export interface LoadFrame extends Omit<RowsFrame, 'event'> {
   readonly load: string
 }
 
-/** The events `loaded`, which takes what was set aside into the batch, and `unload`, which forgets it. */
+/**
+ * What becomes of that which was set aside: `loaded` takes it into the batch, `unload` forgets it, `provisional` says that
+ * it is all of a first load, at one snapshot.
+ */
 export interface LoadEndFrame {
-  readonly event: 'loaded' | 'unload'
+  readonly event: 'loaded' | 'unload' | 'provisional'
   readonly loads: readonly string[]
+}
+
+/** The event `progress`: about how many rows a load has altogether. */
+export interface ProgressFrame {
+  readonly event: 'progress'
+  readonly load: string
+  readonly about: number
 }
 
 /** The event `withdraw`. */
@@ -182,146 +202,78 @@ export interface CommitFrame {
 }
 
 /** Every event that carries a session's data. */
-export type DataFrame = ShapeFrame | RowsFrame | LoadFrame | LoadEndFrame | WithdrawFrame | AckFrame | CommitFrame
+export type DataFrame = ShapeFrame | RowsFrame | LoadFrame | LoadEndFrame | ProgressFrame | WithdrawFrame | AckFrame | CommitFrame
 
-/** A message that is not what docs/protocol.md describes: `what` of it. The text never holds row values. */
-export class FrameError extends Error {
-  override name = 'FrameError'
-  constructor(readonly what: string) {
-    super(`${what}: not as the protocol has it`)
-  }
+const texts = listOf(text)
+const rows = or([], listOf(list))
+const ROWS = {
+  shape: text,
+  reset: or(null, text),
+  remove: rows,
+  put: rows,
+  patch: or([], listOf(that((item) => list(item) && list(item[0]) && list(item[1]) && item[1].every(Number.isInteger)))),
+}
+const LOADS = { loads: texts }
+
+/** What the data frames are made of, by event. */
+const FRAMES: Readonly<Record<string, Fields>> = {
+  shape: {
+    ref: text,
+    shape: text,
+    fingerprint: text,
+    table: that((table) => texts(table) && table.length === 2),
+    columns: listOf(record({ name: text, type: text, wire: text })),
+    key: that((key) => texts(key) && key.length > 0),
+    fill: or({}, object),
+  },
+  rows: ROWS,
+  load: { ...ROWS, load: text },
+  loaded: LOADS,
+  unload: LOADS,
+  withdraw: { shape: text },
+  ack: {
+    mutations: listOf(record({ n: text, id: text, outcome: that((outcome) => outcome === 'applied' || outcome === 'refused'), 'code?': text, 'message?': text })),
+  },
+  commit: { lsn: text, xid: or(null, text), cursor: text },
 }
 
-type Fields = Record<string, unknown>
-
-function fields(value: unknown, what: string): Fields {
-  if (typeof value !== 'object' || value === null || Array.isArray(value)) throw new FrameError(what)
-  return value as Fields
-}
-
-function text(from: Fields, name: string): string {
-  const value = from[name]
-  if (typeof value !== 'string') throw new FrameError(name)
-  return value
-}
-
-function textOrNull(from: Fields, name: string): string | null {
-  return (from[name] ?? null) === null ? null : text(from, name)
-}
-
-function list(value: unknown, what: string): readonly unknown[] {
-  if (!Array.isArray(value)) throw new FrameError(what)
-  return value
-}
-
-function texts(from: Fields, name: string): string[] {
-  const all = list(from[name], name)
-  if (!all.every((item) => typeof item === 'string')) throw new FrameError(name)
-  return all as string[]
-}
-
-function readShape(from: Fields): ShapeFrame {
-  const table = texts(from, 'table')
-  if (table.length !== 2) throw new FrameError('table')
-  const columns = list(from['columns'], 'columns').map((item) => {
-    const column = fields(item, 'columns')
-    return { name: text(column, 'name'), type: text(column, 'type'), wire: text(column, 'wire') }
-  })
-  const key = texts(from, 'key')
-  if (key.length === 0 || !key.every((name) => columns.some((column) => column.name === name))) throw new FrameError('key')
-  return {
-    event: 'shape',
-    ref: text(from, 'ref'),
-    shape: text(from, 'shape'),
-    fingerprint: text(from, 'fingerprint'),
-    table: table as [string, string],
-    key,
-    columns,
-    fill: fields(from['fill'] ?? {}, 'fill') as Record<string, Json>,
-  }
-}
-
-function readRows(from: Fields): RowsFrame {
-  const rows = (name: string) => list(from[name] ?? [], name).map((row) => list(row, name) as WireRow)
-  const patch = rows('patch').map(([row, kept]) => {
-    const indexes = list(kept, 'patch') as readonly number[]
-    if (!indexes.every(Number.isInteger)) throw new FrameError('patch')
-    return [list(row, 'patch') as WireRow, indexes] as const
-  })
-  return { event: 'rows', shape: text(from, 'shape'), reset: textOrNull(from, 'reset'), remove: rows('remove'), put: rows('put'), patch }
-}
-
-function readDecision(item: unknown): Decision {
-  const one = fields(item, 'mutations')
-  const { outcome, code, message } = one
-  if (outcome !== 'applied' && outcome !== 'refused') throw new FrameError('outcome')
-  return {
-    n: text(one, 'n'),
-    id: text(one, 'id'),
-    outcome,
-    ...(typeof code === 'string' ? { code } : {}),
-    ...(typeof message === 'string' ? { message } : {}),
-  }
-}
-
-function read(event: string, payload: unknown): DataFrame | null {
-  if (!['shape', 'rows', 'load', 'loaded', 'unload', 'withdraw', 'ack', 'commit'].includes(event)) return null
-  const from = fields(payload, 'payload')
-  switch (event) {
-    case 'shape':
-      return readShape(from)
-    case 'rows':
-      return readRows(from)
-    case 'load':
-      return { ...readRows(from), event, load: text(from, 'load') }
-    case 'loaded':
-    case 'unload':
-      return { event, loads: texts(from, 'loads') }
-    case 'withdraw':
-      return { event, shape: text(from, 'shape') }
-    case 'ack':
-      return { event, mutations: list(from['mutations'], 'mutations').map(readDecision) }
-    default:
-      return { event: 'commit', lsn: text(from, 'lsn'), xid: textOrNull(from, 'xid'), cursor: text(from, 'cursor') }
-  }
-}
+/** What need not be heeded is nothing to end a session for. */
+const HINTS: Readonly<Record<string, Read>> = { progress: record({ load: text, about: that(Number.isFinite) }), provisional: record(LOADS) }
 
 /**
  * Reads a data frame. Gives null for an event this version does not know (the caller counts it).
  * Throws FrameError when a known event is not what the protocol describes.
  */
 export function readFrame(event: string, payload: unknown): DataFrame | null {
-  try {
-    return read(event, payload)
-  } catch (error) {
-    throw error instanceof FrameError ? new FrameError(`${event}: ${error.what}`) : error
-  }
+  const hint = Object.hasOwn(HINTS, event) && (HINTS[event] as Read)(payload)
+  if (hint) return { event, ...hint } as DataFrame
+  const fields = Object.hasOwn(FRAMES, event) ? FRAMES[event] : undefined
+  if (fields === undefined) return null
+  const frame = { event, ...fieldsOf<object>(fields, payload, event) } as DataFrame
+  if (frame.event === 'shape' && !frame.key.every((name) => frame.columns.some((column) => column.name === name))) throw new FrameError('shape: key')
+  return frame
 }
+
+const retryIn: Read = (ms: any) => (ms >= 0 && Number.isFinite(ms) ? Math.min(ms, RETRY_IN_MS) : undefined)
 
 /** Reads an ERROR; whatever is missing is filled in, since an error must never hide behind another. */
 export function readError(payload: unknown): ProtocolErrorBody {
-  const from = typeof payload === 'object' && payload !== null ? (payload as Fields) : {}
-  const body: { code: string; message: string; client?: string; last?: string } = {
-    code: typeof from['code'] === 'string' ? from['code'] : 'unknown_error',
-    message: typeof from['message'] === 'string' ? from['message'] : 'the node gave no reason',
-  }
-  if (typeof from['client'] === 'string') body.client = from['client']
-  if (typeof from['last'] === 'string') body.last = from['last']
-  return body
+  const found = fieldsOf<Partial<ProtocolErrorBody>>({ 'code?': text, 'message?': text, 'client?': text, 'last?': text, 'retry_in?': retryIn }, object(payload) ?? {}, '')
+  return { code: 'unknown_error', message: 'the node gave no reason', ...found }
 }
 
-/** Reads the `shapes` of a JOINED or of a subscribe's answer. Throws FrameError. */
-export function readAnswers(payload: unknown): ShapeAnswer[] {
-  return list(fields(payload, 'answer')['shapes'], 'shapes').map((item) => {
-    const answer = fields(item, 'shapes')
-    return { ref: text(answer, 'ref'), error: answer['ok'] === true ? null : readError(answer['error']) }
-  })
+const ANSWERS = {
+  shapes: listOf((answer: any) => text(answer?.ref) === undefined ? undefined : { ref: answer.ref, error: answer.ok === true ? null : readError(answer.error) }),
+}
+
+/** Reads the answer to a subscribe. Throws FrameError. */
+export function readAnswers(payload: unknown): readonly ShapeAnswer[] {
+  return fieldsOf<Pick<Joined, 'shapes'>>(ANSWERS, payload, 'answer').shapes
 }
 
 /** Reads a JOINED. Throws FrameError. */
 export function readJoined(payload: unknown): Joined {
-  const from = fields(payload, 'joined')
-  return { database: text(from, 'database'), subject: text(from, 'subject'), client: text(from, 'client'), shapes: readAnswers(payload) }
+  return fieldsOf({ database: text, subject: text, client: text, ...ANSWERS }, payload, 'joined')
 }
 
 /** Reads a heartbeat reply: its cursor and the age in milliseconds of what was sent; null where it has none. */

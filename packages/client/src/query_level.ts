@@ -8,19 +8,21 @@
 import { filterOf, type Where } from './condition'
 import { inForm } from './forms'
 import { isDecimal, type KnownColumn, type OrderBy, comparatorOf } from './order'
-import { joinText, type Knowledge, type Relation } from './schema'
+import { joinReader, type Knowledge, type Relation } from './schema'
 import { Sum } from './sums'
 import type { TableIndex, TableIndexes } from './table_index'
 import type { Row } from './values'
 import type { RowChange, TableRows, ViewChanges } from './view'
 
-/** What a level shows of its rows. */
-export type Shows = { readonly rows: 'many' | 'one' } | { readonly count: true } | { readonly sum: string }
+/** What a level shows of its rows: a list, one of them or null, how many there are, or the sum of a column. */
+export type Shows = 'many' | 'one' | 'count' | 'sum'
 
 /** A level as it was asked for. */
 export interface LevelSpec {
   readonly table: string
   readonly shows: Shows
+  /** what is summed */
+  readonly column?: string | undefined
   readonly where?: Where<Row> | undefined
   readonly orderBy?: OrderBy<Row> | undefined
   readonly limit?: number | undefined
@@ -45,8 +47,6 @@ interface Entry {
   readonly row: Row
   groups: (Group | null)[] | null
   output: Row | null
-  /** number of the last settling that showed it */
-  shownAt: number
 }
 
 type Change = readonly [key: string, after: Row | undefined]
@@ -59,8 +59,17 @@ abstract class Group {
 
   constructor(
     protected readonly level: Level,
-    readonly text: string | null,
+    private readonly text: string | null,
   ) {}
+
+  /** A row above does not show this group any more. */
+  giveUp(entry: Entry): void {
+    this.above.delete(entry)
+    if (this.above.size > 0) return
+    this.level.groups.delete(this.text)
+    this.level.dirty.delete(this)
+    this.end()
+  }
 
   /** Takes rows that changed. */
   abstract take(changes: readonly Change[]): void
@@ -78,17 +87,12 @@ class Aggregate extends Group {
   private sum: Sum | null = null
 
   take(changes: readonly Change[]): void {
-    const { sumOf, matches } = this.level
     for (const [key, after] of changes) {
-      const before = this.rows.get(key)
-      if (before !== undefined) {
-        this.rows.delete(key)
-        if (sumOf !== null) this.sum?.add(before[sumOf], -1)
-      }
-      if (after !== undefined && matches(after)) {
-        this.rows.set(key, after)
-        if (sumOf !== null) this.sum?.add(after[sumOf], 1)
-      }
+      this.count(this.rows.get(key), -1)
+      this.rows.delete(key)
+      if (after === undefined || !this.level.matches(after)) continue
+      this.count(after, 1)
+      this.rows.set(key, after)
     }
   }
 
@@ -105,46 +109,54 @@ class Aggregate extends Group {
   }
 
   end(): void {}
+
+  private count(row: Row | undefined, by: 1 | -1): void {
+    if (row !== undefined) this.sum?.add(row[this.level.column], by)
+  }
 }
 
 /** Ordered rows. */
 class List extends Group {
   private entries: Entry[] = []
   private readonly byKey = new Map<string, Entry>()
-  private shown: Entry[] = []
-  private settled = 0
+  private shown: readonly Entry[] = []
 
   take(changes: readonly Change[]): void {
-    if (changes.length > MANY) return this.merge(changes)
+    const { compare } = this.level
+    const isFew = changes.length <= MANY
+    const fresh: Entry[] = []
     for (const [key, after] of changes) {
       const before = this.byKey.get(key)
-      if (before !== undefined) this.remove(before)
-      if (after !== undefined && this.level.matches(after)) this.insert(this.entry(key, after))
+      this.byKey.delete(key)
+      if (isFew && before !== undefined) this.entries.splice(this.placeOf(before), 1)
+      if (after === undefined || !this.level.matches(after)) continue
+      const entry = this.add(key, after)
+      if (isFew) this.entries.splice(this.placeFor(entry), 0, entry)
+      else fresh.push(entry)
     }
+    if (isFew) return
+    // moving them one by one would move all the others each time; both parts are in order, so that sorting merges them
+    const kept = this.entries.filter((entry) => this.byKey.get(entry.key) === entry)
+    this.entries = [...kept, ...fresh.sort(compare)].sort(compare)
   }
 
   reset(rows: Iterable<readonly [string, Row]>): void {
     const before = new Map(this.byKey)
     this.byKey.clear()
-    this.entries = []
     for (const [key, row] of rows) {
-      if (!this.level.matches(row)) continue
       const known = before.get(key)
-      const entry = known?.row === row ? known : this.entry(key, row)
-      this.byKey.set(key, entry)
-      this.entries.push(entry)
+      if (this.level.matches(row)) this.add(key, row, known?.row === row ? known : undefined)
     }
-    this.entries.sort(this.level.compare)
+    this.entries = [...this.byKey.values()].sort(this.level.compare)
   }
 
   settle(): boolean {
-    const { limit, present } = this.level
+    const { limit, shows, below } = this.level
     const shown = limit === null ? this.entries : this.entries.slice(0, limit)
-    const isNested = this.level.below.length > 0
-    if (isNested) this.showGroups(shown)
-    const rows = shown.map(isNested ? (entry) => (entry.output ??= this.outputOf(entry)) : ({ row }) => (present === null ? row : present(row)))
+    if (below.length > 0) this.showGroups(shown)
+    const rows = shown.map((entry) => (entry.output ??= this.outputOf(entry)))
     const before = this.value
-    if (!this.level.isMany) this.value = rows[0] ?? null
+    if (shows === 'one') this.value = rows[0] ?? null
     else if (!Array.isArray(before) || rows.length !== before.length || !rows.every((row, at) => row === before[at])) {
       this.value = rows.length === 0 ? NOTHING : rows
     }
@@ -161,69 +173,37 @@ class List extends Group {
     this.level.dirty.add(this)
   }
 
-  private entry(key: string, row: Row): Entry {
-    return { key, row, groups: null, output: null, shownAt: 0 }
+  private add(key: string, row: Row, entry: Entry = { key, row, groups: null, output: null }): Entry {
+    this.byKey.set(key, entry)
+    return entry
   }
 
   /** Takes groups into use before any is given up, so that one that goes from row to row stays. */
   private showGroups(shown: readonly Entry[]): void {
-    this.settled += 1
+    const hidden = new Set(this.shown)
     for (const entry of shown) {
-      entry.shownAt = this.settled
-      entry.groups ??= this.level.below.map((below) => below.level.useFor(below.textOf(entry.row), entry, this))
+      hidden.delete(entry)
+      entry.groups ??= this.level.below.map(({ level }) => level.useFor(entry, this))
     }
-    for (const entry of this.shown) if (entry.shownAt !== this.settled) this.hide(entry)
-    this.shown = [...shown]
+    for (const entry of hidden) this.hide(entry)
+    this.shown = shown.slice()
   }
 
   private hide(entry: Entry): void {
-    if (entry.groups === null) return
-    for (const [at, group] of entry.groups.entries()) if (group !== null) this.level.below[at]?.level.giveUp(group, entry)
-    entry.groups = null
-    entry.output = null
+    entry.groups?.forEach((group) => group?.giveUp(entry))
+    entry.groups = entry.output = null
   }
 
-  private outputOf(entry: Entry): Row {
-    const { present } = this.level
-    const output: Record<string, unknown> = { ...(present === null ? entry.row : present(entry.row)) }
-    for (const [at, { name, level }] of this.level.below.entries()) {
-      const group = entry.groups?.[at] ?? null
-      output[name] = group === null ? level.nothing : group.value
-    }
-    return output
-  }
-
-  /** Many rows at once: moving them one by one would move all the others each time. */
-  private merge(changes: readonly Change[]): void {
-    const fresh: Entry[] = []
-    const gone = new Set<Entry>()
-    for (const [key, after] of changes) {
-      const before = this.byKey.get(key)
-      if (before !== undefined) {
-        gone.add(before)
-        this.byKey.delete(key)
-      }
-      if (after === undefined || !this.level.matches(after)) continue
-      const entry = this.entry(key, after)
-      fresh.push(entry)
-      this.byKey.set(key, entry)
-    }
-    fresh.sort(this.level.compare)
-    const merged: Entry[] = []
-    let at = 0
-    for (const entry of this.entries) {
-      if (gone.has(entry)) continue
-      for (let next = fresh[at]; next !== undefined && this.level.compare(next, entry) < 0; next = fresh[at]) {
-        merged.push(next)
-        at += 1
-      }
-      merged.push(entry)
-    }
-    this.entries = merged.concat(fresh.slice(at))
+  private outputOf({ row, groups }: Entry): Row {
+    const { below, present } = this.level
+    const shown = present(row)
+    if (below.length === 0) return shown
+    const values = below.map(({ name, level }, at) => [name, (groups?.[at] ?? level.nothing).value])
+    return { ...shown, ...Object.fromEntries(values) }
   }
 
   /** The first place whose entry is not before `entry`. */
-  private place(entry: Entry): number {
+  private placeFor(entry: Entry): number {
     let [low, high] = [0, this.entries.length]
     while (low < high) {
       const middle = (low + high) >> 1
@@ -233,17 +213,10 @@ class List extends Group {
     return low
   }
 
-  private insert(entry: Entry): void {
-    this.byKey.set(entry.key, entry)
-    this.entries.splice(this.place(entry), 0, entry)
-  }
-
-  private remove(entry: Entry): void {
-    this.byKey.delete(entry.key)
-    let at = this.place(entry)
+  private placeOf(entry: Entry): number {
+    const at = this.placeFor(entry)
     // `orderBy` may be the application's function: if it changed its mind, the entry is elsewhere
-    if (this.entries[at] !== entry) at = this.entries.indexOf(entry)
-    this.entries.splice(at, 1)
+    return this.entries[at] === entry ? at : this.entries.indexOf(entry)
   }
 }
 
@@ -251,7 +224,6 @@ class List extends Group {
 interface Below {
   readonly name: string
   readonly level: Level
-  textOf(row: Row): string | null
 }
 
 /** One level of a query. */
@@ -260,47 +232,42 @@ export class Level {
   compare!: (a: Entry, b: Entry) => number
   readonly below: readonly Below[]
   readonly dirty = new Set<Group>()
-  readonly isMany: boolean
+  readonly groups = new Map<string | null, Group>()
+  readonly shows: Shows
   readonly limit: number | null
-  readonly sumOf: string | null
-  /** rows as the application wants them, where that is not as they travel */
-  readonly present: ((row: Row) => Row) | null
-  private readonly groups = new Map<string | null, Group>()
+  readonly column: string
+  /** rows as the application wants them */
+  readonly present: (row: Row) => Row
+  /** what is shown where no row leads to any group */
+  readonly nothing: { readonly value: unknown }
   private index: TableIndex | null = null
-  private columnsAbove: readonly (KnownColumn | null)[] = []
+  /** the text by which a row above leads here */
+  private textAbove: (row: Row) => string | null = () => null
 
   constructor(
     private readonly spec: LevelSpec,
     private readonly relation: Relation | null,
     private readonly ground: Ground,
   ) {
-    const { shows, limit } = spec
+    const { table, shows, column = '', limit } = spec
     if (limit !== undefined && !(Number.isInteger(limit) && limit >= 0)) throw new TypeError('limit is a number of rows')
-    this.isMany = 'rows' in shows && shows.rows === 'many'
-    this.limit = 'rows' in shows && shows.rows === 'one' ? 1 : (limit ?? null)
-    this.sumOf = 'sum' in shows ? shows.sum : null
-    this.present = ground.knowledge.present(spec.table)
-    this.below = spec.below.map(({ name, relation, spec }) => {
-      const level = new Level(spec, relation, ground)
-      return { name, level, textOf: (row) => joinText(row, relation.from, level.columnsAbove) }
-    })
+    this.shows = shows
+    this.column = column
+    this.limit = shows === 'one' ? 1 : (limit ?? null)
+    this.nothing = { value: shows === 'many' ? NOTHING : shows === 'count' ? 0 : null }
+    this.present = ground.knowledge.present(table)
+    this.below = spec.below.map(({ name, relation, spec }) => ({ name, level: new Level(spec, relation, ground) }))
     this.prepare('')
-  }
-
-  /** The value where no row leads to any group. */
-  get nothing(): unknown {
-    const { shows } = this.spec
-    return this.isMany ? NOTHING : 'count' in shows ? 0 : null
   }
 
   /** A sum of this level's kind, null where nothing is summed. */
   newSum(): Sum | null {
-    return this.sumOf === null ? null : new Sum(isDecimal(this.column(this.sumOf)))
+    return this.shows === 'sum' ? new Sum(isDecimal(this.known(this.column))) : null
   }
 
   /** A sum in its column's form. */
   summed(value: unknown): unknown {
-    return this.sumOf === null ? value : inForm(this.ground.knowledge.form(this.spec.table, this.sumOf), value)
+    return inForm(this.ground.knowledge.form(this.spec.table, this.column), value)
   }
 
   /** This level and all below, the deepest first. */
@@ -312,8 +279,9 @@ export class Level {
   begin(above: string): void {
     this.release()
     this.prepare(above)
-    if (this.relation !== null) this.index = this.ground.indexes.use(this.spec.table, this.relation.to, (name) => this.column(name))
-    for (const { level } of this.below) level.begin(this.spec.table)
+    const { table } = this.spec
+    if (this.relation !== null) this.index = this.ground.indexes.use(table, this.relation.to, (name) => this.known(name))
+    for (const { level } of this.below) level.begin(table)
   }
 
   /** Gives the indexes back. */
@@ -325,7 +293,7 @@ export class Level {
 
   /** Rows as they are now, in every group; `settle` must follow. */
   reset(): void {
-    if (this.relation === null) this.groups.set(null, this.groups.get(null) ?? this.newGroup(null))
+    if (this.relation === null && !this.groups.has(null)) this.groups.set(null, this.newGroup(null))
     for (const [text, group] of this.groups) {
       group.reset(this.rowsOf(text))
       this.dirty.add(group)
@@ -335,20 +303,18 @@ export class Level {
 
   /** Puts changed rows into the groups they concern; `settle` must follow. */
   take(changes: ViewChanges): void {
-    const rows = changes.get(this.spec.table)
-    if (rows !== undefined) {
-      const grouped = new Map<Group, Change[]>()
-      const add = (group: Group | undefined, change: Change) => {
-        if (group === undefined) return
-        const list = grouped.get(group)
-        if (list === undefined) grouped.set(group, [change])
-        else list.push(change)
-      }
-      for (const [key, change] of rows) this.spread(key, change, add)
-      for (const [group, list] of grouped) {
-        group.take(list)
-        this.dirty.add(group)
-      }
+    const grouped = new Map<Group, Change[]>()
+    const add = (text: string | null, change: Change) => {
+      const group = this.groups.get(text)
+      if (group === undefined) return
+      const list = grouped.get(group)
+      if (list === undefined) grouped.set(group, [change])
+      else list.push(change)
+    }
+    for (const [key, change] of changes.get(this.spec.table) ?? []) this.spread(key, change, add)
+    for (const [group, list] of grouped) {
+      group.take(list)
+      this.dirty.add(group)
     }
     for (const { level } of this.below) level.take(changes)
   }
@@ -368,7 +334,8 @@ export class Level {
   }
 
   /** The group that a row above leads to, taken into use; null where a NULL leads nowhere. */
-  useFor(text: string | null, entry: Entry, list: List): Group | null {
+  useFor(entry: Entry, list: List): Group | null {
+    const text = this.textAbove(entry.row)
     if (text === null) return null
     let group = this.groups.get(text)
     if (group === undefined) {
@@ -381,21 +348,11 @@ export class Level {
     return group
   }
 
-  /** A row above does not show this group any more. */
-  giveUp(group: Group, entry: Entry): void {
-    group.above.delete(entry)
-    if (group.above.size > 0) return
-    this.groups.delete(group.text)
-    this.dirty.delete(group)
-    group.end()
-  }
-
-  private spread(key: string, { before, after }: RowChange, add: (group: Group | undefined, change: Change) => void): void {
-    if (this.index === null) return add(this.groups.get(null), [key, after])
-    const was = before === undefined ? null : this.index.text(before)
-    const is = after === undefined ? null : this.index.text(after)
-    if (was !== null && was !== is) add(this.groups.get(was), [key, undefined])
-    if (is !== null) add(this.groups.get(is), [key, after])
+  private spread(key: string, { before, after }: RowChange, add: (text: string | null, change: Change) => void): void {
+    if (this.index === null) return add(null, [key, after])
+    const [was, is] = [before, after].map((row) => row && this.index?.text(row))
+    if (was && was !== is) add(was, [key, undefined])
+    if (is) add(is, [key, after])
   }
 
   private rowsOf(text: string | null): Iterable<readonly [string, Row]> {
@@ -403,23 +360,23 @@ export class Level {
   }
 
   private newGroup(text: string | null): Group {
-    return 'rows' in this.spec.shows ? new List(this, text) : new Aggregate(this, text)
+    return this.shows === 'many' || this.shows === 'one' ? new List(this, text) : new Aggregate(this, text)
   }
 
-  private column(name: string): KnownColumn | null {
+  private known(name: string): KnownColumn | null {
     return this.ground.knowledge.column(this.spec.table, name)
   }
 
   private prepare(above: string): void {
     const { knowledge } = this.ground
     const { present } = this
-    const { where, orderBy } = this.spec
+    const { table, where, orderBy } = this.spec
+    const column = (name: string) => this.known(name)
     // an application's function sees what the application sees
-    const order = typeof orderBy === 'function' && present !== null ? (a: Row, b: Row) => orderBy(present(a), present(b)) : orderBy
-    const filter = typeof where === 'function' && present !== null ? (row: Row) => where(present(row)) : where
-    const byRow = comparatorOf(order, (name) => this.column(name), knowledge.key(this.spec.table) ?? [])
+    const order = typeof orderBy === 'function' ? (a: Row, b: Row) => orderBy(present(a), present(b)) : orderBy
+    const byRow = comparatorOf(order, column, knowledge.key(table) ?? [])
     this.compare = (a, b) => byRow(a.row, b.row) || (a.key < b.key ? -1 : a.key > b.key ? 1 : 0)
-    this.matches = filterOf(filter, (name) => this.column(name))
-    this.columnsAbove = this.relation?.from.map((name) => knowledge.column(above, name)) ?? []
+    this.matches = filterOf(typeof where === 'function' ? (row) => where(present(row)) : where, column)
+    if (this.relation !== null) this.textAbove = joinReader(this.relation.from, (name) => knowledge.column(above, name))
   }
 }

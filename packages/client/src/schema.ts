@@ -5,7 +5,7 @@
 import { type Form, presenter } from './forms'
 import { type KnownColumn, plainDecimal, isDecimal } from './order'
 import type { SchemaTypes } from './typed'
-import type { Row } from './values'
+import { isNull, type Row } from './values'
 
 /** A declared relationship: rows of `table` whose `to` columns equal this table's `from` columns. */
 export interface Relation {
@@ -38,17 +38,17 @@ export interface Knowledge {
   relation(table: string, name: string): Relation
   /** The form that a column is shown in, if not as it travels. */
   form(table: string, name: string): Form | undefined
-  /** Rows in the application's forms; null where they are those that travel. */
-  present(table: string): ((row: Row) => Row) | null
+  /** Rows in the application's forms. */
+  present(table: string): (row: Row) => Row
 }
 
 /** What is known with a schema module, or without one. */
 export function knowledgeOf(schema: SchemaModule | undefined, described: Pick<Knowledge, 'column' | 'key'>): Knowledge {
   const tables: Readonly<Record<string, TableDescription | undefined>> = schema?.tables ?? {}
-  const presenters = new Map(Object.entries(tables).flatMap(([name, table]) => (table?.forms ? [[name, presenter(table.forms)] as const] : [])))
+  const presenters = new Map(Object.entries(tables).map(([name, table]) => [name, presenter(table?.forms)]))
   return {
     form: (table, name) => tables[table]?.forms?.[name],
-    present: (table) => presenters.get(table) ?? null,
+    present: (table) => presenters.get(table) ?? presenter(),
     column(table, name) {
       const known = tables[table]
       const type = known?.columns[name]
@@ -65,14 +65,16 @@ export function knowledgeOf(schema: SchemaModule | undefined, described: Pick<Kn
   }
 }
 
-/** The text under which rows of two tables meet; null where a value is NULL, which meets nothing. */
-export function joinText(row: Row, names: readonly string[], columns: readonly (KnownColumn | null)[]): string | null {
-  const texts: string[] = []
-  for (let at = 0; at < names.length; at += 1) {
-    const value = row[names[at] as string]
-    if (value === null || value === undefined) return null
-    const text = String(value)
-    texts.push(isDecimal(columns[at] ?? null) ? plainDecimal(text) : text)
+/** Reads the text under which rows of two tables meet; null where a value is NULL, which meets nothing. */
+export function joinReader(names: readonly string[], column: (name: string) => KnownColumn | null): (row: Row) => string | null {
+  const reads = names.map((name) => {
+    const plain = isDecimal(column(name)) ? plainDecimal : String
+    return (row: Row) => (isNull(row[name]) ? null : plain(String(row[name])))
+  })
+  const [only] = reads
+  if (reads.length === 1 && only !== undefined) return only
+  return (row) => {
+    const texts = reads.map((read) => read(row))
+    return texts.includes(null) ? null : JSON.stringify(texts)
   }
-  return texts.length === 1 ? (texts[0] as string) : JSON.stringify(texts)
 }

@@ -2,7 +2,7 @@
  * What this page shows: rows as of one commit, the outbox on top, and everybody who looks at it. Memory changes here and
  * nowhere else, in one step each, and only then is anybody told.
  */
-import { type Base, carryOut, type Reload, type TouchedKeys } from './apply'
+import { type Base, carryOut, type HeldShape, keysOf, type Reload, type TouchedKeys } from './apply'
 import { CONFLICT, type Conflict, conflictOf } from './conflicts'
 import { Listeners } from './listeners'
 import { LiveQueryState, type LiveValue, type QueryDefinition, specOf } from './live_query'
@@ -13,7 +13,7 @@ import type { Shows } from './query_level'
 import { type Knowledge, knowledgeOf, type SchemaModule } from './schema'
 import { type LinkStatus, StatusBoard } from './status'
 import type { RefusedMutation, StoreContents } from './store'
-import { keysOf, Subscriptions } from './subscriptions'
+import { Subscriptions } from './subscriptions'
 import type { Change, Welcome } from './tab_messages'
 import { encodeValue, type Json, type Row } from './values'
 import { View } from './view'
@@ -53,8 +53,8 @@ export class Screen {
   }
 
   /** A live list, or what else it shows. */
-  query<V>(definition: QueryDefinition<any>, shows?: Shows): LiveValue<V> {
-    return new LiveQueryState<V>(specOf(definition, this.knowledge, shows), this.view, this.knowledge, (attached) => {
+  query<V>(definition: QueryDefinition<any>, shows?: Shows, column?: string): LiveValue<V> {
+    return new LiveQueryState<V>(specOf(definition, this.knowledge, shows, column), this.view, this.knowledge, (attached) => {
       this.queries.add(attached)
       return () => this.queries.delete(attached)
     })
@@ -119,25 +119,25 @@ export class Screen {
 
   /** What a refusal is a conflict of; null for another refusal. */
   conflictOf(refused: RefusedMutation): Conflict | null {
-    const conflict = conflictOf(refused, (table, key) => this.row(table, key as Record<string, Json>))
-    const shown = (table: string, row: Row | null) => (row === null ? null : (this.knowledge.present(table)?.(row) ?? row))
-    const rows = conflict?.rows.map((row) => {
-      const [base, mine, theirs] = [row.base, row.mine, row.theirs].map((one) => shown(row.table, one))
-      return { ...row, base: base as Row, mine: mine as Row | null, theirs: theirs as Row | null }
-    })
-    return conflict && rows ? { ...conflict, rows } : null
+    return conflictOf(refused, (table, key) => this.row(table, key), this.knowledge.present)
+  }
+
+  /**
+   * Shows a first load before it is settled, or none any more. Not beside rows that are held: they are of another state.
+   * An edit made on such a row may have it as its `if`: the database compares, and a state that was not settled can
+   * only make it a conflict.
+   */
+  showProvisional(shapes?: ReadonlyMap<string, HeldShape>): void {
+    const isHeld = () => this.subscriptions.shown().some(({ id }) => this.base.shapes.has(id))
+    if (shapes === this.base.provisional || (shapes && isHeld())) return
+    this.replaceRows({ ...this.base, provisional: shapes })
   }
 
   private replaceRows(base: Base): void {
-    const active = () => this.subscriptions.shown().map(({ id }) => id)
-    const touched = keysOf(this.base, active())
+    const shown = this.subscriptions.shown().map(({ id }) => id)
+    const touched = keysOf(this.base, shown)
     this.base = base
-    for (const [table, keys] of keysOf(this.base, active())) {
-      const before = touched.get(table)
-      if (before === undefined) touched.set(table, keys)
-      else for (const key of keys) before.add(key)
-    }
-    this.refresh(touched)
+    this.refresh(keysOf(base, shown, touched))
   }
 
   /** Brings view, queries, subscriptions and status up to date; only then calls anybody back. */
@@ -160,6 +160,6 @@ export class Screen {
   private updateStatus(): boolean {
     const link = this.link()
     const isLoading = link.state === 'joined' && this.subscriptions.isLoading(link.isEstablished)
-    return this.status.update(link, isLoading, this.outbox.size, this.outbox.refused)
+    return this.status.update(link, isLoading, isLoading && !!this.base.provisional, this.outbox.size, this.outbox.refused)
   }
 }

@@ -26,8 +26,11 @@ export interface SenderPorts {
   /** Joins again: a session speaks for the client id that it was joined with. */
   rejoin(): void
   /** Tells the application. */
-  report(error: ProtocolErrorBody & { readonly mutationId?: string }): void
+  report(error: SenderReport): void
 }
+
+/** What is told: the node's error, and with `malformed` the mutation that blocks the outbox. */
+export type SenderReport = ProtocolErrorBody & { readonly mutationId?: string }
 
 /** The sending side of one client. */
 export class Sender {
@@ -76,24 +79,16 @@ export class Sender {
   established(): void {
     if (this.renumberTo === null) return
     const { client, last } = this.renumberTo
-    if (this.outbox.entries.some(({ n }) => BigInt(n) <= BigInt(last))) {
-      this.change(
-        () => this.outbox.holdUnknown(client),
-        () => {
-          this.renumberTo = null
-        },
-      )
-      const message = 'another copy of this profile is in use; whether the server carried these mutations out is unknown'
-      this.ports.report({ code: 'unknown_client', message, client })
-      return
-    }
+    const isUnknown = this.outbox.entries.some(({ n }) => BigInt(n) <= BigInt(last))
     this.change(
-      () => this.outbox.renumber(client),
+      () => (isUnknown ? this.outbox.holdUnknown(client) : this.outbox.renumber(client)),
       () => {
         this.renumberTo = null
-        this.ports.rejoin()
+        if (!isUnknown) this.ports.rejoin()
       },
     )
+    const message = 'another copy of this profile is in use; whether the server carried these mutations out is unknown'
+    if (isUnknown) this.ports.report({ code: 'unknown_client', message, client })
   }
 
   /** The outbox is another one now. */

@@ -8,6 +8,8 @@ import type { SubscriptionEntry } from './subscriptions'
 export class Session {
   readonly shapes = newSessionShapes()
   readonly collector = new BatchCollector()
+  /** the loads that are shown, or about to be, before they are settled */
+  provisional: readonly string[] = []
   /** refs given up that the node was not told of yet */
   givenUp: string[] = []
   /** its first commit was applied: what was resumed is up to date */

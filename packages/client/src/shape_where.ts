@@ -1,12 +1,10 @@
 /** The `where` of a shape as data: as SQL for the node, and as a test of rows that were written here. */
-import { type Condition, filterOf, isColumn, type Operator } from './condition'
+import { type Condition, filterOf, fold } from './condition'
 import type { KnownColumn } from './order'
 import type { AskedShape, Param, ShapeDefinition } from './protocol'
 import { encodeValue, type Row } from './values'
 
 type Conditions = Condition | readonly Condition[]
-
-const quoted = (name: string) => `"${name.replaceAll('"', '""')}"`
 
 /** As a predicate takes it. */
 function paramOf(value: unknown): Param {
@@ -16,30 +14,21 @@ function paramOf(value: unknown): Param {
   return plain
 }
 
-function comparison(name: string, operator: Operator, value: unknown, params: Param[]): string {
-  const mark = (one: unknown) => `$${params.push(paramOf(one))}`
-  const column = quoted(name)
-  switch (operator) {
-    case 'in':
-    case 'not in':
-      if (!Array.isArray(value)) throw new TypeError(`${operator} takes a list`)
-      return value.length === 0 ? String(operator === 'not in') : `${column} ${operator} (${value.map(mark).join(', ')})`
-    case 'is':
-    case 'is not':
-      return value === null ? `${column} ${operator} null` : `${column} ${operator === 'is' ? 'is not' : 'is'} distinct from ${mark(value)}`
-    default:
-      return `${column} ${operator} ${mark(value)}`
-  }
-}
-
 function sqlOf(condition: Conditions, params: Param[]): string {
-  const joined = (conditions: readonly Condition[], glue: string, empty: string) =>
-    conditions.length === 0 ? empty : `(${conditions.map((one) => sqlOf(one, params)).join(glue)})`
-  if (isColumn(condition)) return comparison(condition[0], condition[1], condition[2], params)
-  if (Array.isArray(condition)) return joined(condition, ' and ', 'true')
-  if ('and' in condition) return joined(condition.and, ' and ', 'true')
-  if ('or' in condition) return joined(condition.or, ' or ', 'false')
-  return `not ${joined([(condition as { not: Condition }).not], '', '')}`
+  const mark = (value: unknown) => `$${params.push(paramOf(value))}`
+  return fold(condition, {
+    compare: (name, operator, value) => {
+      const column = `"${name.replaceAll('"', '""')}"`
+      if (operator === 'in' || operator === 'not in') {
+        const marks = (value as unknown[]).map(mark)
+        return marks.length === 0 ? String(operator === 'not in') : `${column} ${operator} (${marks.join(', ')})`
+      }
+      if (operator !== 'is' && operator !== 'is not') return `${column} ${operator} ${mark(value)}`
+      return value === null ? `${column} ${operator} null` : `${column} ${operator === 'is' ? 'is not' : 'is'} distinct from ${mark(value)}`
+    },
+    join: (parts, isOr) => (parts.length === 0 ? String(!isOr) : `(${parts.join(isOr ? ' or ' : ' and ')})`),
+    not: (part) => `not (${part})`,
+  })
 }
 
 /** The definition with its `where` as SQL. Throws a TypeError for what is no condition. */
@@ -52,11 +41,8 @@ export function askedShape(definition: ShapeDefinition): AskedShape {
   return { ...rest, where: sqlOf(where, params), params, condition: where }
 }
 
-function columnsOf(condition: Conditions): string[] {
-  if (isColumn(condition)) return [condition[0]]
-  if (Array.isArray(condition)) return condition.flatMap(columnsOf)
-  const [below] = Object.values(condition) as [Conditions]
-  return columnsOf(below)
+function columnsOf(condition: Conditions): readonly string[] {
+  return fold<readonly string[]>(condition, { compare: (name) => [name], join: (parts) => parts.flat(), not: (part) => part })
 }
 
 /**

@@ -16,6 +16,9 @@ export interface StatusError {
  *   of a subscription are to come; `live`; `behind` when the session is there and nothing is heard of it, or what was
  *   heard waits to be stored; `offline` by the application's wish; `refused` when the node does not want this client.
  * - `loadedRows`: with `loading`, the rows that have come so far.
+ * - `aboutRows`: with `loading`, about how many there will be, by the database's estimate; as many as have come where there
+ *   is none, so that a share never passes 1.
+ * - `isProvisional`: rows are shown that are all there and not settled: the next commit may still change them.
  * - `behindSeconds`: with `behind`, for how long.
  * - `unsent`: mutations that are not decided yet.
  * - `refused`: refused mutations that were not dismissed, oldest first.
@@ -24,6 +27,8 @@ export interface StatusError {
 export interface ClientStatus {
   readonly connection: 'connecting' | 'loading' | 'live' | 'behind' | 'offline' | 'refused'
   readonly loadedRows: number
+  readonly aboutRows: number
+  readonly isProvisional: boolean
   readonly behindSeconds: number
   readonly unsent: number
   readonly refused: readonly RefusedMutation[]
@@ -31,35 +36,36 @@ export interface ClientStatus {
   readonly error?: StatusError
 }
 
-const CONNECTION: Record<ConnectionState, ClientStatus['connection']> = {
-  offline: 'offline',
-  refused: 'refused',
-  closed: 'offline',
-  connecting: 'connecting',
-  preparing: 'connecting',
-  joining: 'connecting',
-  retrying: 'connecting',
-  joined: 'live',
-}
+/** All other states are ways to a connection. */
+const CONNECTION: Partial<Record<ConnectionState, ClientStatus['connection']>> = { offline: 'offline', closed: 'offline', refused: 'refused', joined: 'live' }
 
 /** How the connection is, as far as the status tells. */
 export interface LinkStatus {
   readonly state: ConnectionState
   readonly isEstablished: boolean
   readonly loadedRows: number
+  readonly aboutRows: number
   readonly behindSeconds: number
 }
 
 /** The link of a page that does not know yet. */
-export const LINK_UNKNOWN: LinkStatus = { state: 'connecting', isEstablished: false, loadedRows: 0, behindSeconds: 0 }
+export const LINK_UNKNOWN: LinkStatus = { state: 'connecting', isEstablished: false, loadedRows: 0, aboutRows: 0, behindSeconds: 0 }
 
-const count = (number: number, what: string) => `${number.toLocaleString('en')} ${what}${number === 1 ? '' : 's'}`
+const text = (number: number) => number.toLocaleString('en')
+const count = (number: number, what: string) => `${text(number)} ${what}${number === 1 ? '' : 's'}`
+
+function describeLoad({ loadedRows, aboutRows, isProvisional }: ClientStatus): string {
+  if (!loadedRows && !aboutRows) return 'Loading'
+  if (isProvisional) return `Loading, ${count(loadedRows, 'row')} shown provisionally`
+  return aboutRows > loadedRows ? `Loading, ${text(loadedRows)} of about ${count(aboutRows, 'row')}` : `Loading, ${count(loadedRows, 'row')} so far`
+}
 
 /** The status in a few English words, for people. */
-export function describeStatus({ connection, loadedRows, behindSeconds, unsent, refused, error }: ClientStatus): string {
+export function describeStatus(status: ClientStatus): string {
+  const { connection, behindSeconds, unsent, refused, error } = status
   const words = {
     connecting: 'Connecting',
-    loading: loadedRows === 0 ? 'Loading' : `Loading, ${count(loadedRows, 'row')} so far`,
+    loading: describeLoad(status),
     live: 'Live',
     behind: `Behind by ${count(behindSeconds, 'second')}`,
     offline: 'Offline',
@@ -76,7 +82,7 @@ type Source = (typeof SOURCES)[number]
 
 /** Holds the snapshot and tells when it changed. */
 export class StatusBoard {
-  private snapshot: ClientStatus = { connection: 'connecting', loadedRows: 0, behindSeconds: 0, unsent: 0, refused: [], unknownFrames: 0 }
+  private snapshot: ClientStatus = { connection: 'connecting', loadedRows: 0, aboutRows: 0, isProvisional: false, behindSeconds: 0, unsent: 0, refused: [], unknownFrames: 0 }
   private readonly listeners = new Listeners()
   private readonly errors = new Map<Source, StatusError>()
 
@@ -91,12 +97,12 @@ export class StatusBoard {
   }
 
   /** Takes what the client knows; true when the snapshot is another one now. The caller then calls `notify`. */
-  update(link: LinkStatus, isLoading: boolean, unsent: number, refused: readonly RefusedMutation[]): boolean {
+  update(link: LinkStatus, isLoading: boolean, isProvisional: boolean, unsent: number, refused: readonly RefusedMutation[]): boolean {
     const isBehind = link.state === 'joined' && !isLoading && link.behindSeconds > 0
-    const connection = isLoading ? 'loading' : isBehind ? 'behind' : CONNECTION[link.state]
-    const loadedRows = isLoading ? link.loadedRows : 0
+    const connection = isLoading ? 'loading' : isBehind ? 'behind' : (CONNECTION[link.state] ?? 'connecting')
+    const [loadedRows, aboutRows] = isLoading ? [link.loadedRows, link.aboutRows] : [0, 0]
     const behindSeconds = isBehind ? link.behindSeconds : 0
-    const next = { connection, loadedRows, behindSeconds, unsent, refused }
+    const next = { connection, loadedRows, aboutRows, isProvisional, behindSeconds, unsent, refused }
     const now = this.snapshot
     if ((Object.keys(next) as (keyof typeof next)[]).every((name) => now[name] === next[name])) return false
     this.snapshot = { ...now, ...next }

@@ -59,31 +59,10 @@ export function numberAfter(n: string): string {
   return (BigInt(n) + 1n).toString()
 }
 
-/** The highest number given so far. */
-export function lastNumber(meta: StoredMeta, outbox: readonly StoredMutation[]): string {
-  const last = outbox[outbox.length - 1]?.n ?? '0'
-  return BigInt(last) > BigInt(meta.confirmed) ? last : meta.confirmed
-}
-
-/**
- * Mutations that were never sent, queued behind an outbox they do not come from: with new order and numbers, without
- * those that are there already (a move that was cut short is done again).
- */
-export function renumberInto(
-  meta: StoredMeta,
-  outbox: readonly StoredMutation[],
-  incoming: readonly StoredMutation[],
-): StoredMutation[] {
-  let n = lastNumber(meta, outbox)
-  let seq = outbox[outbox.length - 1]?.seq ?? 0
-  const there = new Set(outbox.map(({ id }) => id))
-  return incoming
-    .filter(({ id }) => !there.has(id))
-    .map((mutation) => {
-      n = numberAfter(n)
-      seq += 1
-      return { ...mutation, seq, n }
-    })
+/** Those whose ids are not among the others. */
+export function without<T extends { readonly id: string }>(mutations: readonly T[], others: readonly { readonly id: string }[]): T[] {
+  const ids = new Set(others.map(({ id }) => id))
+  return mutations.filter(({ id }) => !ids.has(id))
 }
 
 /**
@@ -145,14 +124,24 @@ export function kindOf(ops: readonly Op[]): string {
   return ops.some((op) => op.op !== 'insert' && op.if !== undefined) ? KIND_CONDITIONAL : KIND_OPS
 }
 
-/** Drafts with the numbers and the order that follow from what is there. `lastSeq`: the highest ever given here. */
-export function numbered(meta: StoredMeta, outbox: readonly StoredMutation[], lastSeq: number, drafts: readonly DraftMutation[]): StoredMutation[] {
-  let n = lastNumber(meta, outbox)
-  let seq = Math.max(lastSeq, outbox.at(-1)?.seq ?? 0)
-  return drafts.map(({ id, name, args, ops }) => {
+/**
+ * Drafts, or mutations of another outbox that were never sent, with the numbers and the order that follow from what is
+ * there; without those that are there already (a move that was cut short is done again). `lastSeq`: the highest ever
+ * given here.
+ */
+export function numbered(
+  meta: StoredMeta,
+  outbox: readonly StoredMutation[],
+  lastSeq: number,
+  fresh: readonly (DraftMutation | StoredMutation)[],
+): StoredMutation[] {
+  const last = outbox.at(-1)
+  let n = last && BigInt(last.n) > BigInt(meta.confirmed) ? last.n : meta.confirmed
+  let seq = Math.max(lastSeq, last?.seq ?? 0)
+  return without(fresh, outbox).map((mutation) => {
     n = numberAfter(n)
     seq += 1
-    return { seq, n, id, kind: kindOf(ops), name, args, ops }
+    return { kind: kindOf(mutation.ops), ...mutation, seq, n }
   })
 }
 

@@ -2,9 +2,9 @@
  * The store in IndexedDB. One database per (database id, subject), which all pages of the profile share, with a fixed
  * set of object stores; a tiny directory database tells which one belongs to a URL. `idb_rows` has the layout of rows.
  */
-import { ask, begin, ended } from './idb'
+import { ask, transact } from './idb'
 import { foldRows, Logs, readRows, type RowsKey, writeRows } from './idb_rows'
-import { believedMeta, inDirectory, isMutation, isShape, type LeadRecord, NOBODY, openPlace, STORES } from './idb_schema'
+import { believedMeta, inDirectory, isMutation, isShape, leadOf, type LeadRecord, openPlace, putLead, STORES } from './idb_schema'
 import {
   DeposedError,
   type DraftMutation,
@@ -12,7 +12,6 @@ import {
   MovedError,
   numbered,
   type RefusedMutation,
-  renumberInto,
   type Store,
   type StoreContents,
   type StoredMutation,
@@ -36,115 +35,82 @@ function refusalOf(stored: unknown, at: number): RefusedMutation {
 
 /** Reads all there is, or all but the rows. */
 async function readAll(tx: IDBTransaction, database: string | null, logs: Logs, revision: number | null) {
-  const lead = (await ask(tx.objectStore('lead').get('lead'))) ?? NOBODY
-  const isSame = revision === lead.revision
-  const rowsStore = tx.objectStore('rows')
+  const lead = await leadOf(tx)
+  const hasRows = revision !== lead.revision
   const [meta, shapes, keys, texts, outbox, outboxKeys, refused] = await Promise.all([
     ask(tx.objectStore('meta').get('meta')),
     ask(tx.objectStore('shapes').getAll()),
-    isSame ? [] : ask(rowsStore.getAllKeys() as IDBRequest<unknown> as IDBRequest<RowsKey[]>),
-    isSame ? [] : ask(rowsStore.getAll()),
+    hasRows ? ask(tx.objectStore('rows').getAllKeys() as IDBRequest<unknown> as IDBRequest<RowsKey[]>) : [],
+    hasRows ? ask(tx.objectStore('rows').getAll()) : [],
     ask(tx.objectStore('outbox').getAll()),
     ask(tx.objectStore('outbox').getAllKeys() as IDBRequest<number[]>),
     ask(tx.objectStore('refused').getAll()),
   ])
   const described = shapes.filter(isShape)
-  const { rows, damaged } = isSame ? { rows: new Map(), damaged: new Set<string>() } : readRows(described, keys, texts, logs)
-  for (const shape of shapes) if (!isShape(shape)) damaged.add((shape as { id: string }).id)
+  const { rows, damaged } = hasRows ? readRows(described, keys, texts, logs) : { rows: new Map(), damaged: new Set<string>() }
   const believed = believedMeta(meta)
   // what is held without a cursor cannot be resumed
-  const held = believed === null ? [] : described.filter(({ id }) => !damaged.has(id))
+  for (const shape of shapes) if (believed === null || !isShape(shape)) damaged.add(shape.id)
   const unreadable = outboxKeys.filter((_, at) => !isMutation(outbox[at]))
+  const count = (number: number, what: string) => `${number} ${what}${number === 1 ? '' : 's'}`
   const words = [
     ...(believed === null ? ['the cursor'] : []),
-    ...(damaged.size > 0 ? [`rows of ${damaged.size} shape${damaged.size === 1 ? '' : 's'}`] : []),
-    ...(unreadable.length > 0 ? [`${unreadable.length} unsent change${unreadable.length === 1 ? '' : 's'}`] : []),
+    ...(damaged.size > 0 ? [`rows of ${count(damaged.size, 'shape')}`] : []),
+    ...(unreadable.length > 0 ? [count(unreadable.length, 'unsent change')] : []),
   ]
+  for (const id of damaged) rows.delete(id)
   const contents: StoreContents = {
     database,
     meta: believed ?? EMPTY_META,
     revision: lead.revision,
     damaged: words,
-    shapes: held,
-    rows: new Map(held.flatMap(({ id }) => (isSame ? [] : [[id, rows.get(id) ?? new Map()] as const]))),
+    shapes: described.filter(({ id }) => !damaged.has(id)),
+    rows,
     outbox: outbox.filter(isMutation),
     refused: [...refused, ...unreadable.map((key) => refusalOf(outbox[outboxKeys.indexOf(key)], key))],
   }
-  return { lead, contents, damaged: believed === null ? new Set(shapes.map(({ id }) => id)) : damaged, unreadable }
+  return { lead, contents, damaged, unreadable }
 }
 
-/** The one transaction of a page that leads, or none at all. */
-async function inLead(
-  opened: Opened,
-  epoch: number,
-  durability: StoreWrite['durability'],
-  work: (tx: IDBTransaction, lead: LeadRecord, requests: Promise<unknown>[]) => void,
-): Promise<void> {
-  const tx = begin(opened.idb, STORES, 'readwrite', durability)
-  const requests: Promise<unknown>[] = []
-  try {
-    const lead = (await ask(tx.objectStore('lead').get('lead'))) ?? NOBODY
-    if (lead.epoch !== epoch) throw new DeposedError('another page leads')
-    work(tx, lead, requests)
-  } catch (error) {
-    // a value that cannot be stored throws at once; without the abort the first half would be kept
-    await Promise.allSettled([...requests, abort(tx)])
-    throw error
-  }
-  await Promise.all([...requests, ended(tx)])
-}
-
-function abort(tx: IDBTransaction): Promise<void> {
-  tx.abort()
-  return ended(tx)
-}
-
-/** Adds each request to `requests` as it is made. */
-function writeAll(tx: IDBTransaction, write: StoreWrite, lead: LeadRecord, logs: Logs, requests: Promise<unknown>[]): void {
+function writeAll(tx: IDBTransaction, write: StoreWrite, lead: LeadRecord, logs: Logs): void {
+  const store = (name: (typeof STORES)[number]) => tx.objectStore(name)
   const revision = lead.revision + 1
-  if (write.shapes || write.forgetShapes) requests.push(ask(tx.objectStore('lead').put({ ...lead, revision }, 'lead')))
+  if (write.shapes || write.forgetShapes) putLead(tx, { ...lead, revision })
   if (write.forgetShapes) {
-    requests.push(ask(tx.objectStore('shapes').clear()), ask(tx.objectStore('rows').clear()))
+    store('shapes').clear()
+    store('rows').clear()
     logs.clear()
   }
   for (const change of write.shapes ?? []) {
-    if (change.drop) requests.push(ask(tx.objectStore('shapes').delete(change.id)))
-    else if (change.shape !== null) requests.push(ask(tx.objectStore('shapes').put(change.shape)))
-    writeRows(tx.objectStore('rows'), change, revision, logs, requests)
+    if (change.drop) store('shapes').delete(change.id)
+    else if (change.shape !== null) store('shapes').put(change.shape)
+    writeRows(store('rows'), change, revision, logs)
   }
-  if (write.meta) requests.push(ask(tx.objectStore('meta').put(write.meta, 'meta')))
-  for (const mutation of write.outboxPut ?? []) requests.push(ask(tx.objectStore('outbox').put(mutation)))
-  for (const seq of write.outboxRemove ?? []) requests.push(ask(tx.objectStore('outbox').delete(seq)))
-  for (const refused of write.refusedPut ?? []) requests.push(ask(tx.objectStore('refused').put(refused)))
-  for (const id of write.refusedRemove ?? []) requests.push(ask(tx.objectStore('refused').delete(id)))
+  if (write.meta) store('meta').put(write.meta, 'meta')
+  for (const mutation of write.outboxPut ?? []) store('outbox').put(mutation)
+  for (const seq of write.outboxRemove ?? []) store('outbox').delete(seq)
+  for (const refused of write.refusedPut ?? []) store('refused').put(refused)
+  for (const id of write.refusedRemove ?? []) store('refused').delete(id)
 }
 
 /** Appends in a transaction of its own, whoever leads. */
-async function appendTo(
-  place: IDBDatabase,
-  make: (meta: StoreContents['meta'], outbox: readonly StoredMutation[], lastSeq: number) => StoredMutation[],
-  refused: readonly RefusedMutation[] = [],
-): Promise<StoredMutation[]> {
-  const tx = begin(place, ['meta', 'lead', 'outbox', 'refused'], 'readwrite', 'strict')
-  const [meta, lead = NOBODY, outbox] = await Promise.all([
-    ask(tx.objectStore('meta').get('meta')),
-    ask(tx.objectStore('lead').get('lead')),
-    ask(tx.objectStore('outbox').getAll()),
-  ])
-  if (lead.moved) {
-    tx.abort()
-    await ended(tx).catch(() => undefined)
-    throw new MovedError('the outbox has moved')
+function appendTo(place: IDBDatabase, fresh: Parameters<typeof numbered>[3], refused: readonly RefusedMutation[] = []): Promise<StoredMutation[]> {
+  const work = async (tx: IDBTransaction) => {
+    const store = tx.objectStore('outbox')
+    const [meta, lead, outbox] = await Promise.all([ask(tx.objectStore('meta').get('meta')), leadOf(tx), ask(store.getAll())])
+    if (lead.moved) throw new MovedError('the outbox has moved')
+    const stored = numbered(believedMeta(meta) ?? EMPTY_META, outbox.filter(isMutation), lead.lastSeq, fresh)
+    for (const mutation of stored) store.put(mutation)
+    for (const one of refused) tx.objectStore('refused').put(one)
+    putLead(tx, { ...lead, lastSeq: stored.at(-1)?.seq ?? lead.lastSeq })
+    return stored
   }
-  const fresh = make(believedMeta(meta) ?? EMPTY_META, outbox.filter(isMutation), lead.lastSeq)
-  const lastSeq = fresh.at(-1)?.seq ?? lead.lastSeq
-  await Promise.all([
-    ...fresh.map((mutation) => ask(tx.objectStore('outbox').put(mutation))),
-    ...refused.map((one) => ask(tx.objectStore('refused').put(one))),
-    ask(tx.objectStore('lead').put({ ...lead, lastSeq }, 'lead')),
-    ended(tx),
-  ])
-  return fresh
+  return transact(place, ['meta', 'lead', 'outbox', 'refused'], 'readwrite', work, 'strict')
+}
+
+/** The mutations behind this one. */
+async function tailOf(tx: IDBTransaction, seq: number): Promise<StoredMutation[]> {
+  return (await ask(tx.objectStore('outbox').getAll(IDBKeyRange.lowerBound(seq, true)))).filter(isMutation)
 }
 
 class IdbStore implements Store {
@@ -171,34 +137,33 @@ class IdbStore implements Store {
     this.url = url
     this.subject = subject
     this.opened?.idb.close()
-    const database = await inDirectory(this.name, (databases) => databases.get(this.directoryKey()))
-    this.opened = await this.openFor(database ?? null)
+    this.opened = await this.openFor(await this.named())
     return this.read()
   }
 
   async lead(revision: number | null): Promise<StoreContents> {
     const { idb, database } = this.isOpen()
-    const named = await inDirectory(this.name, (databases) => databases.get(this.directoryKey()))
-    if ((named ?? null) !== database) throw new MovedError('the store has moved')
-    const tx = begin(idb, STORES, 'readwrite')
-    const { lead, contents, damaged, unreadable } = await readAll(tx, database, this.logs, revision)
-    const epoch = Math.max(lead.epoch, this.highest) + 1
-    const repairs: Promise<unknown>[] = []
-    const repair = {
-      durability: 'relaxed' as const,
-      ...(damaged.size > 0 ? { shapes: [...damaged].map((id) => ({ id, drop: true as const })) } : {}),
-      outboxRemove: unreadable,
-      refusedPut: contents.refused.filter(({ code }) => code === 'damaged'),
-    }
-    writeAll(tx, repair, lead, this.logs, repairs)
-    const last = Math.max(lead.lastSeq, contents.outbox.at(-1)?.seq ?? 0, ...unreadable)
-    await Promise.all([...repairs, ask(tx.objectStore('lead').put({ ...lead, epoch, lastSeq: last, moved: false }, 'lead')), ended(tx)])
+    if ((await this.named()) !== database) throw new MovedError('the store has moved')
+    const [contents, epoch] = await transact(idb, STORES, 'readwrite', async (tx) => {
+      const { lead, contents, damaged, unreadable } = await readAll(tx, database, this.logs, revision)
+      const repair: StoreWrite = {
+        durability: 'relaxed',
+        ...(damaged.size > 0 ? { shapes: [...damaged].map((id) => ({ id, drop: true as const })) } : {}),
+        outboxRemove: unreadable,
+        refusedPut: contents.refused.filter(({ code }) => code === 'damaged'),
+      }
+      writeAll(tx, repair, lead, this.logs)
+      const epoch = Math.max(lead.epoch, this.highest) + 1
+      const lastSeq = Math.max(lead.lastSeq, contents.outbox.at(-1)?.seq ?? 0, ...unreadable)
+      putLead(tx, { ...lead, epoch, lastSeq, moved: false })
+      return [contents, epoch] as const
+    })
     this.epoch = this.highest = epoch
     return contents
   }
 
   async isLeader(): Promise<boolean> {
-    return (await ask<LeadRecord | undefined>(begin(this.isOpen().idb, ['lead'], 'readonly').objectStore('lead').get('lead')))?.epoch === this.epoch
+    return (await transact(this.isOpen().idb, ['lead'], 'readonly', leadOf)).epoch === this.epoch
   }
 
   async adopt(database: string): Promise<StoreContents | null> {
@@ -209,8 +174,9 @@ class IdbStore implements Store {
     await inDirectory(this.name, (databases) => databases.put(database, this.directoryKey()))
     // only now: a crash before this line leaves a second copy that the directory no longer leads to
     if (old.database === null) {
-      await inLead(old, this.epoch, 'strict', (tx, _, requests) => {
-        requests.push(ask(tx.objectStore('outbox').clear()), ask(tx.objectStore('refused').clear()))
+      await this.inLead(old, 'strict', (tx) => {
+        tx.objectStore('outbox').clear()
+        tx.objectStore('refused').clear()
       })
     }
     old.idb.close()
@@ -220,43 +186,28 @@ class IdbStore implements Store {
   }
 
   async append(drafts: readonly DraftMutation[]): Promise<StoredMutation[]> {
-    return appendTo(this.isOpen().idb, (meta, outbox, lastSeq) => numbered(meta, outbox, lastSeq, drafts))
+    return appendTo(this.isOpen().idb, drafts)
   }
 
   async outboxAfter(seq: number): Promise<readonly StoredMutation[]> {
-    return (await ask(begin(this.isOpen().idb, ['outbox'], 'readonly').objectStore('outbox').getAll(IDBKeyRange.lowerBound(seq, true)))).filter(isMutation)
+    return transact(this.isOpen().idb, ['outbox'], 'readonly', (tx) => tailOf(tx, seq))
   }
 
   async change(seq: number, propose: (tail: readonly StoredMutation[]) => StoreWrite | null): Promise<void> {
-    const { idb } = this.isOpen()
-    const tx = begin(idb, STORES, 'readwrite', 'strict')
-    const requests: Promise<unknown>[] = []
-    try {
-      const [lead = NOBODY, tail] = await Promise.all([
-        ask(tx.objectStore('lead').get('lead')),
-        ask(tx.objectStore('outbox').getAll(IDBKeyRange.lowerBound(seq, true))),
-      ])
-      if (lead.epoch !== this.epoch) throw new DeposedError('another page leads')
-      const write = propose(tail.filter(isMutation))
-      if (write !== null) writeAll(tx, write, lead, this.logs, requests)
-    } catch (error) {
-      await Promise.allSettled([...requests, abort(tx)])
-      throw error
-    }
-    await Promise.all([...requests, ended(tx)])
+    await this.inLead(this.isOpen(), 'strict', async (tx, lead) => {
+      const write = propose(await tailOf(tx, seq))
+      if (write !== null) writeAll(tx, write, lead, this.logs)
+    })
   }
 
   async write(write: StoreWrite): Promise<void> {
-    await inLead(this.isOpen(), this.epoch, write.durability, (tx, lead, requests) => writeAll(tx, write, lead, this.logs, requests))
+    await this.inLead(this.isOpen(), write.durability, (tx, lead) => writeAll(tx, write, lead, this.logs))
   }
 
   async compact(rows: (shape: string) => ReadonlyMap<string, WireRow> | undefined): Promise<void> {
     for (const id of this.logs.long((shape) => rows(shape)?.size ?? 0)) {
       const held = rows(id)
-      if (held === undefined) continue
-      await inLead(this.isOpen(), this.epoch, 'relaxed', (tx, _, requests) => {
-        requests.push(foldRows(tx.objectStore('rows'), id, held, this.logs))
-      })
+      if (held !== undefined) await this.inLead(this.isOpen(), 'relaxed', (tx) => foldRows(tx.objectStore('rows'), id, held, this.logs))
     }
   }
 
@@ -264,8 +215,9 @@ class IdbStore implements Store {
     const { database } = this.isOpen()
     await this.close()
     await inDirectory(this.name, (databases) => databases.delete(this.directoryKey()))
-    const names = [this.nameOf(null), ...(database === null ? [] : [this.nameOf(database)])]
-    await Promise.all(names.map(deleteDatabase))
+    // other pages let go when they hear of it; the requests wait for them
+    const names = new Set([this.nameOf(null), this.nameOf(database)])
+    await Promise.all([...names].map((name) => ask(indexedDB.deleteDatabase(name))))
   }
 
   async close(): Promise<void> {
@@ -273,29 +225,33 @@ class IdbStore implements Store {
     this.opened = null
   }
 
+  /** The one transaction of a page that leads, or none at all. */
+  private inLead({ idb }: Opened, durability: StoreWrite['durability'], work: (tx: IDBTransaction, lead: LeadRecord) => void | Promise<void>): Promise<void> {
+    const ifLeading = async (tx: IDBTransaction) => {
+      const lead = await leadOf(tx)
+      if (lead.epoch !== this.epoch) throw new DeposedError('another page leads')
+      await work(tx, lead)
+    }
+    return transact(idb, STORES, 'readwrite', ifLeading, durability)
+  }
+
   /** The outbox goes behind what the other place holds; nobody can append to the old one any more. */
   private async move(old: Opened, next: Opened): Promise<void> {
-    await inLead(old, this.epoch, 'strict', (tx, lead, requests) => {
-      requests.push(ask(tx.objectStore('lead').put({ ...lead, moved: true }, 'lead')))
-    })
-    const tx = begin(old.idb, ['outbox', 'refused'], 'readonly')
-    const [outbox, refused] = await Promise.all([ask<unknown[]>(tx.objectStore('outbox').getAll()), ask<RefusedMutation[]>(tx.objectStore('refused').getAll())])
-    if (outbox.length + refused.length === 0) return
-    await appendTo(
-      next.idb,
-      (meta, there, lastSeq) => {
-        const from = lastSeq - (there.at(-1)?.seq ?? 0)
-        return renumberInto(meta, there, outbox.filter(isMutation)).map((one) => ({ ...one, seq: one.seq + Math.max(0, from) }))
-      },
-      refused,
+    await this.inLead(old, 'strict', (tx, lead) => putLead(tx, { ...lead, moved: true }))
+    const [outbox, refused] = await transact(old.idb, ['outbox', 'refused'], 'readonly', (tx) =>
+      Promise.all([tailOf(tx, 0), ask<RefusedMutation[]>(tx.objectStore('refused').getAll())]),
     )
+    if (outbox.length + refused.length > 0) await appendTo(next.idb, outbox, refused)
   }
 
   private async read(): Promise<StoreContents> {
     const { idb, database } = this.isOpen()
-    const tx = begin(idb, STORES, 'readonly')
-    const [{ contents }] = await Promise.all([readAll(tx, database, this.logs, null), ended(tx)])
-    return contents
+    return (await transact(idb, STORES, 'readonly', (tx) => readAll(tx, database, this.logs, null))).contents
+  }
+
+  /** The database that belongs to the URL and the subject, null as long as no node has been met. */
+  private async named(): Promise<string | null> {
+    return (await inDirectory(this.name, (databases) => databases.get(this.directoryKey()))) ?? null
   }
 
   private isOpen(): Opened {
@@ -319,15 +275,6 @@ class IdbStore implements Store {
     })
     return { database, name, idb }
   }
-}
-
-function deleteDatabase(name: string): Promise<void> {
-  return new Promise((resolve, reject) => {
-    const request = indexedDB.deleteDatabase(name)
-    request.onsuccess = () => resolve()
-    request.onerror = () => reject(request.error)
-    // other pages let go when they hear of it; the request waits for them
-  })
 }
 
 /** Where an IndexedDB store is. */

@@ -8,7 +8,6 @@ import {
   EMPTY_META,
   numbered,
   type RefusedMutation,
-  renumberInto,
   type Store,
   type StoreContents,
   type StoredMeta,
@@ -110,7 +109,7 @@ class MemoryStore implements Store {
     if (old.database === database) return null
     const place = this.placeOf(database)
     if (old.database === null) {
-      for (const mutation of renumberInto(place.meta, outboxOf(place), outboxOf(old))) place.outbox.set(mutation.seq, mutation)
+      for (const mutation of numbered(place.meta, outboxOf(place), 0, outboxOf(old))) place.outbox.set(mutation.seq, mutation)
       for (const [id, refused] of old.refused) place.refused.set(id, refused)
       this.places.delete(this.placeName(null))
     }

@@ -1,12 +1,15 @@
 /** What the application asked for: one entry per definition, shared and counted. */
-import type { Base, TouchedKeys } from './apply'
+import { type Base, shownShape } from './apply'
 import { Listeners } from './listeners'
-import { definitionId, type ProtocolErrorBody, type AskedShape, type ShapeKeeping, tableNameOf } from './protocol'
+import { definitionId, type ProtocolErrorBody, type AskedShape, type ShapeKeeping } from './protocol'
 import type { ActiveShape } from './view'
 
-/** `pending` until rows are held, `error` when the server refused the shape. */
+/**
+ * `pending` until rows are held, `error` when the server refused the shape. `provisional`: a first load is shown before it
+ * is settled, until the next commit; if the connection is lost before, it disappears again.
+ */
 export interface SubscriptionSnapshot {
-  readonly state: 'pending' | 'live' | 'error'
+  readonly state: 'pending' | 'provisional' | 'live' | 'error'
   readonly error?: { readonly code: string; readonly message: string }
 }
 
@@ -40,6 +43,7 @@ export class ShapeRefusedError extends Error {
 }
 
 const PENDING: SubscriptionSnapshot = { state: 'pending' }
+const PROVISIONAL: SubscriptionSnapshot = { state: 'provisional' }
 const LIVE: SubscriptionSnapshot = { state: 'live' }
 
 /** One definition. */
@@ -154,14 +158,14 @@ export class Subscriptions {
 
   /** What the view is made of. */
   active(base: Base): ActiveShape[] {
-    return this.shown().map(({ id, definition }) => ({ definition, held: base.shapes.get(id) ?? null }))
+    return this.shown().map(({ id, definition }) => ({ definition, held: shownShape(base, id) ?? null }))
   }
 
   /** Brings the states in line with what is held; gives the entries whose state changed. */
   follow(base: Base): SubscriptionEntry[] {
     return this.all().filter((entry) => {
       if (base.shapes.has(entry.id)) return entry.become(LIVE)
-      return entry.snapshot.state === 'live' && entry.become(PENDING)
+      return entry.snapshot.state !== 'error' && entry.become(base.provisional?.has(entry.id) ? PROVISIONAL : PENDING)
     })
   }
 
@@ -190,20 +194,6 @@ export class Subscriptions {
 
   /** Whether rows of something are still to come; before a session's first commit, those of everything not refused. */
   isLoading(isEstablished: boolean): boolean {
-    return this.shown().some(({ snapshot }) => snapshot.state === 'pending' || (snapshot.state === 'live' && !isEstablished))
+    return this.shown().some(({ snapshot: { state } }) => state !== 'error' && (state !== 'live' || !isEstablished))
   }
-}
-
-/** All keys of the shapes with these ids. */
-export function keysOf(base: Base, ids: Iterable<string>): TouchedKeys {
-  const touched: TouchedKeys = new Map()
-  for (const id of ids) {
-    const held = base.shapes.get(id)
-    if (held === undefined) continue
-    const table = tableNameOf(held.table)
-    const keys = touched.get(table) ?? new Set<string>()
-    for (const key of held.rows.keys()) keys.add(key)
-    touched.set(table, keys)
-  }
-  return touched
 }

@@ -3,18 +3,16 @@
 /** `0.1` as integer 1 with one digit after the point. */
 const DECIMAL = /^([+-]?)(\d*)\.?(\d*)$/
 
-/** Units of the smallest number a double can hold. */
+/** Binary places after the point of the smallest number a double can hold, and half of them, which a double can be multiplied by. */
 const FINEST = 1074
+const HALF = FINEST / 2
 
+/** A finite double in units of the smallest one. Each step leaves whole digits and takes the rest along, which is exact. */
 function unitsOf(value: number): bigint {
-  const view = new DataView(new ArrayBuffer(8))
-  view.setFloat64(0, value)
-  const bits = view.getBigUint64(0)
-  const exponent = Number((bits >> 52n) & 0x7ffn)
-  const fraction = bits & 0xfffffffffffffn
-  // subnormal numbers have the exponent of the smallest normal one and no leading bit
-  const units = exponent === 0 ? fraction : (fraction | (1n << 52n)) << BigInt(exponent - 1)
-  return bits >> 63n === 1n ? -units : units
+  const whole = Math.trunc(value)
+  const rest = (value - whole) * 2 ** HALF
+  const high = Math.trunc(rest)
+  return (BigInt(whole) << BigInt(FINEST)) + (BigInt(high) << BigInt(HALF)) + BigInt((rest - high) * 2 ** HALF)
 }
 
 /** The double nearest to so many units; a remainder that is cut off leaves a sticky bit, so rounding is done once. */
@@ -27,12 +25,19 @@ function nearest(units: bigint): number {
   return units < 0n ? -value : value
 }
 
+/** Counts one more or less of something; what is not there any more is forgotten. */
+function count(counts: Map<number, number>, of: number, by: 1 | -1): void {
+  const now = (counts.get(of) ?? 0) + by
+  if (now === 0) counts.delete(of)
+  else counts.set(of, now)
+}
+
 /** A running sum of a column: null without values, as SQL has it. */
 export class Sum {
   private count = 0
   private total = 0n
-  /** values that are no numbers: how many of each */
-  private readonly special = { nan: 0, up: 0, down: 0 }
+  /** NaN and the infinities: how many of each */
+  private readonly special = new Map<number, number>()
   /** digits after the point: how many values have so many */
   private readonly scales = new Map<number, number>()
   /** digits after the point that `total` has room for */
@@ -48,17 +53,13 @@ export class Sum {
     const finite = this.isDecimal ? DECIMAL.exec(String(value)) : null
     if (finite !== null) return this.addDecimal(finite, by)
     const number = Number(value)
-    if (Number.isNaN(number)) this.special.nan += by
-    else if (number === Infinity) this.special.up += by
-    else if (number === -Infinity) this.special.down += by
-    else this.total += unitsOf(number) * BigInt(by)
+    if (Number.isFinite(number)) this.total += unitsOf(number) * BigInt(by)
+    else count(this.special, number, by)
   }
 
   private addDecimal([, sign, whole, part = '']: RegExpExecArray, by: 1 | -1): void {
     const scale = part.length
-    const uses = (this.scales.get(scale) ?? 0) + by
-    if (uses === 0) this.scales.delete(scale)
-    else this.scales.set(scale, uses)
+    count(this.scales, scale, by)
     if (scale > this.scale) {
       this.total *= 10n ** BigInt(scale - this.scale)
       this.scale = scale
@@ -70,9 +71,10 @@ export class Sum {
   /** The sum; a decimal has as many digits after the point as PostgreSQL gives it. */
   get value(): number | string | null {
     if (this.count === 0) return null
-    const { nan, up, down } = this.special
-    if (nan > 0 || (up > 0 && down > 0)) return this.isDecimal ? 'NaN' : NaN
-    if (up > 0 || down > 0) return this.isDecimal ? (up > 0 ? 'Infinity' : '-Infinity') : up > 0 ? Infinity : -Infinity
+    if (this.special.size > 0) {
+      const sum = [...this.special.keys()].reduce((one, other) => one + other)
+      return this.isDecimal ? String(sum) : sum
+    }
     if (!this.isDecimal) return nearest(this.total)
     const scale = Math.max(0, ...this.scales.keys())
     const total = this.total / 10n ** BigInt(this.scale - scale)

@@ -1,6 +1,6 @@
 /** Which rows of a table have these values: kept for the relationships that live queries follow, shared by them. */
 import type { KnownColumn } from './order'
-import { joinText } from './schema'
+import { joinReader } from './schema'
 import type { Row } from './values'
 import type { RowChange, TableRows } from './view'
 
@@ -9,17 +9,12 @@ export class TableIndex {
   users = 0
   private readonly keys = new Map<string, string | Set<string>>()
 
+  /** `text` gives the text under which a row is found. */
   constructor(
     private readonly rows: () => TableRows,
-    private readonly names: readonly string[],
-    private readonly columns: readonly (KnownColumn | null)[],
+    readonly text: (row: Row) => string | null,
   ) {
     for (const [key, row] of rows()) this.add(key, row)
-  }
-
-  /** The text under which a row is found. */
-  text(row: Row): string | null {
-    return joinText(row, this.names, this.columns)
   }
 
   /** The rows found under `text`. */
@@ -68,9 +63,8 @@ export class TableIndexes {
 
   /** Takes an index into use; `release` gives it back. */
   use(table: string, names: readonly string[], column: (name: string) => KnownColumn | null): TableIndex {
-    const columns = names.map(column)
-    const id = JSON.stringify([table, names, columns])
-    const found = this.indexes.get(id) ?? { table, index: new TableIndex(() => this.rows(table), names, columns) }
+    const id = JSON.stringify([table, names, names.map(column)])
+    const found = this.indexes.get(id) ?? { table, index: new TableIndex(() => this.rows(table), joinReader(names, column)) }
     this.indexes.set(id, found)
     found.index.users += 1
     return found.index

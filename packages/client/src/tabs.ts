@@ -93,12 +93,12 @@ export class Tabs {
 
   /** Says something to whoever leads. */
   say(message: PageMessage): void {
-    this.channel.post({ from: this.platform.id, epoch: null, body: message } satisfies Envelope)
+    this.post(null, message)
   }
 
   /** Says something to all pages, as their leader. */
   lead(message: LeaderMessage): void {
-    this.channel.post({ from: this.platform.id, epoch: this.epoch, body: message } satisfies Envelope)
+    this.post(this.epoch, message)
   }
 
   /** Hears when a page is gone. Where there are no locks nobody does. */
@@ -167,7 +167,7 @@ export class Tabs {
   }
 
   private ping(): void {
-    this.channel.post({ from: this.platform.id, epoch: null, body: { kind: 'ping' } } satisfies Envelope)
+    this.post(null, { kind: 'ping' })
     this.cancelSilence ??= this.timers.after(SILENCE_MS, () => {
       this.quiet()
       this.wait('steal')
@@ -175,9 +175,8 @@ export class Tabs {
     this.cancelPing = this.timers.after(PING_MS, () => this.ping())
   }
 
-  private answer(): void {
-    const body = { kind: 'pong', at: this.ports.said() } as const
-    this.channel.post({ from: this.platform.id, epoch: this.epoch, body } satisfies Envelope)
+  private post(epoch: Envelope['epoch'], body: Envelope['body']): void {
+    this.channel.post({ from: this.platform.id, epoch, body })
   }
 
   private quiet(): void {
@@ -194,7 +193,7 @@ export class Tabs {
   private receive({ from, epoch, body }: Envelope): void {
     if (epoch === null) {
       if (body.kind !== 'ping') this.ports.fromPage(from, body)
-      else if (this.isLeader || this.isTaking) this.answer()
+      else if (this.isLeader || this.isTaking) this.post(this.epoch, { kind: 'pong', at: this.ports.said() })
       return
     }
     // a leader of an older epoch has been frozen and does not know yet

@@ -1,7 +1,9 @@
-/** Time as an argument, so that tests need not wait for it. */
+/** Time and chance as arguments, so that tests need not wait for either. */
 export interface Timers {
   /** Calls `run` once after `ms` milliseconds; the returned function prevents it. */
   after(ms: number, run: () => void): () => void
+  /** From 0 up to 1. */
+  chance(): number
 }
 
 /** The clock of the platform. */
@@ -10,4 +12,5 @@ export const platformTimers: Timers = {
     const timer = setTimeout(run, ms)
     return () => clearTimeout(timer)
   },
+  chance: Math.random,
 }

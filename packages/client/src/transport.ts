@@ -20,6 +20,8 @@ export interface TransportEvents {
   /** `comeBack` is false when the server closed with 1000, "do not come back". */
   closed(comeBack: boolean): void
   message(message: Message): void
+  /** How many milliseconds to wait before the next attempt. */
+  pause(): number
 }
 
 /** What the client needs from a network. */
@@ -76,15 +78,12 @@ function inOrder(deliver: (message: Message) => void): ((message: Message) => vo
   const receive = (message: Message) => {
     const { payload } = message
     if (last === null && !(payload instanceof ArrayBuffer)) return deliver(message)
-    const [mine, before] = [connection, last]
+    const mine = connection
     const inflated = payload instanceof ArrayBuffer ? inflate(payload) : payload
-    let own = Promise.resolve()
-    own = (async () => {
-      const read = await inflated
-      await before
+    const own = Promise.all([inflated, last]).then(([read]) => {
       if (last === own) last = null
       if (mine === connection) deliver({ ...message, payload: read })
-    })()
+    })
     last = own
   }
   /** What is still to be handed on belongs to a connection that is gone. */
@@ -105,7 +104,8 @@ export function phoenixTransport(url: string, webSocket?: WebSocketClass, option
     if (base === undefined) throw new Error('there is no WebSocket here (Node has one since 22): give createClient a webSocket, such as that of the package ws')
     const params = typeof DecompressionStream === 'undefined' ? {} : { params: { deflate: '1' } }
     const closedHere = new WeakSet<object>()
-    const socket = new Socket(url, { ...params, ...options, vsn: '2.0.0', transport: rememberOwnCloses(base, closedHere) })
+    const reconnectAfterMs = () => events.pause()
+    const socket = new Socket(url, { ...params, reconnectAfterMs, ...options, vsn: '2.0.0', transport: rememberOwnCloses(base, closedHere) })
     const receive = inOrder((message) => events.message(message))
     socket.onOpen(() => {
       receive.forget()

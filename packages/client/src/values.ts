@@ -18,9 +18,20 @@ export interface Column {
   readonly wire: string
 }
 
+/** Whether a value is NULL, or not there. */
+export function isNull(value: unknown): value is null | undefined {
+  return value === null || value === undefined
+}
+
 /** The text that names a row within its table: its key values as JSON. */
 export function keyText(values: readonly Json[]): string {
   return JSON.stringify(values)
+}
+
+/** Reads the key text of a shape's rows. */
+export function keyReader({ key, columns }: { readonly key: readonly string[]; readonly columns: readonly Column[] }): (row: WireRow) => string {
+  const places = key.map((name) => columns.findIndex((column) => column.name === name))
+  return (row) => keyText(places.map((place) => row[place] as Json))
 }
 
 /**

@@ -1,6 +1,6 @@
 /** Batches: order within `rows`, membership per shape, what leaves with the cursor. */
 import { beforeEach, describe, expect, it } from 'vitest'
-import { type Base, BatchCollector, carryOut, newSessionShapes, planBatch, type Plan, planCursor, type SessionShapes, shapeWrites } from '../src/apply'
+import { type Base, BatchCollector, carryOut, newSessionShapes, planBatch, type Plan, planCursor, provisionalShapes, type SessionShapes, shapeWrites } from '../src/apply'
 import { FrameError, readFrame } from '../src/protocol'
 
 const COLUMNS = [
@@ -52,6 +52,18 @@ describe('a batch', () => {
     expect(collector.isOpen).toBe(true)
     expect(collector.take(readFrame('commit', { lsn: '0/1', xid: null, cursor: 'k' })!)?.frames).toHaveLength(1)
     expect(collector.isOpen).toBe(false)
+  })
+
+  it('is not begun by looking at what was set aside: the names of the session stay what they are', () => {
+    const collector = new BatchCollector()
+    for (const [event, payload] of [shape('s1', 'S'), ['load', { load: '1', shape: 'S', reset: 'first', put: [[1, 'x', 'y']] }]] as [string, unknown][]) {
+      collector.take(readFrame(event, payload)!)
+    }
+    const before = structuredClone(session)
+    const shown = provisionalShapes(base, session, collector.provisional(['1']))
+    expect([...(shown.get('one')?.rows.values() ?? [])]).toEqual([[1, 'x', 'y']])
+    expect(session).toEqual(before)
+    expect(base).toEqual({ cursor: null, shapes: new Map() })
   })
 
   it('takes what was set aside where it is told to, and not before', () => {

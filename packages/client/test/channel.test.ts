@@ -7,7 +7,7 @@ function world() {
   const timers = new ManualTimers()
   const seen: unknown[] = []
   let channel!: Channel
-  const transport = server.transport({ opened: () => undefined, closed: () => undefined, message: (message) => channel.receive(message) })
+  const transport = server.transport({ opened: () => undefined, closed: () => undefined, pause: () => 0, message: (message) => channel.receive(message) })
   channel = new Channel(transport, timers, {
     frame: (event) => seen.push(event),
     ended: (isNamed) => seen.push(isNamed ? 'ended by name' : 'ended'),

@@ -1,6 +1,7 @@
 /** Connecting, staying away, going offline, and frames that are not what they should be. */
 import { describe, expect, it, vi } from 'vitest'
 import { ASK_MS, BEHIND_MS } from '../src/freshness'
+import { RETRY_IN_MS } from '../src/protocol'
 import { memoryStore } from '../src/store_memory'
 import { answerJoin, commit, join, load, openWorld, type Todo, todo, todosShape, turn, untilStatus } from './support/world'
 
@@ -100,6 +101,41 @@ describe('the connection', () => {
     expect(client.status.getSnapshot().error).toBeUndefined()
   })
 
+  it.each(['not_ready', 'crowded'])('waits as long as the node says with %s, and then by its own measure again', async (code) => {
+    const { client, server, timers } = openWorld()
+    server.open()
+    server.refuse(await server.next('phx_join'), code, { retry_in: 1234 })
+    expect(client.status.getSnapshot()).toMatchObject({ connection: 'connecting', error: { code } })
+    timers.pass(1234)
+    server.refuse(await server.next('phx_join'), code, { retry_in: 1e12 })
+    // a timer of more than 2^31 ms would be due at once
+    timers.pass(RETRY_IN_MS)
+    server.refuse(await server.next('phx_join'), code, { retry_in: 'soon' })
+    timers.pass(500)
+    server.refuse(await server.next('phx_join'), code)
+    timers.pass(1000)
+    await answerJoin(server)
+    expect(client.status.getSnapshot().error).toBeUndefined()
+  })
+
+  it('pauses any time up to a bound that doubles, counted until something arrives: a node that takes a connection and drops it is not stormed', async () => {
+    const world = openWorld()
+    const { client, server, timers } = world
+    timers.chance = () => 0.25
+    const { ref } = client.subscribe({ table: 'todos' })
+    const pauses = []
+    for (let turn = 0; turn < 3; turn += 1) {
+      server.open()
+      await server.next('phx_join')
+      server.drop()
+      pauses.push(server.pause())
+    }
+    expect(pauses).toEqual([125, 250, 500])
+    await load(world, ref, [])
+    server.drop()
+    expect(server.pause()).toBe(125)
+  })
+
   it.each(['phx_close', 'phx_error'] as const)('joins again after %s', async (event) => {
     const world = openWorld()
     const { ref } = world.client.subscribe({ table: 'todos' })
@@ -123,7 +159,7 @@ describe('the connection', () => {
     const world = openWorld()
     const { ref } = world.client.subscribe({ table: 'todos' })
     await load(world, ref, [])
-    world.server.send('progress', { anything: 1 })
+    world.server.send('remove_digest', { anything: 1 })
     world.server.send('tomorrow', null)
     await commit(world, 'k2')
     expect(world.client.status.getSnapshot()).toMatchObject({ unknownFrames: 2, connection: 'live' })

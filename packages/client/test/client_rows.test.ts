@@ -11,7 +11,7 @@ describe('commits', () => {
     const request = await load(world, sub.ref, [todo('2', 'Bread'), todo('1', 'Milk')])
     expect(request.payload).toEqual({
       protocol: 1,
-      capabilities: ['widen'],
+      capabilities: ['widen', 'provisional'],
       required: [],
       token: null,
       subject: '',

@@ -4,6 +4,7 @@ import { type Client, createClient, memoryStore } from '../src/index'
 import { conflictOf } from '../src/conflicts'
 import { inForm, presenter } from '../src/forms'
 import { Screen } from '../src/screen'
+import { LINK_UNKNOWN } from '../src/status'
 import type { RefusedMutation } from '../src/store'
 
 const schema = {
@@ -96,9 +97,9 @@ describe('conflicts', () => {
   }
 
   it('show them', () => {
-    const [row] = new Screen(() => ({ state: 'offline', isEstablished: false, loadedRows: 0, behindSeconds: 0 }), schema as never).conflictOf(refused)!.rows
+    const [row] = new Screen(() => LINK_UNKNOWN, schema as never).conflictOf(refused)!.rows
     expect(row).toMatchObject({ base: { list_id: 1n }, mine: { list_id: 2n }, theirs: null })
     // without forms they are what travels
-    expect(conflictOf(refused, () => undefined)!.rows[0]).toMatchObject({ base: { list_id: '1' } })
+    expect(conflictOf(refused, () => undefined, () => (row) => row)!.rows[0]).toMatchObject({ base: { list_id: '1' } })
   })
 })

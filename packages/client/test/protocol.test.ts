@@ -15,6 +15,11 @@ describe('data frames', () => {
       put: [['2']],
       patch: [[['3'], [0]]],
     })
+    expect(readFrame('progress', { load: '1', about: 20_000 })).toEqual({ event: 'progress', load: '1', about: 20_000 })
+    // what need not be heeded is nothing to end a session for
+    for (const odd of [{ of: 1 }, { loads: [1] }, null]) expect(readFrame('provisional', odd)).toBeNull()
+    for (const odd of [{ load: '1', about: 'many' }, { about: 1 }, { of: 1 }]) expect(readFrame('progress', odd)).toBeNull()
+    expect(readFrame('provisional', { loads: ['1', '2'] })).toEqual({ event: 'provisional', loads: ['1', '2'] })
     expect(readFrame('withdraw', { shape: 'S' })).toEqual({ event: 'withdraw', shape: 'S' })
     expect(readFrame('ack', { mutations: [{ n: '1', id: 'a', outcome: 'refused', code: '23505', message: 'm' }] })).toEqual({
       event: 'ack',
@@ -24,7 +29,7 @@ describe('data frames', () => {
   })
 
   it('of events that are reserved or unknown are not read', () => {
-    for (const event of ['progress', 'provisional', 'remove_digest', 'tomorrow']) expect(readFrame(event, null)).toBeNull()
+    for (const event of ['remove_digest', 'tomorrow']) expect(readFrame(event, null)).toBeNull()
   })
 
   it.each([
@@ -64,6 +69,8 @@ describe('answers', () => {
 
   it('an error without a reason is still one', () => {
     expect(readError(undefined).code).toBe('unknown_error')
+    expect(readError({ code: 'crowded', message: 'm', retry_in: 700 })).toEqual({ code: 'crowded', message: 'm', retry_in: 700 })
+    for (const retry_in of [-1, '700', null]) expect(readError({ code: 'crowded', retry_in }).retry_in).toBeUndefined()
     expect(readError({ code: 'gap', message: 'm', last: '4', client: 'c' })).toEqual({ code: 'gap', message: 'm', last: '4', client: 'c' })
   })
 

@@ -7,6 +7,7 @@ import { comparatorOf } from '../src/order'
 import type { PendingMutation } from '../src/outbox'
 import type { Op } from '../src/protocol'
 import { knowledgeOf, type SchemaModule, type TableDescription } from '../src/schema'
+import type { Shows } from '../src/query_level'
 import { Sum } from '../src/sums'
 import { type Json, keyText, type Row, type WireRow } from '../src/values'
 import { type ActiveShape, View, viewOf } from '../src/view'
@@ -92,8 +93,8 @@ class Tables {
     for (const query of changed) query.notify()
   }
 
-  query<V = readonly any[]>(definition: QueryDefinition<any>, shows?: any) {
-    return new LiveQueryState<V>(specOf(definition, this.knowledge, shows), this.view, this.knowledge, (one) => {
+  query<V = readonly any[]>(definition: QueryDefinition<any>, shows?: Shows, column?: string) {
+    return new LiveQueryState<V>(specOf(definition, this.knowledge, shows, column), this.view, this.knowledge, (one) => {
       this.attached.add(one)
       return () => this.attached.delete(one)
     })
@@ -234,8 +235,8 @@ describe('a joined live query', () => {
     const tables = new Tables()
     let looked = 0
     const where = () => (looked += 1) > 0
-    const count = tables.query<number>({ table: 'todos', where }, { count: true })
-    const sum = tables.query<string | null>({ table: 'todos' }, { sum: 'hours' })
+    const count = tables.query<number>({ table: 'todos', where }, 'count')
+    const sum = tables.query<string | null>({ table: 'todos' }, 'sum', 'hours')
     expect([count.getSnapshot(), sum.getSnapshot()]).toEqual([0, null])
     let calls = 0
     count.subscribe(() => (calls += 1))

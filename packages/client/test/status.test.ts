@@ -4,7 +4,7 @@ import { ASK_MS, BEHIND_MS } from '../src/freshness'
 import { type ClientStatus, describeStatus } from '../src/status'
 import { commit, join, load, openWorld, todo, todosShape } from './support/world'
 
-const LIVE: ClientStatus = { connection: 'live', loadedRows: 0, behindSeconds: 0, unsent: 0, refused: [], unknownFrames: 0 }
+const LIVE: ClientStatus = { connection: 'live', loadedRows: 0, aboutRows: 0, isProvisional: false, behindSeconds: 0, unsent: 0, refused: [], unknownFrames: 0 }
 const REFUSED = { id: 'm', name: null, args: null, ops: [], code: '23505', message: '' }
 
 it.each<[Partial<ClientStatus>, string]>([
@@ -12,6 +12,10 @@ it.each<[Partial<ClientStatus>, string]>([
   [{ connection: 'connecting', unsent: 1 }, 'Connecting, 1 unsent edit'],
   [{ connection: 'loading' }, 'Loading'],
   [{ connection: 'loading', loadedRows: 12_000 }, 'Loading, 12,000 rows so far'],
+  [{ connection: 'loading', loadedRows: 12_000, aboutRows: 20_000 }, 'Loading, 12,000 of about 20,000 rows'],
+  [{ connection: 'loading', aboutRows: 20_000 }, 'Loading, 0 of about 20,000 rows'],
+  [{ connection: 'loading', loadedRows: 20_100, aboutRows: 20_100 }, 'Loading, 20,100 rows so far'],
+  [{ connection: 'loading', loadedRows: 20_100, aboutRows: 20_100, isProvisional: true }, 'Loading, 20,100 rows shown provisionally'],
   [{ connection: 'behind', behindSeconds: 42 }, 'Behind by 42 seconds'],
   [{ connection: 'offline', unsent: 3 }, 'Offline, 3 unsent edits'],
   [{ refused: [REFUSED] }, 'Live, 1 refused edit'],
@@ -33,6 +37,44 @@ describe('the status', () => {
     expect(client.status.getSnapshot()).toMatchObject({ connection: 'loading', loadedRows: 3 })
     await commit(world, 'k1')
     expect(client.status.getSnapshot()).toMatchObject({ connection: 'live', loadedRows: 0 })
+  })
+
+  it('tells a share of a load of which the node said how large it is, whatever else is committed meanwhile', async () => {
+    const world = openWorld()
+    const { client, server } = world
+    const { ref } = client.subscribe({ table: 'todos', scope: { list_id: 'L' } })
+    const other = client.subscribe({ table: 'todos', scope: { list_id: 'M' } })
+    await join(server)
+    server.send('shape', todosShape(other.ref, 'T'))
+    server.send('rows', { shape: 'T', reset: 'first', put: [] })
+    server.send('shape', todosShape(ref))
+    const told = () => {
+      const { connection, loadedRows, aboutRows } = client.status.getSnapshot()
+      return [connection, loadedRows, aboutRows]
+    }
+    server.send('progress', { load: '7', about: 4 })
+    expect(told()).toEqual(['loading', 0, 4])
+    server.send('load', { load: '7', shape: 'S', reset: 'first', put: [todo('1', 'a'), todo('2', 'b')] })
+    expect(told()).toEqual(['loading', 2, 4])
+    // another shape's batch in between forgets nothing of what is set aside
+    server.send('rows', { shape: 'T', put: [todo('9', 'z', false, 'M')] })
+    await commit(world, 'k1')
+    expect(told()).toEqual(['loading', 2, 4])
+    // a load of which nothing was said counts as it comes, and an estimate that was too low grows
+    server.send('load', { load: '8', shape: 'T', put: [todo('8', 'y', false, 'M')] })
+    expect(told()).toEqual(['loading', 3, 5])
+    server.send('load', { load: '7', shape: 'S', put: [todo('3', 'c'), todo('4', 'd'), todo('5', 'e')] })
+    expect(told()).toEqual(['loading', 6, 6])
+    // what broke off is loaded again, under another name
+    server.send('unload', { loads: ['7'] })
+    server.send('progress', { load: '9', about: 5 })
+    expect(told()).toEqual(['loading', 1, 6])
+    // never counted as more than once, nor waited for: it has fewer rows than was said
+    server.send('load', { load: '9', shape: 'S', reset: 'first', put: [todo('1', 'a')] })
+    server.send('loaded', { loads: ['8', '9'] })
+    expect(told()).toEqual(['loading', 2, 2])
+    await commit(world, 'k2')
+    expect(told()).toEqual(['live', 0, 0])
   })
 
   it('says for how long no newer state was proven, whatever else is heard, until one is', async () => {

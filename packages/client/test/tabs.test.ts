@@ -83,6 +83,39 @@ async function two(): Promise<{ browser: Browser; first: Open; second: Open }> {
 }
 
 describe('two pages', () => {
+  it('shows a first load that is not settled in the page with the connection alone; the others say how far it is', async () => {
+    const browser = new Browser()
+    const [first, second] = [browser.open(), browser.open()]
+    await browser.calm()
+    first.server.open()
+    const begun = await first.server.next('phx_join')
+    first.server.reply(begun, joined(begun))
+    await browser.calm()
+    const leader = first.server.wanted ? first : second
+    const other = leader === first ? second : first
+    leader.server.open()
+    await browser.calm()
+    const request = await leader.server.next('phx_join')
+    leader.server.reply(request, joined(request))
+    const [shape] = request.payload.shapes
+    leader.server.send('shape', todosShape(shape.ref))
+    leader.server.send('progress', { load: '1', about: 3 })
+    leader.server.send('load', { load: '1', shape: 'S', reset: 'first', put: [todo('1', 'Milk')] })
+    leader.server.send('provisional', { loads: ['1'] })
+    await browser.calm()
+    const status = { connection: 'loading', loadedRows: 1, aboutRows: 3 }
+    expect([leader.titles(), leader.page.client.status.getSnapshot()]).toMatchObject([['Milk'], { ...status, isProvisional: true }])
+    expect([other.titles(), other.page.client.status.getSnapshot()]).toMatchObject([[], { ...status, isProvisional: false }])
+    // a page that comes now is told nothing of it either
+    const third = browser.open()
+    await browser.calm()
+    expect([third.titles(), third.page.client.status.getSnapshot()]).toMatchObject([[], { ...status, isProvisional: false }])
+    leader.server.send('loaded', { loads: ['1'] })
+    leader.server.send('commit', { lsn: '0/1', xid: null, cursor: 'k1' })
+    await browser.calm()
+    for (const { titles, seen } of [leader, other, third]) expect([titles(), seen]).toEqual([['Milk'], [['Milk']]])
+  })
+
   it('is in step on the first visit of a database by the first connection, and leads there', async () => {
     const browser = new Browser()
     const first = browser.open()

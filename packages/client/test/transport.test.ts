@@ -37,6 +37,8 @@ class FakeWebSocket {
 }
 
 let seen: unknown[]
+/** of the next attempt */
+const pause = 777
 let transport: Transport
 
 beforeEach(() => {
@@ -47,6 +49,7 @@ beforeEach(() => {
     opened: () => seen.push('opened'),
     closed: (comeBack) => seen.push(comeBack ? 'lost' : 'sent away'),
     message: (message) => seen.push(message),
+    pause: () => pause,
   })
 })
 afterEach(() => {
@@ -106,7 +109,9 @@ describe('the phoenix transport', () => {
     first.opened()
     first.closed(1006)
     transport.send(DATA)
-    vi.advanceTimersByTime(10_000)
+    vi.advanceTimersByTime(pause - 1)
+    expect(FakeWebSocket.all).toHaveLength(1)
+    vi.advanceTimersByTime(1)
     expect(FakeWebSocket.all).toHaveLength(2)
     FakeWebSocket.last.opened()
     first.receive(null, null, 'sync', 'rows', {})
@@ -153,7 +158,7 @@ describe('the phoenix transport', () => {
 
   it('says what is missing where there is no WebSocket', () => {
     vi.stubGlobal('WebSocket', undefined)
-    expect(() => phoenixTransport('ws://node/socket')({ opened: () => 0, closed: () => 0, message: () => 0 })).toThrow('give createClient a webSocket')
+    expect(() => phoenixTransport('ws://node/socket')({ opened: () => 0, closed: () => 0, message: () => 0, pause: () => 0 })).toThrow('give createClient a webSocket')
     vi.unstubAllGlobals()
   })
 })

@@ -62,6 +62,11 @@ export class FakeServer {
     this.events.closed(true)
   }
 
+  /** What the client says it will wait before it tries again. */
+  pause(): number {
+    return this.events.pause()
+  }
+
   sendAway(): void {
     this.events.closed(false)
   }
@@ -120,6 +125,8 @@ export class FakeServer {
 export class ManualTimers implements Timers {
   private readonly pending = new Map<number, { ms: number; run: () => void }>()
   private ids = 0
+  /** the longest pause there can be, so that tests know it */
+  chance = () => 1
 
   after(ms: number, run: () => void): () => void {
     const id = (this.ids += 1)

@@ -126,6 +126,10 @@ export class FakePage implements Timers {
     this.profile.pages.splice(this.profile.pages.indexOf(this), 1)
   }
 
+  chance(): number {
+    return 1
+  }
+
   after(ms: number, run: () => void): () => void {
     const timer = { ms, run }
     if (ms === 0) this.soon(() => this.timers.delete(timer) && run())

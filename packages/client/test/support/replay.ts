@@ -21,6 +21,10 @@ type Message = [string | null, string | null, string, string, any]
 class ReplayTimers implements Timers {
   private readonly pending = new Map<object, { ms: number; run: () => void }>()
 
+  chance(): number {
+    return 1
+  }
+
   after(ms: number, run: () => void): () => void {
     const timer = { ms, run }
     if (ms === 0) setImmediate(() => this.pending.delete(timer) && run())

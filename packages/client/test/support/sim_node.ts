@@ -103,6 +103,10 @@ export class SimNode {
   private readonly links = new Set<SimLink>()
   private link: SimLink | null = null
   private clients = 0
+  private loads = 0
+
+  /** `roll` decides which first loads are shown before they are settled; without it none is. */
+  constructor(private readonly roll: ((sides: number) => number) | null = null) {}
 
   /** Replaces whatever client was connected. */
   connect(): TransportFactory {
@@ -185,7 +189,9 @@ export class SimNode {
     if (event === 'phx_join') {
       link.joined = { client: body.client ?? `c${(this.clients += 1)}`, shapes: new Map() }
       answer({ database: 'db', subject: '', client: link.joined.client, shapes: body.shapes.map(({ ref }: ShapeRequest) => ({ ref, ok: true })) })
-      for (const shape of body.shapes) this.load(link, shape, body.cursor)
+      const isFirst = body.capabilities.includes('provisional') && body.shapes.every(({ have }: ShapeRequest) => !have)
+      if (isFirst && body.shapes.length > 0 && this.roll?.(4)) this.loadProvisionally(link, body.shapes, this.roll)
+      else for (const shape of body.shapes) this.load(link, shape, body.cursor)
       const decided = [...(this.accounts.get(link.joined.client)?.outcomes.values() ?? [])]
       if (decided.length > 0) link.data('ack', { mutations: decided })
       this.sendCommit(link)
@@ -202,14 +208,39 @@ export class SimNode {
   }
 
   private load(link: SimLink, shape: ShapeRequest, cursor: string | null): void {
-    const list = String(shape.scope?.['list'])
-    link.joined?.shapes.set(list, shape.ref)
-    const described = { ref: shape.ref, shape: `S${list}`, fingerprint: 'f', table: ['public', 't'], key: ['id'], columns: COLUMNS }
-    link.data('shape', described)
+    const list = this.describe(link, shape)
     const after = this.history[this.now] as Rows
     if (shape.have && cursor !== null) return this.sendRows(link, list, this.history[Number(cursor.slice(1))] as Rows, after)
     link.data('rows', { shape: `S${list}`, reset: 'first' })
     this.sendRows(link, list, new Map(), after)
+  }
+
+  /** As of an earlier commit, set aside and shown; then what followed on it, or all of it anew. */
+  private loadProvisionally(link: SimLink, shapes: readonly ShapeRequest[], roll: (sides: number) => number): void {
+    const seen = this.history[Math.max(0, this.now - roll(3))] as Rows
+    const loads: string[] = []
+    for (const shape of shapes) {
+      const list = this.describe(link, shape)
+      const load = `${(this.loads += 1)}`
+      loads.push(load)
+      link.data('progress', { load, about: roll(20) })
+      link.data('load', { load, shape: `S${list}`, reset: 'first' })
+      for (const row of seen.values()) if (row[1] === list) link.data('load', { load, shape: `S${list}`, put: [row] })
+    }
+    link.data('provisional', { loads })
+    const isForgotten = roll(3) === 0
+    link.data(isForgotten ? 'unload' : 'loaded', { loads })
+    for (const shape of shapes) {
+      if (isForgotten) this.load(link, shape, null)
+      else this.sendRows(link, String(shape.scope?.['list']), seen, this.history[this.now] as Rows)
+    }
+  }
+
+  private describe(link: SimLink, shape: ShapeRequest): string {
+    const list = String(shape.scope?.['list'])
+    link.joined?.shapes.set(list, shape.ref)
+    link.data('shape', { ref: shape.ref, shape: `S${list}`, fingerprint: 'f', table: ['public', 't'], key: ['id'], columns: COLUMNS })
+    return list
   }
 
   private mutate(link: SimLink, body: any, answer: (response: unknown, status?: string) => void): void {

@@ -1,0 +1,4 @@
+import type { Plugin } from 'esbuild'
+
+/** See the script. */
+export const inOrder: Plugin
