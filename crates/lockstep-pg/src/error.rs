@@ -164,6 +164,9 @@ impl PgError {
             (_, "28000" | "28P01") => "login",
             (_, "3D000") => "no_database",
             (_, "55000") if says("wal_level") => "wal_level",
+            (_, "55000") if says("max_replication_slots") => "slots",
+            (_, "55000") if says("recovery") => "read_only",
+            (_, "42P01" | "3F000") if says("lockstep") => "not_installed",
             (_, "53400") => "slots",
             (_, "53300") => "connections",
             (_, "42704") if says("publication") => "publication",
@@ -197,6 +200,13 @@ impl PgError {
                 return Some("is PostgreSQL running, and does the database URL name its host and port?");
             }
             "login" => return Some("check user and password in the database URL, and pg_hba.conf"),
+            "read_only" => {
+                return Some(
+                    "name the primary in the database URL: this server is a standby, or default_transaction_read_only is on",
+                );
+            }
+            "slots" => return Some("raise max_replication_slots, or drop slots that nobody uses"),
+            "not_installed" if self.sqlstate().is_some() => return Some("run `lockstep install`"),
             _ => {}
         }
         Some(match self.sqlstate()? {
@@ -204,7 +214,6 @@ impl PgError {
             "55000" if message.contains("wal_level") => {
                 "set wal_level = logical in postgresql.conf and restart PostgreSQL"
             }
-            "53400" => "raise max_replication_slots, or drop slots that nobody uses",
             "53300" => "raise max_connections or max_wal_senders, or lower --read-connections",
             "42501"
                 if message.contains("replication")
@@ -215,9 +224,6 @@ impl PgError {
             }
             "42704" if message.contains("publication") => {
                 "run `lockstep install`, and `lockstep track` for each table again"
-            }
-            "25006" | "0A000" if message.contains("recovery") || message.contains("read-only") => {
-                "name the primary in the database URL: this server is a standby, or default_transaction_read_only is on"
             }
             "42501" => "grant the role what it lacks, or use the role that ran `lockstep install`",
             _ => return None,
