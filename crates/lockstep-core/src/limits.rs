@@ -45,6 +45,8 @@ pub const SESSION_SHAPES: usize = 200;
 pub const WHERE_BYTES: usize = 16 << 10;
 /// See [`WHERE_BYTES`].
 pub const WHERE_TERMS: usize = 1_000;
+/// Levels of parentheses and operators in one `where`: its parser and its reader call themselves once for each.
+pub const WHERE_DEPTH: usize = 50;
 
 /// Bytes waiting for one socket, one batch apart, which is queued whole. A session that does not read is closed and
 /// resumes by its cursor.
@@ -63,8 +65,12 @@ pub const CLIENT_FRAME_BYTES: usize = 1 << 20;
 /// socket: a client that writes faster than PostgreSQL takes it is slowed down, and no other.
 pub const UNSERVED_BYTES: usize = 4 << 20;
 
-/// The same of all sessions of a node together.
+/// The same of all sessions of a node together. What one session has beyond [`UNSERVED_FREE_BYTES`] waits there.
 pub const NODE_UNSERVED_BYTES: usize = 256 << 20;
+
+/// A session's unserved bytes that do not count among the node's: heartbeats and small writes of those who do not flood
+/// are read however full the node is.
+pub const UNSERVED_FREE_BYTES: usize = 4 << 10;
 
 /// Levels of arrays and objects in what is read of a client's message: `serde_json`'s bound, which keeps the stack.
 pub const NESTING: usize = 127;

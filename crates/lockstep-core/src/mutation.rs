@@ -113,7 +113,10 @@ impl Mutation {
         }
         if self.ops.len() > limits::OPERATIONS_PER_MUTATION {
             let most = limits::OPERATIONS_PER_MUTATION;
-            return Err(Refusal::new("malformed", format!("more than {most} operations in one mutation")));
+            return Err(Refusal::new(
+                "malformed",
+                format!("more than {most} operations in one mutation; make several of it"),
+            ));
         }
         let read = |(i, op): (usize, &Json)| {
             let malformed = |why: &str| Refusal::new("malformed", format!("operation {i}: {why}"));

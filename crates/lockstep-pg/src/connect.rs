@@ -211,7 +211,7 @@ async fn replication_at(
 async fn refuse_standby(target: &Target, wire: &mut Wire<Stream>) -> Result<(), PgError> {
     let standby = wire.query("select pg_catalog.pg_is_in_recovery()").await?;
     if standby.first().and_then(|row| row.first()).is_some_and(|v| v.as_deref() == Some("t")) {
-        return Err(PgError::NotInstalled(format!("{} is a standby; name the primary", target.place())));
+        return Err(PgError::Standby(target.place()));
     }
     Ok(())
 }

@@ -35,6 +35,9 @@ pub enum PgError {
     /// Something in the catalog is not as `lockstep install` leaves it.
     #[error("{0}")]
     NotInstalled(String),
+    /// A server in recovery.
+    #[error("{0} is a standby; name the primary")]
+    Standby(String),
     /// The database's URL cannot be used.
     #[error("database URL: {0}")]
     Url(String),
@@ -101,6 +104,21 @@ fn say(code: &str, message: &str) -> String {
     }
 }
 
+/// What PostgreSQL calls the conditions that pass.
+fn condition(code: &str) -> &'static str {
+    match code {
+        "40P01" => "deadlock detected",
+        "40001" => "serialization failure",
+        "55P03" => "lock not available",
+        "57014" => "query canceled, by a time-out perhaps",
+        "25006" => "the transaction is read-only",
+        "57P01" | "57P02" | "57P03" => "the server is stopping or starting, or ended the connection",
+        _ if code.starts_with("53") => "insufficient resources",
+        _ if code.starts_with("08") => "connection failure",
+        _ => "the message may hold data and is not repeated here",
+    }
+}
+
 impl PgError {
     /// SQLSTATE, where there is one.
     pub fn sqlstate(&self) -> Option<&str> {
@@ -111,25 +129,91 @@ impl PgError {
         }
     }
 
-    /// What an operator can do about it, where that is known.
-    pub fn advice(&self) -> Option<&'static str> {
-        match self {
-            Self::Tls(error) => return crate::tls::advice(error),
-            Self::Query(error) if error.as_db_error().is_none() => return crate::tls::advice(error),
-            _ => {}
+    /// What is said of it where a client's write ran, and with it an application's triggers, which may raise any code with
+    /// any text: the server's own words are not repeated, whatever the code.
+    pub fn of_a_write(&self) -> String {
+        match self.sqlstate() {
+            Some(code) => format!("PostgreSQL: {} (SQLSTATE {code})", condition(code)),
+            None => self.to_string(),
         }
-        let message = match self {
-            Self::Server { message, .. } => message.as_str(),
+    }
+
+    /// Whether the server was not reached, or did not let anybody in yet.
+    fn is_unreached(&self) -> bool {
+        match self {
+            Self::Io(_) | Self::Silent(_) | Self::Pool(_) => true,
+            Self::Query(error) if error.as_db_error().is_none() => true,
+            _ => matches!(self.sqlstate(), Some("57P03" | "57P01" | "57P02")),
+        }
+    }
+
+    /// A word for it, as docs/operation.md lists them.
+    pub fn code(&self) -> &'static str {
+        let says = |words: &str| self.message().contains(words);
+        // The driver tells its kinds of errors apart by their texts alone.
+        let begins = |words: &str| matches!(self, Self::Query(error) if error.to_string().starts_with(words));
+        match (self, self.sqlstate().unwrap_or_default()) {
+            (Self::NotInstalled(_), _) => "not_installed",
+            (Self::Standby(_), _) | (_, "25006") => "read_only",
+            (Self::Tls(_), _) => "tls",
+            _ if begins("error performing TLS handshake") => "tls",
+            _ if begins("authentication error") || begins("invalid configuration") => "login",
+            (Self::Pooler, _) => "pooler",
+            (Self::Elsewhere(_), _) => "other_database",
+            (Self::Rights(_), _) | (_, "42501") => "rights",
+            (_, "28000" | "28P01") => "login",
+            (_, "3D000") => "no_database",
+            (_, "55000") if says("wal_level") => "wal_level",
+            (_, "55000") if says("max_replication_slots") => "slots",
+            (_, "55000") if says("recovery") => "read_only",
+            (_, "42P01" | "3F000") if says("lockstep") => "not_installed",
+            (_, "53400") => "slots",
+            (_, "53300") => "connections",
+            (_, "42704") if says("publication") => "publication",
+            (_, "0A000") if says("recovery") => "read_only",
+            _ if self.is_unreached() => "unreachable",
+            _ => "other",
+        }
+    }
+
+    fn message(&self) -> &str {
+        match self {
+            Self::Server { message, .. } => message,
             Self::Query(error) => error.as_db_error().map_or("", |e| e.message()),
             _ => "",
+        }
+    }
+
+    /// What an operator can do about it, where that is known.
+    pub fn advice(&self) -> Option<&'static str> {
+        let certificate = match self {
+            Self::Tls(error) => crate::tls::advice(error),
+            Self::Query(error) if error.as_db_error().is_none() => crate::tls::advice(error),
+            _ => None,
         };
+        if certificate.is_some() {
+            return certificate;
+        }
+        let message = self.message();
+        match self.code() {
+            "unreachable" => {
+                return Some("is PostgreSQL running, and does the database URL name its host and port?");
+            }
+            "login" => return Some("check user and password in the database URL, and pg_hba.conf"),
+            "read_only" => {
+                return Some(
+                    "name the primary in the database URL: this server is a standby, or default_transaction_read_only is on",
+                );
+            }
+            "slots" => return Some("raise max_replication_slots, or drop slots that nobody uses"),
+            "not_installed" if self.sqlstate().is_some() => return Some("run `lockstep install`"),
+            _ => {}
+        }
         Some(match self.sqlstate()? {
-            "28000" | "28P01" => "check user and password in the database URL, and pg_hba.conf",
             "3D000" => "create the database, or name another one in the database URL",
             "55000" if message.contains("wal_level") => {
                 "set wal_level = logical in postgresql.conf and restart PostgreSQL"
             }
-            "53400" => "raise max_replication_slots, or drop slots that nobody uses",
             "53300" => "raise max_connections or max_wal_senders, or lower --read-connections",
             "42501"
                 if message.contains("replication")
@@ -140,9 +224,6 @@ impl PgError {
             }
             "42704" if message.contains("publication") => {
                 "run `lockstep install`, and `lockstep track` for each table again"
-            }
-            "25006" | "0A000" if message.contains("recovery") || message.contains("read-only") => {
-                "name the primary in the database URL: this server is a standby, or read-only"
             }
             "42501" => "grant the role what it lacks, or use the role that ran `lockstep install`",
             _ => return None,

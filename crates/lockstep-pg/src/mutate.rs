@@ -127,7 +127,12 @@ async fn with_patience(
                 if is_of_schema(&error) {
                     read = read_again(client, catalog).await;
                 }
-                tracing::info!(%error, attempt, "a mutation failed in passing and is tried again");
+                let error_text = error.of_a_write();
+                tracing::info!(
+                    error = error_text,
+                    attempt,
+                    "a mutation failed in passing and is tried again"
+                );
                 if client.is_closed() || matches!(error, PgError::Silent(_)) {
                     break;
                 }
@@ -376,7 +381,9 @@ fn compile(operation: &Operation, catalog: &Catalog) -> Result<Statement, Refusa
 
 fn find<'a>(catalog: &'a Catalog, name: &str) -> Result<&'a Table, Refusal> {
     let table = catalog.find(name).map(AsRef::as_ref);
-    table.ok_or_else(|| Refusal::new("unknown_table", format!("{name} is not tracked")))
+    table.ok_or_else(|| {
+        Refusal::new("unknown_table", format!("{name} is not tracked; run `lockstep track {name}`"))
+    })
 }
 
 fn key_condition(

@@ -54,7 +54,7 @@ enum Command {
         /// Install although a publication FOR ALL TABLES would ship the change logs too
         #[arg(long)]
         allow_foreign_publications: bool,
-        /// A role that runs nodes: gets the rights that takes in the schema `lockstep`. Give it REPLICATION yourself
+        /// A role that runs nodes: gets the rights that this takes in the schema `lockstep`. Give it REPLICATION yourself
         #[arg(long, value_name = "ROLE")]
         grant_node: Option<String>,
         /// A role that runs clients' writes, for `serve --write-url`
@@ -170,10 +170,19 @@ pub async fn main() -> ExitCode {
     match run(Cli::parse()).await {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("lockstep: {error:#}");
+            eprintln!("lockstep: {}", said(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error, what it comes from, and what to do. What PostgreSQL said stands in our own errors already.
+fn said(error: &anyhow::Error) -> String {
+    let own = error.chain().enumerate().filter(|(nth, e)| *nth == 0 || !e.is::<tokio_postgres::Error>());
+    let own = own.filter(|(_, e)| !e.is::<tokio_postgres::error::DbError>()).map(|(_, e)| e.to_string());
+    let advice = error.chain().find_map(|e| e.downcast_ref::<PgError>()?.advice());
+    let text = own.collect::<Vec<_>>().join(": ");
+    advice.map_or(text.clone(), |advice| format!("{text}; {advice}"))
 }
 
 async fn run(cli: Cli) -> Result<ExitCode> {

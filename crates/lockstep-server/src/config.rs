@@ -101,6 +101,10 @@ pub struct ServeSettings {
     #[arg(long, env = "LOCKSTEP_NODE_QUEUE_BYTES", value_name = "BYTES")]
     pub node_queue_bytes: Option<usize>,
 
+    /// Bytes of all clients' messages that are read and not served yet. Past it those that send much wait [default: 268435456]
+    #[arg(long, env = "LOCKSTEP_NODE_UNSERVED_BYTES", value_name = "BYTES")]
+    pub node_unserved_bytes: Option<usize>,
+
     /// Bytes of recent commits kept in memory, which answer clients that come back after a moment without PostgreSQL.
     /// 0: none [default: 33554432]
     #[arg(long, env = "LOCKSTEP_WINDOW_BYTES", value_name = "BYTES")]
@@ -160,6 +164,8 @@ pub struct Serve {
     pub queue_bytes: usize,
     /// What may wait for all of them.
     pub node_queue_bytes: usize,
+    /// What all clients may have sent that is not served.
+    pub node_unserved_bytes: usize,
     /// Recent commits kept for clients that come back.
     pub window_bytes: usize,
     /// Connections of clients.
@@ -273,6 +279,10 @@ impl ServeSettings {
                 .node_queue_bytes
                 .or(file.node_queue_bytes)
                 .unwrap_or(limits::NODE_QUEUE_BYTES),
+            node_unserved_bytes: self
+                .node_unserved_bytes
+                .or(file.node_unserved_bytes)
+                .unwrap_or(limits::NODE_UNSERVED_BYTES),
             window_bytes: self.window_bytes.or(file.window_bytes).unwrap_or(limits::WINDOW_BYTES),
             sessions: self.sessions.or(file.sessions).unwrap_or(limits::SESSIONS),
             trust_proxy: self.trust_proxy.or(file.trust_proxy).unwrap_or(false),

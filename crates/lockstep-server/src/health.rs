@@ -27,7 +27,8 @@ struct State {
     proven: Option<Instant>,
     /// The database answered the last time it was asked who it is.
     reachable: bool,
-    problem: Option<String>,
+    /// A word and a sentence.
+    problem: Option<(&'static str, String)>,
     /// What keeps tracked tables from being followed; the node goes on with the others.
     defects: Option<String>,
     /// GRANTs that are to be run; the node goes on with what it may do.
@@ -54,11 +55,12 @@ impl Default for Health {
 }
 
 impl State {
-    /// Why there is no stream; else what is not served, and what would let it be.
-    fn problem(&self) -> Option<String> {
-        let others =
-            || [&self.defects, &self.lacking].into_iter().flatten().map(String::as_str).collect::<Vec<_>>();
-        self.problem.clone().or_else(|| Some(others().join("; ")).filter(|text| !text.is_empty()))
+    /// Why there is no stream; else what is not served, and what would let it be. The word is that of the first.
+    fn problem(&self) -> Option<(&'static str, String)> {
+        let others = [("not_followed", &self.defects), ("rights", &self.lacking)];
+        let others = others.into_iter().filter_map(|(code, text)| Some((code, text.as_deref()?)));
+        let (codes, texts): (Vec<_>, Vec<_>) = others.unzip();
+        self.problem.clone().or_else(|| Some((*codes.first()?, texts.join("; "))))
     }
 }
 
@@ -76,11 +78,12 @@ impl Health {
         let serves = matches!(feed, "polling" | "catching_up" | "live");
         let ready = serves && lag.is_some_and(|lag| lag <= Duration::from_millis(limits::READY_AGE_MS));
         let status = if feed == "catching_up" { "live" } else { feed };
+        let (code, problem) = state.problem().unzip();
         let body = serde_json::json!({
             "status": status, "feed": feed, "ready": ready,
             "lag_ms": lag.map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
             "sessions": state.sessions, "watermark": state.watermark.to_string(),
-            "problem": state.problem(),
+            "code": code, "problem": problem,
         });
         (ready, body)
     }
@@ -156,9 +159,49 @@ impl Health {
     }
 
     /// Something keeps the node from being fed.
-    pub fn trouble(&self, problem: &str, reachable: bool) {
+    pub fn trouble(&self, code: &'static str, problem: &str, reachable: bool) {
         let mut state = self.state();
-        state.problem = Some(problem.to_owned());
+        state.problem = Some((code, problem.to_owned()));
         state.reachable = reachable;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(mode: Mode, proven: Option<Instant>, reachable: bool) -> (bool, serde_json::Value) {
+        let health = Health::default();
+        {
+            let mut state = health.state();
+            (state.mode, state.follows, state.proven, state.reachable) = (mode, true, proven, reachable);
+        }
+        health.report()
+    }
+
+    #[test]
+    fn a_node_whose_proof_is_old_asks_not_to_be_sent_clients() {
+        let ago = |ms: u64| Instant::now().checked_sub(Duration::from_millis(ms));
+        for mode in [Mode::Streaming, Mode::Polling] {
+            assert!(at(mode, ago(limits::READY_AGE_MS - 5_000), true).0);
+            let (ready, body) = at(mode, ago(limits::READY_AGE_MS + 1), true);
+            assert!(!ready && body["lag_ms"].as_u64() > Some(limits::READY_AGE_MS), "{body}");
+            assert!(!at(mode, None, true).0, "nothing is proven");
+        }
+        assert!(!at(Mode::Polling, ago(0), false).0, "no database");
+        assert!(!at(Mode::Starting, ago(0), true).0);
+    }
+
+    #[test]
+    fn the_stream_comes_before_what_is_not_served() {
+        let health = Health::default();
+        let said = || (health.report().1["code"].clone(), health.report().1["problem"].clone());
+        assert_eq!(said(), (serde_json::Value::Null, serde_json::Value::Null));
+        health.lacking(Some("grant".into()));
+        assert_eq!(said(), ("rights".into(), "grant".into()));
+        health.state().defects = Some("a table".into());
+        assert_eq!(said(), ("not_followed".into(), "a table; grant".into()));
+        health.trouble("login", "no", false);
+        assert_eq!(said(), ("login".into(), "no".into()));
     }
 }

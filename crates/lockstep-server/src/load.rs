@@ -1,5 +1,6 @@
 //! Rows of a large catch-up on their way from PostgreSQL to sockets: no more of them at a time than a bound.
 
+use crate::metrics;
 use crate::node::Event;
 use bytes::Bytes;
 use lockstep_core::fanout::hub::CatchUpId;
@@ -19,6 +20,8 @@ pub struct Rows {
     id: CatchUpId,
     events: mpsc::Sender<Event>,
     room: Arc<Semaphore>,
+    /// It had to wait for a socket before.
+    waited: bool,
 }
 
 /// A frame that takes room until the last socket that it waits for has taken it.
@@ -36,12 +39,21 @@ impl AsRef<[u8]> for Counted {
 impl Rows {
     /// Of a catch-up; what is read goes to the node as events.
     pub fn of(id: CatchUpId, events: mpsc::Sender<Event>) -> Self {
-        Self { id, events, room: Arc::new(Semaphore::new(limits::CATCH_UP_AHEAD_BYTES / PIECE)) }
+        Self {
+            id,
+            events,
+            room: Arc::new(Semaphore::new(limits::CATCH_UP_AHEAD_BYTES / PIECE)),
+            waited: false,
+        }
     }
 
-    async fn count(&self, frame: Frame) -> Result<Frame, PgError> {
+    async fn count(&mut self, frame: Frame) -> Result<Frame, PgError> {
         let pieces = (1 + frame.len() / PIECE).min(limits::CATCH_UP_AHEAD_BYTES / PIECE);
         let pieces = u32::try_from(pieces).unwrap_or(u32::MAX);
+        if !self.waited && self.room.available_permits() < pieces as usize {
+            self.waited = true;
+            metrics::reached(metrics::CATCH_UP_AHEAD);
+        }
         let room = self.room.clone().acquire_many_owned(pieces).await;
         let room = room.map_err(|_| PgError::Protocol("a load without room"))?;
         Ok(Bytes::from_owner(Counted { frame, _room: room }))

@@ -10,8 +10,8 @@ use anyhow::{Result, bail};
 use bytes::Bytes;
 use lockstep_core::catalog::Catalog;
 use lockstep_core::fanout::hub::{
-    CatchUpAnswer, CatchUpError, CatchUpId, Identity, MutateRequest, MutateResult, PollAnswer, ReplyTo,
-    Report, SessionId, SessionReport, ShapeReport,
+    Bound, CatchUpAnswer, CatchUpError, CatchUpId, Identity, MutateRequest, MutateResult, PollAnswer,
+    ReplyTo, Report, SessionId, SessionReport, ShapeReport,
 };
 use lockstep_core::fanout::{Hub, Output};
 use lockstep_core::limits::Bounds;
@@ -69,6 +69,8 @@ pub enum Event {
     Mutated(SessionId, ReplyTo, Vec<Xid>, MutateResult),
     /// Mutations came another way than over a socket; these transactions' COMMIT returned.
     Committed(Vec<Xid>),
+    /// They were beyond a bound.
+    Reached(Bound),
     /// A look at the catalog, asked for or not.
     Catalog(Result<Arc<Catalog>, PgError>),
     /// Somebody wants to know; also of each shape and session, if the flag is set.
@@ -308,6 +310,7 @@ impl Node {
                 hub.handle_gap_failed();
             }
             Event::Committed(xids) => hub.handle_committed(&xids),
+            Event::Reached(bound) => hub.reached_bound(bound),
             Event::Rows(id, read, frames) => hub.handle_catch_up_rows(id, read, &frames),
             Event::CaughtUp(id, answer) => hub.handle_catch_up(id, answer),
             Event::Catalog(Ok(catalog)) => {

@@ -9,9 +9,9 @@ use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use axum::response::{IntoResponse, Json};
 use lockstep_core::catalog::Catalog;
 use lockstep_core::fanout::Hub;
-use lockstep_core::fanout::hub::{MutateRequest, MutateResult, ReplyTo, answer_to};
+use lockstep_core::fanout::hub::{Bound, MutateRequest, MutateResult, ReplyTo, answer_to};
 use lockstep_core::limits;
-use lockstep_core::protocol::{ID_RULE, Post, is_id};
+use lockstep_core::protocol::{ID_RULE, Post, is_id, unreadable, unreadable_depth};
 use serde_json::{Value, json};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -45,6 +45,11 @@ impl Posts {
         if hub.is_ready() && !known {
             *catalog = Some(hub.catalog().clone());
         }
+    }
+
+    async fn reached(&self, bound: Bound) {
+        // The node is stopping if this fails.
+        let _ = self.events.send(Event::Reached(bound)).await;
     }
 
     /// Runs to its end whether or not somebody still waits for the answer.
@@ -91,6 +96,10 @@ fn respond(status: StatusCode, body: Value) -> Response<Body> {
     response
 }
 
+fn is_too_long(error: &axum::Error) -> bool {
+    error.to_string().contains("length limit exceeded")
+}
+
 /// A page of another site can post without asking first, but not with this type.
 fn is_json(headers: &HeaderMap) -> bool {
     let given = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
@@ -131,6 +140,10 @@ pub async fn answer(posts: Arc<Posts>, request: Request, foreign: bool) -> Respo
     let body =
         match tokio::time::timeout(BODY, to_bytes(request.into_body(), limits::CLIENT_FRAME_BYTES)).await {
             Ok(Ok(body)) => body,
+            // The connection broke off: nobody hears this.
+            Ok(Err(error)) if !is_too_long(&error) => {
+                return refuse(StatusCode::BAD_REQUEST, "malformed", "the body broke off; send it again");
+            }
             Ok(Err(_)) => {
                 metrics::reached(metrics::FRAME_TOO_LARGE);
                 let why = format!(
@@ -149,8 +162,17 @@ pub async fn answer(posts: Arc<Posts>, request: Request, foreign: bool) -> Respo
         };
     let post: Post = match serde_json::from_slice(&body) {
         Ok(post) => post,
-        Err(error) => return refuse(StatusCode::BAD_REQUEST, "malformed", &error.to_string()),
+        Err(error) => {
+            let why = unreadable(&error);
+            if why == unreadable_depth() {
+                posts.reached(Bound::Nesting).await;
+            }
+            return refuse(StatusCode::BAD_REQUEST, "malformed", &why);
+        }
     };
+    for bound in Bound::of_mutations(&post.frame) {
+        posts.reached(bound).await;
+    }
     if let Err(why) = check(&post) {
         return refuse(StatusCode::BAD_REQUEST, "malformed", &why);
     }

@@ -150,7 +150,11 @@ async fn start(
         posts,
         next_session: Arc::new(AtomicU64::new(1)),
         trust_proxy: settings.trust_proxy,
-        sockets: Arc::new(NodeBounds::new(settings.queue_bytes, settings.node_queue_bytes)),
+        sockets: Arc::new(NodeBounds::new(
+            settings.queue_bytes,
+            settings.node_queue_bytes,
+            settings.node_unserved_bytes,
+        )),
     };
     tokio::spawn(operate::keep_figures(shared.clone(), ended));
     let router = router(shared, settings.static_files.as_deref());

@@ -56,14 +56,16 @@ pub struct NodeBounds {
 
 impl NodeBounds {
     /// Nothing waits yet.
-    pub fn new(queue_bytes: usize, node_queue_bytes: usize) -> Self {
-        let unserved = Arc::new(Semaphore::new(limits::NODE_UNSERVED_BYTES / ROOM));
+    pub fn new(queue_bytes: usize, node_queue_bytes: usize, unserved_bytes: usize) -> Self {
+        // The largest message must find room, or it would wait for ever.
+        let unserved = unserved_bytes.max(limits::CLIENT_FRAME_BYTES + ROOM);
+        let unserved = Arc::new(Semaphore::new(unserved / ROOM));
         Self { queue_bytes, node_queue_bytes, queued: AtomicUsize::new(0), unserved }
     }
 }
 
-/// Room that a message takes of its session's bound and of its node's, until it is served.
-pub type Room = (OwnedSemaphorePermit, OwnedSemaphorePermit);
+/// Room that a message takes of its session's bound and, beyond what is free, of its node's, until it is served.
+pub type Room = (OwnedSemaphorePermit, Option<OwnedSemaphorePermit>);
 
 /// Waits for room; None when the node is stopping.
 async fn room_in(bound: &Arc<Semaphore>, wanted: u32, name: &'static str) -> Option<OwnedSemaphorePermit> {
@@ -241,7 +243,11 @@ where
                     let text = message.as_text().unwrap_or_default().to_owned();
                     let room = u32::try_from(1 + text.len() / ROOM).unwrap_or(u32::MAX);
                     let own = room_in(&unserved, room, metrics::UNSERVED).await?;
-                    let shared = room_in(&outbox.node.unserved, room, metrics::NODE_UNSERVED).await?;
+                    let taken = limits::UNSERVED_BYTES / ROOM - unserved.available_permits();
+                    let shared = match taken <= limits::UNSERVED_FREE_BYTES / ROOM {
+                        true => None,
+                        false => Some(room_in(&outbox.node.unserved, room, metrics::NODE_UNSERVED).await?),
+                    };
                     let room = (own, shared);
                     if events.send(Event::Text(id, text, room)).await.is_err() {
                         return None;

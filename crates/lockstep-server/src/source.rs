@@ -103,12 +103,12 @@ impl Source {
         if let Some(advice) = error.advice() {
             text = format!("{text}; {advice}");
         }
-        self.health.trouble(&text, known.reached);
+        self.health.trouble(error.code(), &text, known.reached);
         let said = known.said.as_ref().is_some_and(|(t, at)| *t == text && at.elapsed() < SAY_AGAIN);
         if said {
             tracing::debug!("{text}");
         } else {
-            tracing::warn!("{text}; trying again until it works");
+            tracing::warn!(code = error.code(), "{text}; trying again until it works");
             known.said = Some((text, Instant::now()));
         }
     }

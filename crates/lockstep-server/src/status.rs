@@ -67,7 +67,7 @@ pub fn describe(status: &Json) -> String {
         field("watermark"),
     );
     if let Some(problem) = status["problem"].as_str() {
-        let _ = writeln!(out, "problem: {problem}");
+        let _ = writeln!(out, "problem ({}): {problem}", field("code"));
     }
     let _ = writeln!(
         out,

@@ -13,6 +13,7 @@ use std::io::{ErrorKind, Write};
 use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
+use tokio_postgres::Client;
 
 /// How long PostgreSQL may leave a question unanswered.
 const ANSWER: Duration = Duration::from_secs(10);
@@ -32,13 +33,16 @@ pub struct Filter {
 
 impl Filter {
     fn wants(&self, relation: &Relation) -> bool {
-        let full = format!("{}.{}", relation.schema, relation.name);
-        let named = |t: &String| *t == full || relation.schema == "public" && *t == relation.name;
+        let named = |t: &String| is_called(&relation.schema, &relation.name, t);
         match &self.tables[..] {
             [] => self.internal || relation.schema != OWN,
             tables => tables.iter().any(named),
         }
     }
+}
+
+fn is_called(schema: &str, name: &str, wanted: &str) -> bool {
+    wanted == format!("{schema}.{name}") || schema == "public" && wanted == name
 }
 
 /// Turns messages into lines.
@@ -172,13 +176,42 @@ struct Tail {
     task: JoinHandle<Result<(), PgError>>,
 }
 
-async fn begin(target: &Target) -> Result<Tail, PgError> {
+/// Whether there is something to be printed: a stream of what is not tracked is silent, and does not say why.
+async fn look_for(client: &Client, filter: &Filter) -> Result<(), PgError> {
+    let sql = "select p.oid::text, t.schemaname::text, t.tablename::text from pg_catalog.pg_publication p left join \
+               pg_catalog.pg_publication_tables t on t.pubname = p.pubname where p.pubname = 'lockstep_tables'";
+    let rows = client.query_typed(sql, &[]).await?;
+    if rows.is_empty() {
+        let message = "Lockstep is not installed in this database; run `lockstep install`";
+        return Err(PgError::NotInstalled(message.into()));
+    }
+    let names = rows
+        .iter()
+        .filter_map(|row| Some((row.get::<_, Option<String>>(1)?, row.get::<_, Option<String>>(2)?)));
+    let tracked: Vec<_> = names.filter(|(schema, _)| filter.internal || schema != OWN).collect();
+    for wanted in filter.tables.iter().filter(|name| !name.starts_with("lockstep.")) {
+        if !tracked.iter().any(|(schema, name)| is_called(schema, name, wanted)) {
+            let have = tracked
+                .iter()
+                .map(|(schema, name)| format!("{schema}.{name}"))
+                .collect::<Vec<_>>()
+                .join(", ");
+            return Err(PgError::NotInstalled(format!(
+                "{wanted} is not tracked; run `lockstep track {wanted}`, or name one of: {have}"
+            )));
+        }
+    }
+    Ok(())
+}
+
+async fn begin(target: &Target, filter: &Filter) -> Result<Tail, PgError> {
+    let (client, _) = connect::open(target).await?;
+    look_for(&client, filter).await?;
     let mut wire = connect::replication(target, ANSWER).await?;
     // Of another form than a node's: no node must copy it.
     let slot = format!("lockstep_tail_{:016x}", rand::random::<u64>());
     eprintln!("lockstep: making a temporary slot; this waits for writing transactions that are open");
     replication_stream::create_slot(&mut wire, &slot).await?;
-    let (client, _) = connect::open(target).await?;
     let reference = poll::poll(&client, 0).await?.snapshot.xmax();
     replication_stream::start(&mut wire, &slot).await?;
     eprintln!("lockstep: printing what is committed from now on; SIGINT ends it");
@@ -197,7 +230,7 @@ pub async fn run(url: &str, filter: Filter) -> Result<()> {
     let signal = crate::serve::wait_for_signal();
     tokio::pin!(signal);
     let mut tail = tokio::select! {
-        tail = begin(&target) => tail.map_err(|error| {
+        tail = begin(&target, &filter) => tail.map_err(|error| {
             let advice = error.advice().map(|advice| format!("; {advice}")).unwrap_or_default();
             anyhow::anyhow!("{}: {error}{advice}", target.place())
         })?,

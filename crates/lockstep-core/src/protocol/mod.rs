@@ -13,6 +13,7 @@ pub use down::{
 };
 pub use up::{
     Envelope, Heartbeat, ID_RULE, Join, MutateFrame, Post, Subscribe, Unsubscribe, Up, UpError, is_id, parse,
+    unreadable, unreadable_depth,
 };
 
 use serde::{Deserialize, Deserializer};

@@ -82,7 +82,7 @@ impl MutateFrame {
     pub fn check(&self) -> Result<(), String> {
         let most = limits::MUTATIONS_PER_FRAME;
         if self.mutations.len() > most {
-            return Err(format!("more than {most} mutations in one message"));
+            return Err(format!("more than {most} mutations in one message; send them in several"));
         }
         if self.mutations.iter().any(|m| m.n == 0 || i64::try_from(m.n).is_err()) {
             return Err("mutations are numbered from 1".into());
@@ -165,8 +165,19 @@ pub fn parse(text: &str) -> Result<(Envelope, Up), UpError> {
     };
     match up {
         Ok(up) => Ok((envelope, up)),
-        Err(error) => Err(UpError::Payload(envelope, error.to_string())),
+        Err(error) => Err(UpError::Payload(envelope, unreadable(&error))),
     }
+}
+
+/// Why JSON could not be read, in words that say what to do.
+pub fn unreadable(error: &serde_json::Error) -> String {
+    let said = error.to_string();
+    if said.starts_with("recursion limit exceeded") { unreadable_depth() } else { said }
+}
+
+/// The same at the bound of [`limits::NESTING`].
+pub fn unreadable_depth() -> String {
+    format!("arrays and objects are nested deeper than {} levels; send flatter ones", limits::NESTING)
 }
 
 #[cfg(test)]
@@ -197,7 +208,9 @@ mod tests {
         };
         // The payload, its list, a mutation, and its operations are four.
         assert!(matches!(nested(limits::NESTING - 4), Ok((_, Up::Mutate(_)))));
-        assert!(matches!(nested(limits::NESTING - 3), Err(UpError::Payload(..))));
+        assert!(
+            matches!(nested(limits::NESTING - 3), Err(UpError::Payload(_, why)) if why == unreadable_depth())
+        );
         assert!(matches!(nested(100_000), Err(UpError::Payload(..))));
         assert!(matches!(parse(&"[".repeat(1 << 20)), Err(UpError::Frame(_))));
     }

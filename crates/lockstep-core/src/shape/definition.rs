@@ -137,11 +137,13 @@ pub struct ShapeError {
     pub code: &'static str,
     /// What to do, in a sentence.
     pub message: String,
+    /// A bound on predicates was reached.
+    pub at_bound: bool,
 }
 
 impl ShapeError {
     pub(crate) fn new(code: &'static str, message: impl Into<String>) -> Self {
-        Self { code, message: message.into() }
+        Self { code, message: message.into(), at_bound: false }
     }
 }
 
@@ -340,7 +342,7 @@ fn resolve_predicate(table: &Table, request: &ShapeRequest) -> Result<Option<Arc
     match &request.predicate {
         None | Some(Json::Null) => Ok(None),
         Some(Json::String(text)) => Ok(Some(Arc::new(Predicate::resolve(text, parameters, table)?))),
-        Some(_) => Err(ShapeError::new("bad_where", "`where` must be a text")),
+        Some(_) => Err(ShapeError::new("bad_where", "`where` must be a text, a condition in SQL")),
     }
 }
 

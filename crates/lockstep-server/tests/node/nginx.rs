@@ -74,9 +74,10 @@ async fn a_prefix_is_taken_off_and_addresses_are_passed_on() {
     client.mutate("m1", vec![row]).await.unwrap();
     client.until(|r| r.outbox.is_empty()).await.unwrap();
     world.settled(&mut client).await;
-    let status = node.request("GET /v1/status HTTP/1.0\r\nHost: localhost").await;
-    let status: Json = serde_json::from_str(status.split("\r\n\r\n").nth(1).unwrap()).unwrap();
-    assert_eq!(status["connections"][0]["address"], "127.0.0.1", "{status}");
+    // From another address than the proxy's own, and with one that anybody could have written before it.
+    let forged = "X-Forwarded-For: 203.0.113.9\r\n";
+    let _forwarded = upgraded("127.0.0.2", nginx.port, "/sync/socket/websocket", forged).await;
+    assert_eq!(addresses(&node, 2).await, ["127.0.0.1", "127.0.0.2"]);
     for path in ["/sync/metrics", "/sync/v1/status", "/sync/health"] {
         let mut socket = tokio::net::TcpStream::connect(("127.0.0.1", nginx.port)).await.unwrap();
         use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -85,6 +86,51 @@ async fn a_prefix_is_taken_off_and_addresses_are_passed_on() {
         socket.read_to_string(&mut answer).await.unwrap();
         assert!(answer.starts_with("HTTP/1.1 404"), "{path}: {answer}");
     }
+}
+
+/// Opens a socket from this address.
+async fn upgraded(from: &str, port: u16, path: &str, headers: &str) -> tokio::net::TcpStream {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let socket = tokio::net::TcpSocket::new_v4().unwrap();
+    socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
+    let mut socket = socket.connect(format!("127.0.0.1:{port}").parse().unwrap()).await.unwrap();
+    let head = format!(
+        "GET {path}?vsn=2.0.0 HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
+    );
+    socket.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = vec![0; 12];
+    socket.read_exact(&mut answer).await.unwrap();
+    assert_eq!(answer, b"HTTP/1.1 101");
+    socket
+}
+
+/// The addresses of so many connections, as `lockstep status` shows them.
+async fn addresses(node: &Node, connections: usize) -> Vec<String> {
+    crate::operation::until_metric(node, "lockstep_sessions", |n| n == connections as f64).await;
+    let status = node.request("GET /v1/status HTTP/1.0\r\nHost: localhost").await;
+    let status: Json = serde_json::from_str(status.split("\r\n\r\n").nth(1).unwrap()).unwrap();
+    let connections = status["connections"].as_array().unwrap().iter();
+    let mut all: Vec<_> = connections.map(|c| c["address"].as_str().unwrap().to_owned()).collect();
+    all.sort();
+    all
+}
+
+/// Without a proxy that is trusted, whoever connects cannot choose what it is called.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_anybody_could_write_is_not_looked_at() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let port = node.http().rsplit(':').next().unwrap().parse().unwrap();
+    let forged = "X-Forwarded-For: 203.0.113.9\r\n";
+    let _socket = upgraded("127.0.0.3", port, "/socket/websocket", forged).await;
+    assert_eq!(addresses(&node, 1).await, ["127.0.0.3"]);
+    let trusting = Node::start_with(&world.cluster.url(), &[("LOCKSTEP_TRUST_PROXY", "true")]);
+    trusting.until("live").await;
+    let port = trusting.http().rsplit(':').next().unwrap().parse().unwrap();
+    let listed = "X-Forwarded-For: 10.0.0.1, 203.0.113.9\r\n";
+    let _socket = upgraded("127.0.0.3", port, "/socket/websocket", listed).await;
+    assert_eq!(addresses(&trusting, 1).await, ["203.0.113.9"], "what its own proxy appended");
 }
 
 /// A proxy cuts what is silent. Who asks for the age is not; who is cut resumes.

@@ -87,8 +87,16 @@ async fn bounds_are_those_of_the_page_and_of_the_file() {
         Some(l.strip_prefix("lockstep_bounds_reached_total{bound=\"")?.split('"').next()?.to_owned())
     };
     let served: BTreeSet<String> = text.lines().filter_map(label).collect();
-    let labels: BTreeSet<String> = rows.iter().flat_map(|l| cells(l, 4)).collect();
+    let named = rows.iter().flat_map(|l| cells(l, 4));
+    let (metrics, labels): (BTreeSet<String>, BTreeSet<String>) =
+        named.partition(|n| n.starts_with("lockstep_"));
     assert_eq!(labels, served);
+    assert!(metrics.iter().all(|name| text.contains(&format!("# TYPE {name} "))), "{metrics:?}");
+    let silent: Vec<_> = rows
+        .iter()
+        .filter(|l| l.split('|').count() > 5 && cells(l, 4).is_empty() && !l.starts_with("| bound"))
+        .collect();
+    assert!(silent.is_empty(), "a bound without a metric: {silent:#?}");
 }
 
 /// One connection too many, and a node that has little room: whoever reads and is there already goes on.

@@ -8,7 +8,7 @@ use std::process::Command;
 use tempfile::TempDir;
 
 /// A hot standby made from a copy of the stopped primary.
-async fn standby(world: &mut World) -> (Cluster, TempDir) {
+pub async fn standby(world: &mut World) -> (Cluster, TempDir) {
     let folder = tempfile::tempdir().unwrap();
     std::fs::set_permissions(folder.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let home = folder.path().join("home");

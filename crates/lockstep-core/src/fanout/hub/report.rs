@@ -1,7 +1,9 @@
 //! What a node did and has, as plain numbers: whoever serves metrics reads them.
 
 use super::{Hub, Mode, SessionId, SubState};
+use crate::limits;
 use crate::position::Lsn;
+use crate::protocol::MutateFrame;
 
 /// A bound of `limits.rs` that the hub itself meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,11 +26,17 @@ pub enum Bound {
     CatchUps,
     /// A message with too many mutations.
     MutationsPerFrame,
+    /// A mutation with too many operations.
+    OperationsPerMutation,
+    /// A message with too many levels.
+    Nesting,
+    /// A `where` that is too long, or has too many terms or levels.
+    Where,
 }
 
 impl Bound {
     /// All of them, in the order of [`Counters::bounds`].
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::RingBytes,
         Self::TransactionBytes,
         Self::CursorXip,
@@ -38,7 +46,18 @@ impl Bound {
         Self::Sessions,
         Self::CatchUps,
         Self::MutationsPerFrame,
+        Self::OperationsPerMutation,
+        Self::Nesting,
+        Self::Where,
     ];
+
+    /// Those that a client's mutations go beyond.
+    pub fn of_mutations(frame: &MutateFrame) -> impl Iterator<Item = Self> + use<> {
+        let many = frame.mutations.len() > limits::MUTATIONS_PER_FRAME;
+        let large = frame.mutations.iter().any(|m| m.ops.len() > limits::OPERATIONS_PER_MUTATION);
+        let many = many.then_some(Self::MutationsPerFrame);
+        many.into_iter().chain(large.then_some(Self::OperationsPerMutation))
+    }
 
     /// Its name in `limits.rs`, in small letters.
     pub fn as_str(self) -> &'static str {
@@ -52,6 +71,9 @@ impl Bound {
             Self::Sessions => "sessions",
             Self::CatchUps => "catch_ups_in_flight",
             Self::MutationsPerFrame => "mutations_per_frame",
+            Self::OperationsPerMutation => "operations_per_mutation",
+            Self::Nesting => "nesting",
+            Self::Where => "where",
         }
     }
 }
@@ -150,7 +172,7 @@ pub struct SessionReport {
 
 impl Hub {
     /// Takes note that a bound was reached.
-    pub(super) fn reached_bound(&mut self, bound: Bound) {
+    pub fn reached_bound(&mut self, bound: Bound) {
         if let Some(at) = Bound::ALL.iter().position(|b| *b == bound) {
             self.counters.bounds[at] += 1;
         }

@@ -10,7 +10,7 @@ use crate::limits;
 use crate::position::{Cursor, CursorHead, ResetReason, Xid};
 use crate::protocol::{
     Envelope, Heartbeat, ID_RULE, Join, MutateFrame, Reply, TOPIC, Up, UpError, VERSION, WIDEN, is_id, parse,
-    phx_close,
+    phx_close, unreadable_depth,
 };
 use crate::shape::{Fingerprint, Shape, ShapeError, ShapeId, ShapeRequest};
 use serde_json::{Value as Json, json};
@@ -50,6 +50,9 @@ impl Hub {
                 return;
             }
             Err(UpError::Payload(envelope, why)) => {
+                if why == unreadable_depth() {
+                    self.reached_bound(Bound::Nesting);
+                }
                 self.reply(id, &envelope, &Reply::error("malformed", why));
                 return;
             }
@@ -91,7 +94,11 @@ impl Hub {
                 Some(Reply::ok(json!({})))
             }
             Up::Mutate(mutate) => self.mutate(id, &envelope, mutate),
-            Up::Unknown(event) => Some(Reply::error("malformed", format!("unknown event {event:?}"))),
+            Up::Unknown(event) => {
+                let message =
+                    format!("no event {event:?}: send subscribe, unsubscribe, mutate, phx_join or phx_leave");
+                Some(Reply::error("malformed", message))
+            }
         };
         if let Some(reply) = reply {
             self.reply(id, &envelope, &reply);
@@ -157,11 +164,17 @@ impl Hub {
             return Err(Reply::error("not_ready", "the node is starting; try again"));
         }
         if join.protocol != VERSION {
-            let message = format!("this node speaks version {VERSION}, the client {}", join.protocol);
+            let message = format!(
+                "this node speaks version {VERSION}, the client {}; update the older one",
+                join.protocol
+            );
             return Err(Reply::error("protocol_unsupported", message));
         }
         if let Some(name) = join.required.first() {
-            return Err(Reply::error("capability_unsupported", format!("this node does not know {name:?}")));
+            return Err(Reply::error(
+                "capability_unsupported",
+                format!("this node does not know {name:?}; update it, or do without"),
+            ));
         }
         if join.client.as_ref().is_some_and(|c| !c.is_empty() && !is_id(c)) {
             return Err(Reply::error("malformed", ID_RULE));
@@ -181,7 +194,12 @@ impl Hub {
         for request in requests {
             answers.push(match self.subscribe_one(id, request, cursor) {
                 Ok(()) => json!({"ref": request.reference, "ok": true}),
-                Err(error) => json!({"ref": request.reference, "error": Json::from(error)}),
+                Err(error) => {
+                    if error.at_bound {
+                        self.reached_bound(Bound::Where);
+                    }
+                    json!({"ref": request.reference, "error": Json::from(error)})
+                }
             });
         }
         answers
@@ -202,13 +220,15 @@ impl Hub {
             let same = self.shapes.get(&sub.shape).is_some_and(|h| h.shape.id == shape.id);
             if *reference == request.reference || same {
                 let message = format!("the session has this shape or this ref already, as {reference:?}");
-                return Err(ShapeError { code: "duplicate_ref", message });
+                return Err(ShapeError::new("duplicate_ref", message));
             }
         }
         if held >= limits::SESSION_SHAPES {
             self.reached_bound(Bound::SessionShapes);
-            let message = format!("a session may have {} shapes", limits::SESSION_SHAPES);
-            return Err(ShapeError { code: "too_many_shapes", message });
+            let most = limits::SESSION_SHAPES;
+            let message =
+                format!("a session may have {most} shapes; unsubscribe from one, or ask for larger ones");
+            return Err(ShapeError::new("too_many_shapes", message));
         }
         let widens = self.sessions.get(&id).is_some_and(|s| s.widens);
         let (from, held) = match cursor {
@@ -281,9 +301,7 @@ impl Hub {
     }
 
     fn mutate(&mut self, id: SessionId, envelope: &Envelope, frame: MutateFrame) -> Option<Reply> {
-        if frame.mutations.len() > limits::MUTATIONS_PER_FRAME {
-            self.reached_bound(Bound::MutationsPerFrame);
-        }
+        Bound::of_mutations(&frame).for_each(|bound| self.reached_bound(bound));
         if let Err(why) = frame.check() {
             return Some(Reply::error("malformed", why));
         }
@@ -338,15 +356,19 @@ impl Hub {
 pub fn answer_to(result: MutateResult, fresh_client: &str) -> Reply {
     let mut answer = match result {
         MutateResult::Decided => Reply::ok(json!({})),
-        MutateResult::Renumber { .. } => {
-            Reply::error("renumber", "this number is taken: the profile was copied or restored")
+        MutateResult::Renumber { .. } => Reply::error(
+            "renumber",
+            "this number is taken: the profile was copied or restored; go on under the new client id",
+        ),
+        MutateResult::Gap { .. } => {
+            Reply::error("gap", "an earlier mutation is missing; send from the number after `last`")
         }
-        MutateResult::Gap { .. } => Reply::error("gap", "an earlier mutation is missing"),
         MutateResult::UnknownClient => Reply::error(
             "unknown_client",
-            "this client is not known here; what became of its mutations is unknown",
+            "this client is not known here, and what became of its mutations is unknown; tell the user, and go on under \
+             the new client id",
         ),
-        MutateResult::Busy => Reply::error("busy", "a passing failure; send again"),
+        MutateResult::Busy => Reply::error("busy", "a passing failure; send the same again later"),
     };
     match result {
         MutateResult::Gap { last } => answer.response["last"] = last.to_string().into(),

@@ -12,28 +12,27 @@ use sqlparser::dialect::PostgreSqlDialect;
 use sqlparser::parser::{Parser, ParserError};
 use sqlparser::tokenizer::Token;
 
-/// Nesting of parentheses and operators; both parser and reader call themselves once for each.
-const DEPTH: usize = 50;
-
 type Result<T> = std::result::Result<T, ShapeError>;
 
 /// Reads a text. Parameters are JSON values, `$1` the first.
 pub(super) fn resolve(text: &str, parameters: &[Json], table: &Table) -> Result<Expression> {
     if text.len() > limits::WHERE_BYTES {
-        return Err(unsupported(format!("`where` is longer than {} bytes", limits::WHERE_BYTES)));
+        return Err(too_large(format!("is longer than {} bytes", limits::WHERE_BYTES)));
     }
-    let parsed = parse(text).map_err(|error| {
-        let said = match error {
-            ParserError::RecursionLimitExceeded => format!("it is nested deeper than {DEPTH} levels"),
-            ParserError::TokenizerError(said) | ParserError::ParserError(said) => said,
-        };
-        ShapeError::new("bad_where", format!("`where` cannot be read: {said}"))
+    let parsed = parse(text).map_err(|error| match error {
+        ParserError::RecursionLimitExceeded => {
+            too_large(format!("is nested deeper than {} levels", limits::WHERE_DEPTH))
+        }
+        ParserError::TokenizerError(said) | ParserError::ParserError(said) => {
+            ShapeError::new("bad_where", format!("`where` cannot be read: {said}"))
+        }
     })?;
     Resolver { table, parameters, terms: 0 }.condition(&parsed)
 }
 
 fn parse(text: &str) -> std::result::Result<Expr, ParserError> {
-    let mut parser = Parser::new(&PostgreSqlDialect {}).with_recursion_limit(DEPTH).try_with_sql(text)?;
+    let mut parser =
+        Parser::new(&PostgreSqlDialect {}).with_recursion_limit(limits::WHERE_DEPTH).try_with_sql(text)?;
     let parsed = parser.parse_expr()?;
     match parser.peek_token().token {
         Token::EOF => Ok(parsed),
@@ -43,6 +42,11 @@ fn parse(text: &str) -> std::result::Result<Expr, ParserError> {
 
 fn unsupported(message: impl Into<String>) -> ShapeError {
     ShapeError::new("where_unsupported", message)
+}
+
+fn too_large(why: String) -> ShapeError {
+    let message = format!("`where` {why}; say it with less, or ask for several shapes");
+    ShapeError { at_bound: true, ..unsupported(message) }
 }
 
 /// A column, and whether `collate "C"` was written behind it.
@@ -67,7 +71,7 @@ impl Resolver<'_> {
     fn condition(&mut self, expr: &Expr) -> Result<Expression> {
         self.terms += 1;
         if self.terms > limits::WHERE_TERMS {
-            return Err(unsupported(format!("`where` has more than {} terms", limits::WHERE_TERMS)));
+            return Err(too_large(format!("has more than {} terms", limits::WHERE_TERMS)));
         }
         Ok(match expr {
             Expr::Nested(inner) => self.condition(inner)?,
@@ -187,7 +191,7 @@ impl Resolver<'_> {
             literals.push(self.literal(kind, named.column, given.as_deref())?);
         }
         if self.terms > limits::WHERE_TERMS {
-            return Err(unsupported(format!("`where` has more than {} terms", limits::WHERE_TERMS)));
+            return Err(too_large(format!("has more than {} terms", limits::WHERE_TERMS)));
         }
         Ok(Expression::In { kind, column: named.column, list: literals })
     }
@@ -377,7 +381,12 @@ fn comparison(op: &BinaryOperator) -> Result<Comparison> {
         BinaryOperator::LtEq => Comparison::LessOrEqual,
         BinaryOperator::Gt => Comparison::Greater,
         BinaryOperator::GtEq => Comparison::GreaterOrEqual,
-        other => return Err(unsupported(format!("`where` does not know the operator {other}"))),
+        other => {
+            return Err(unsupported(format!(
+                "`where` does not know the operator {other}: compare with =, <>, <, <=, >, >=, in, between, like, ilike, \
+                 is null or is distinct from"
+            )));
+        }
     })
 }
 
