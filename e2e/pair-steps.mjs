@@ -28,7 +28,7 @@ async function twoPeople(world) {
   await linus.shows(id, { done: 'true' })
   const after = String(Number(before.match(/\d+/)[0]) - 1)
   await openIn(linus, world.list).getByText(after).waitFor()
-  await page.locator(`${byId('travelled')}[data-person="ada"] ${byId('round-trip')}`).getByText('there and back').waitFor()
+  await page.locator(`${byId('travelled')}[data-person="ada"] ${byId('round-trip')}`).getByText('last edit').waitFor()
   const { rows } = await world.sql.query('select pg_current_wal_lsn() as lsn')
   const row = page.locator(byId('commit')).first()
   const said = (await row.innerText()).replace(/\s+/g, ' ')

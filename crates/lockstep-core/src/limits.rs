@@ -72,6 +72,10 @@ pub const NODE_UNSERVED_BYTES: usize = 256 << 20;
 /// are read however full the node is.
 pub const UNSERVED_FREE_BYTES: usize = 4 << 10;
 
+/// Pings of one client whose pongs wait for its socket. Past it nothing more is read from it: the WebSocket library
+/// answers whatever it reads, and holds the answers.
+pub const PONGS: usize = 16;
+
 /// Levels of arrays and objects in what is read of a client's message: `serde_json`'s bound, which keeps the stack.
 pub const NESTING: usize = 127;
 

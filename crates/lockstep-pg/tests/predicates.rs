@@ -335,11 +335,36 @@ async fn every_type_and_operator_alone() {
                 predicates.push((format!("{name}_a{collate} {op} $1"), vec![Json::from(*value)]));
             }
         }
+        predicates.extend(["is null", "is not null"].map(|is| (format!("{name}_a {is}"), vec![])));
+        for (value, other) in values.iter().zip(values.iter().cycle().skip(1)) {
+            let both = vec![Json::from(*value), Json::from(*other)];
+            for two in ["in ($1, $2)", "not in ($1, $2)", "in ($1, $2, null)", "not in ($1, $2, null)"] {
+                predicates.push((format!("{name}_a {two}"), both.clone()));
+            }
+            for two in ["between $1 and $2", "not between $1 and $2"] {
+                predicates.push((format!("{name}_a{collate} {two}"), both.clone()));
+            }
+            predicates.push((format!("{name}_a{collate} between null and $1"), vec![Json::from(*value)]));
+        }
+        if *of == "boolean" {
+            for truth in ["true", "false", "unknown"] {
+                for is in ["is", "is not"] {
+                    predicates.push((format!("{name}_a {is} {truth}"), vec![]));
+                    predicates.push((format!("(not {name}_a or {name}_b) {is} {truth}"), vec![]));
+                }
+            }
+            predicates.push((format!("not {name}_a and {name}_b"), vec![]));
+        }
         for value in *values {
             if of.starts_with("text") || of.starts_with("varchar") {
                 let escaped = value.replace('\\', "\\\\");
                 for pattern in [format!("%{escaped}%"), format!("{escaped}%"), format!("_{escaped}")] {
                     predicates.push((format!("{name}_a like $1"), vec![Json::from(pattern.clone())]));
+                    predicates.push((format!("{name}_a not like $1"), vec![Json::from(pattern.clone())]));
+                    predicates.push((
+                        format!("{name}_a collate \"C\" not ilike $1"),
+                        vec![Json::from(pattern.clone())],
+                    ));
                     predicates.push((format!("{name}_a collate \"C\" ilike $1"), vec![Json::from(pattern)]));
                 }
             }

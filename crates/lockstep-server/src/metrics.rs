@@ -90,8 +90,19 @@ pub const NODE_UNSERVED: &str = "node_unserved_bytes";
 pub const UNREAD: &str = "unread";
 /// A load waited for a socket.
 pub const CATCH_UP_AHEAD: &str = "catch_up_ahead_bytes";
-const SERVER_BOUNDS: [&str; 8] =
-    [QUEUE_FULL, FRAME_TOO_LARGE, UNSERVED, POSTS, NODE_QUEUES_FULL, NODE_UNSERVED, UNREAD, CATCH_UP_AHEAD];
+/// Pings that came faster than their answers were taken.
+pub const PONGS: &str = "pongs";
+const SERVER_BOUNDS: [&str; 9] = [
+    PONGS,
+    QUEUE_FULL,
+    FRAME_TOO_LARGE,
+    UNSERVED,
+    POSTS,
+    NODE_QUEUES_FULL,
+    NODE_UNSERVED,
+    UNREAD,
+    CATCH_UP_AHEAD,
+];
 const OUTCOMES: [&str; 6] = ["applied", "refused", "renumber", "gap", "unknown_client", "busy"];
 const CLOSE_CODES: [u16; 7] = [1001, 1002, 1003, 1007, 1009, 1012, 1013];
 

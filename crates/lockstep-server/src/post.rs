@@ -123,6 +123,25 @@ fn check(post: &Post) -> Result<(), String> {
     }
 }
 
+/// What a body asks for; the bounds that it goes beyond are counted.
+async fn parsed(posts: &Posts, body: &[u8]) -> Result<Post, String> {
+    let post: Post = match serde_json::from_slice(body) {
+        Ok(post) => post,
+        Err(error) => {
+            let why = unreadable(&error);
+            if why == unreadable_depth() {
+                posts.reached(Bound::Nesting).await;
+            }
+            return Err(why);
+        }
+    };
+    for bound in Bound::of_mutations(&post.frame) {
+        posts.reached(bound).await;
+    }
+    check(&post)?;
+    Ok(post)
+}
+
 /// Answers one request. `foreign`: a page of another origin sent it.
 pub async fn answer(posts: Arc<Posts>, request: Request, foreign: bool) -> Response<Body> {
     if foreign {
@@ -160,22 +179,10 @@ pub async fn answer(posts: Arc<Posts>, request: Request, foreign: bool) -> Respo
                 );
             }
         };
-    let post: Post = match serde_json::from_slice(&body) {
+    let post = match parsed(&posts, &body).await {
         Ok(post) => post,
-        Err(error) => {
-            let why = unreadable(&error);
-            if why == unreadable_depth() {
-                posts.reached(Bound::Nesting).await;
-            }
-            return refuse(StatusCode::BAD_REQUEST, "malformed", &why);
-        }
+        Err(why) => return refuse(StatusCode::BAD_REQUEST, "malformed", &why),
     };
-    for bound in Bound::of_mutations(&post.frame) {
-        posts.reached(bound).await;
-    }
-    if let Err(why) = check(&post) {
-        return refuse(StatusCode::BAD_REQUEST, "malformed", &why);
-    }
     if post.frame.mutations.is_empty() {
         let client = post.client.unwrap_or_else(fresh_client);
         return respond(StatusCode::OK, json!({"client": client, "mutations": [], "lsn": null}));

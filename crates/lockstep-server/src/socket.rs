@@ -76,6 +76,47 @@ async fn room_in(bound: &Arc<Semaphore>, wanted: u32, name: &'static str) -> Opt
     bound.clone().acquire_many_owned(wanted).await.ok()
 }
 
+/// Pongs that the library holds until they are flushed.
+#[derive(Debug, Default)]
+struct Pongs {
+    held: AtomicUsize,
+    flushed: Notify,
+}
+
+impl Pongs {
+    /// A ping was read: its pong is to be flushed, and too many of them are waited for.
+    async fn held(&self, outbox: &Outbox) {
+        outbox.send();
+        if self.held.fetch_add(1, Ordering::Relaxed) < limits::PONGS {
+            return;
+        }
+        metrics::reached(metrics::PONGS);
+        while self.held.load(Ordering::Relaxed) >= limits::PONGS {
+            self.flushed.notified().await;
+        }
+    }
+
+    /// Flushes them, and whatever else was fed.
+    async fn flush<S: futures_util::Sink<Message> + Unpin>(&self, sink: &mut S) -> Result<(), S::Error> {
+        let held = self.held.load(Ordering::Relaxed);
+        sink.flush().await?;
+        self.held.fetch_sub(held, Ordering::Relaxed);
+        self.flushed.notify_one();
+        Ok(())
+    }
+}
+
+/// Room for a message of so many bytes.
+async fn room_for(bytes: usize, own: &Arc<Semaphore>, node: &Arc<Semaphore>) -> Option<Room> {
+    let wanted = u32::try_from(1 + bytes / ROOM).unwrap_or(u32::MAX);
+    let room = room_in(own, wanted, metrics::UNSERVED).await?;
+    let taken = limits::UNSERVED_BYTES / ROOM - own.available_permits();
+    if taken <= limits::UNSERVED_FREE_BYTES / ROOM {
+        return Some((room, None));
+    }
+    Some((room, Some(room_in(node, wanted, metrics::NODE_UNSERVED).await?)))
+}
+
 #[derive(Debug)]
 struct State {
     queue: SendQueue,
@@ -233,6 +274,7 @@ where
     let (mut sink, mut stream) = socket.split();
     let (abandon, abandoned) = oneshot::channel();
     outbox.with(|s| s.abandon = Some(abandon));
+    let pongs = Pongs::default();
     let read = async {
         let unserved = Arc::new(Semaphore::new(limits::UNSERVED_BYTES / ROOM));
         loop {
@@ -241,14 +283,7 @@ where
             match message {
                 Some(Ok(message)) if message.is_text() => {
                     let text = message.as_text().unwrap_or_default().to_owned();
-                    let room = u32::try_from(1 + text.len() / ROOM).unwrap_or(u32::MAX);
-                    let own = room_in(&unserved, room, metrics::UNSERVED).await?;
-                    let taken = limits::UNSERVED_BYTES / ROOM - unserved.available_permits();
-                    let shared = match taken <= limits::UNSERVED_FREE_BYTES / ROOM {
-                        true => None,
-                        false => Some(room_in(&outbox.node.unserved, room, metrics::NODE_UNSERVED).await?),
-                    };
-                    let room = (own, shared);
+                    let room = room_for(text.len(), &unserved, &outbox.node.unserved).await?;
                     if events.send(Event::Text(id, text, room)).await.is_err() {
                         return None;
                     }
@@ -256,6 +291,7 @@ where
                 Some(Ok(message)) if message.is_binary() => {
                     return Some((1003, "binary frames are not understood"));
                 }
+                Some(Ok(message)) if message.is_ping() => pongs.held(outbox).await,
                 Some(Ok(_)) => {}
                 Some(Err(error)) => {
                     let end = broken(&error)?;
@@ -279,7 +315,7 @@ where
                 }
                 Next::Close(code, reason) => return Ok((code, reason)),
                 Next::Nothing => {
-                    sink.flush().await?;
+                    pongs.flush(&mut sink).await?;
                     outbox.changed.notified().await;
                 }
             }

@@ -99,9 +99,9 @@ export class Channel {
   }
 
   private answer(ref: string | null, payload: unknown): void {
-    const waiting = ref === null ? undefined : this.waiting.get(ref)
-    if (ref === null || waiting === undefined) return
-    this.waiting.delete(ref)
+    const waiting = this.waiting.get(ref ?? '')
+    if (waiting === undefined) return
+    this.waiting.delete(ref ?? '')
     waiting.cancel()
     const { status, response } = (payload ?? {}) as { status?: unknown; response?: unknown }
     waiting.done({ status: status === 'ok' ? 'ok' : 'error', response })

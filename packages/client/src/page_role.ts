@@ -47,31 +47,28 @@ export class PageRole implements TabPorts {
 
   /** The store is open, and `place` is what pages that share it call it. True when no other page can lead. */
   enter(place: string | null): boolean {
-    this.tabs?.close()
-    this.tabs = null
-    this.at = null
-    if (this.platform === null || place === null) {
-      this.role = 'alone'
-      return true
-    }
-    this.role = 'follower'
-    this.tabs = new Tabs(place, this.platform, this.parts.timers, this)
-    this.hello()
-    return false
+    const isAlone = this.join(place)
+    if (!isAlone) this.hello()
+    return isAlone
   }
 
   /** Like `enter`, in a place that this page was the first to find: resolves to whether it may lead there at once. */
   async enterFirst(place: string | null): Promise<boolean> {
-    const { platform } = this
-    if (platform === null || place === null) return this.enter(place)
-    this.tabs?.close()
-    this.at = null
-    this.role = 'follower'
     const isLeading = await new Promise<boolean>((resolve) => {
-      this.tabs = new Tabs(place, platform, this.parts.timers, this, resolve)
+      if (this.join(place, resolve)) resolve(true)
     })
     if (!isLeading) this.hello()
     return isLeading
+  }
+
+  private join(place: string | null, first: ((isLeading: boolean) => void) | null = null): boolean {
+    this.tabs?.close()
+    this.tabs = null
+    this.at = null
+    const isAlone = this.platform === null || place === null
+    this.role = isAlone ? 'alone' : 'follower'
+    if (!isAlone) this.tabs = new Tabs(place, this.platform, this.parts.timers, this, first)
+    return isAlone
   }
 
   /** The store says that this page leads. True when others followed the page before it, and are about to say hello. */

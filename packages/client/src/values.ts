@@ -39,10 +39,8 @@ export function keyReader({ key, columns }: { readonly key: readonly string[]; r
  * numbers, everything else is as it came (int8 and numeric stay strings, a number would lose digits).
  */
 export function decodeValue(wire: string, value: Json): unknown {
-  if (value === null) return null
-  if (wire === 'json' && typeof value === 'string') return JSON.parse(value)
-  if (wire === 'float' && typeof value === 'string') return Number(value)
-  return value
+  if (typeof value !== 'string') return value
+  return wire === 'json' ? JSON.parse(value) : wire === 'float' ? Number(value) : value
 }
 
 /**
@@ -92,9 +90,8 @@ export function encodeRecord(record: Readonly<Record<string, unknown>>): Record<
 export function guessValue(column: Column | undefined, value: Json): unknown {
   if (column === undefined || value === null) return value
   if (column.wire === 'text' && (typeof value === 'number' || typeof value === 'boolean')) return String(value)
-  if (column.wire === 'int' && typeof value === 'string' && /^-?\d+$/.test(value)) return Number(value)
-  if (column.wire === 'float' && typeof value === 'string') return Number(value)
-  return value
+  const isNumber = column.wire === 'float' || (column.wire === 'int' && /^-?\d+$/.test(value as string))
+  return isNumber && typeof value === 'string' ? Number(value) : value
 }
 
 /** Whether two application values are the same: by identity, or by content for parsed JSON. */

@@ -28,16 +28,9 @@ export interface RowChange {
 /** What an update of the view changed, by table name, then key text. */
 export type ViewChanges = ReadonlyMap<string, ReadonlyMap<string, RowChange>>
 
-/** How a row of a shape becomes one that an application sees. */
-interface Reader {
-  readonly rows: HeldShape['rows']
-  readonly columns: readonly { readonly name: string; readonly wire: string; readonly isAsIs: boolean }[]
-}
-
 interface Table {
   readonly active: readonly ActiveShape[]
   readonly held: readonly HeldShape[]
-  readonly readers: readonly Reader[]
   /** null until a shape of the table was described */
   readonly key: readonly string[] | null
   readonly columns: ReadonlyMap<string, Column>
@@ -58,11 +51,7 @@ function tablesOf(active: readonly ActiveShape[]): Tables {
     [...grouped].map(([name, shapes]) => {
       const held = shapes.flatMap((one) => (one.held === null ? [] : [one.held]))
       const columns = new Map(held.flatMap((shape) => shape.columns.map((column) => [column.name, column] as const)))
-      const readers = held.map(({ rows, columns }) => ({
-        rows,
-        columns: columns.map(({ name, wire }) => ({ name, wire, isAsIs: wire !== 'json' && wire !== 'float' })),
-      }))
-      return [name, { active: shapes, held, readers, key: held[0]?.key ?? null, columns }]
+      return [name, { active: shapes, held, key: held[0]?.key ?? null, columns }]
     }),
   )
 }
@@ -70,14 +59,13 @@ function tablesOf(active: readonly ActiveShape[]): Tables {
 /** The row under `key` in the union of the shapes; columns of several shapes are merged. */
 function baseRow(table: Table | undefined, key: string): Row | undefined {
   let row: Record<string, unknown> | undefined
-  for (const { rows, columns } of table?.readers ?? []) {
+  for (const { rows, columns } of table?.held ?? []) {
     const values = rows.get(key)
     if (values === undefined) continue
     row ??= {}
     for (let at = 0; at < columns.length; at += 1) {
-      const { name, wire, isAsIs } = columns[at] as Reader['columns'][number]
-      const value = values[at] ?? null
-      row[name] = isAsIs ? value : decodeValue(wire, value)
+      const { name, wire } = columns[at] as Column
+      row[name] = decodeValue(wire, values[at] ?? null)
     }
   }
   return row

@@ -88,7 +88,7 @@ fn who_would_have_to_be_looked_up_too_often_is_caught_up() {
             |n: usize| json!({"ref": n.to_string(), "table": "items", "scope": {"a": format!("s{n}")}});
         let mut join =
             json!({"protocol": 1, "client": "c1", "shapes": (0..SHAPES).map(shape).collect::<Vec<_>>()});
-        let mut say = |world: &mut World, session: u64, join: &Json| {
+        let say = |world: &mut World, session: u64, join: &Json| {
             world.hub.handle_open(session);
             world.hub.handle_text(session, &json!(["1", "1", "sync", "phx_join", join]).to_string(), "");
         };

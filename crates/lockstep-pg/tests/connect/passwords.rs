@@ -24,7 +24,7 @@ async fn every_method_with_the_right_password_and_a_wrong_one() {
             let error = wrong.expect_err(role);
             assert_eq!(error.matches("28P01").count(), 2, "{error}");
             let none = both(&url.replace(":it's%20m%40d@", "@")).await.expect_err("no password");
-            assert_eq!(none.matches("password").count(), 2, "{none}");
+            assert!(none.contains("password missing") && none.contains("a password is asked for"), "{none}");
         }
     }
 }

@@ -88,6 +88,51 @@ async fn bytes_that_are_no_messages_end_their_own_connection() {
     world.settled(&mut bystander).await;
 }
 
+fn resident_kb(node: &Node) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{}/status", node.pid())).unwrap();
+    let line = status.lines().find(|l| l.starts_with("VmRSS")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse().unwrap()
+}
+
+/// Neither a message in pieces without end nor pings that are never listened to take room without end.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_never_becomes_a_message_is_bounded_too() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let mut bystander = node.join([lists()]).await;
+    world.settled(&mut bystander).await;
+    let before = resident_kb(&node);
+    // The first piece of a text, then others, none of them the last.
+    let mut pieces = raw(&node).await;
+    let mut piece = frame(1, &[b'x'; 60_000]);
+    piece[0] &= 0x7F;
+    let mut sent = 0;
+    while sent < 64 << 20 && pieces.write_all(&piece).await.is_ok() {
+        sent += piece.len();
+        piece[0] = 0;
+    }
+    assert!(sent < 64 << 20, "64 MB of one message were taken");
+    let code = closed(pieces).await;
+    assert!([1009, 0].contains(&code), "{code}");
+    // Pongs that are not read fill the way back; then no more is read.
+    let mut pings = raw(&node).await;
+    let many = frame(9, &[b'p'; 125]).repeat(500);
+    let mut sent = 0;
+    while sent < 128 << 20 {
+        let wrote = tokio::time::timeout(std::time::Duration::from_secs(2), pings.write_all(&many)).await;
+        match wrote {
+            Ok(Ok(())) => sent += many.len(),
+            // It is read no further, or was ended.
+            _ => break,
+        }
+    }
+    until_metric(&node, r#"lockstep_bounds_reached_total{bound="pongs"}"#, |n| n >= 1.0).await;
+    let grown = resident_kb(&node).saturating_sub(before);
+    assert!(grown < 48 << 10, "{grown} kB for {sent} bytes of pings");
+    world.sql.run("update lists set name = 'still served' where id = 1").await;
+    world.settled(&mut bystander).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_that_cannot_be_meant_are_answered_and_the_session_goes_on() {
     let world = World::new().await;

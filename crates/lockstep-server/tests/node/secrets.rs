@@ -4,11 +4,11 @@ use crate::world::{Node, World, todos};
 use lockstep_client::ClientError;
 use serde_json::json;
 
-/// In rows, scopes, predicates, writes, and in what an application's trigger says under codes of PostgreSQL's own.
-#[tokio::test(flavor = "multi_thread")]
-async fn nothing_of_rows_or_passwords_is_told_to_operators() {
-    const SECRET: &str = "s3cr3t";
-    let world = World::with(|b| b.setting("synchronous_commit", "off")).await;
+const SECRET: &str = "s3cr3t";
+
+/// A table with secrets, and a trigger of the application's that tells those of `todos` under a code of the client's choice.
+async fn world() -> World {
+    let world = World::new().await;
     world
         .sql
         .run(
@@ -28,6 +28,13 @@ async fn nothing_of_rows_or_passwords_is_told_to_operators() {
     lockstep_pg::install::track(&mut owner, &request, &lockstep_pg::install::Patience::default())
         .await
         .unwrap();
+    world
+}
+
+/// In rows, scopes, predicates, writes, and in what an application's trigger says under codes of PostgreSQL's own.
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_of_rows_or_passwords_is_told_to_operators() {
+    let world = world().await;
     let url = |role: &str, password: &str| {
         format!("postgres://{role}:{password}@127.0.0.1:{}/postgres", world.cluster.port())
     };
