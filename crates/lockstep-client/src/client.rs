@@ -16,6 +16,12 @@ const PATIENCE: Duration = Duration::from_secs(20);
 /// Of one frame, inflated: a node's are of about 64 KiB, or of one row.
 const MOST_BYTES: u64 = 1 << 30;
 
+/// Whoever is told to come again for so long is never let in.
+const TURN_PATIENCE: Duration = Duration::from_secs(180);
+
+/// A node closes a connection on which it heard nothing for 60 s.
+const HEARTBEAT: Duration = Duration::from_secs(20);
+
 /// Between two looks at the time while nothing is heard.
 const LOOK: Duration = Duration::from_millis(100);
 
@@ -51,6 +57,8 @@ pub struct Client {
     next_ref: u64,
     /// Deflated frames that came.
     pub inflated: u64,
+    /// How often the node told it to join again later.
+    pub later: u32,
     /// How old its state may be.
     pub freshness: Freshness,
     /// Commits that were received while waiting for something else, oldest first.
@@ -80,14 +88,37 @@ impl Client {
             socket,
             next_ref: 0,
             inflated: 0,
+            later: 0,
             freshness: Freshness::new(Instant::now()),
             commits: Default::default(),
         };
-        let join = client.replica.join();
-        client.freshness = Freshness::new(Instant::now());
-        let joined = client.call("phx_join", join).await?;
+        let joined = client.join_in_turn().await?;
         client.replica.client = joined["client"].as_str().map(str::to_owned);
         Ok(client)
+    }
+
+    /// Joins, as often as the node says when to come again.
+    async fn join_in_turn(&mut self) -> Result<Json, ClientError> {
+        let patience = Instant::now() + TURN_PATIENCE;
+        loop {
+            let join = self.replica.join();
+            self.freshness = Freshness::new(Instant::now());
+            let refusal = match self.call("phx_join", join).await {
+                Err(ClientError::Refused(refusal)) => refusal,
+                other => return other,
+            };
+            let Some(wait) = refusal["retry_in"].as_u64().filter(|_| Instant::now() < patience) else {
+                return Err(ClientError::Refused(refusal));
+            };
+            self.later += 1;
+            let mut wait = Duration::from_millis(wait);
+            while wait > HEARTBEAT {
+                tokio::time::sleep(HEARTBEAT).await;
+                wait -= HEARTBEAT;
+                self.call("heartbeat", json!({"cursor": false})).await?;
+            }
+            tokio::time::sleep(wait).await;
+        }
     }
 
     /// Sends an event and waits for its reply.
@@ -100,7 +131,7 @@ impl Client {
                     return Err(ClientError::Refused(response));
                 }
                 Heard::Commit(commit) => self.commits.push_back(commit),
-                Heard::Reply(..) | Heard::Nothing => {}
+                Heard::Reply(..) | Heard::Provisional | Heard::Nothing => {}
             }
         }
     }
@@ -160,7 +191,7 @@ impl Client {
             // Nothing is lost when the time is up: a message is taken whole or not at all.
             match tokio::time::timeout(LOOK, self.hear("anything")).await {
                 Ok(Ok(Heard::Commit(commit))) => self.commits.push_back(commit),
-                Ok(Ok(Heard::Reply(..) | Heard::Nothing)) | Err(_) => {}
+                Ok(Ok(Heard::Reply(..) | Heard::Provisional | Heard::Nothing)) | Err(_) => {}
                 Ok(Err(error)) => return Err(error),
             }
         }

@@ -1,6 +1,7 @@
 //! A client's state and what frames do to it.
 
 mod held;
+mod provisional;
 
 pub(crate) use held::Held;
 pub use held::row_digest;
@@ -94,6 +95,8 @@ pub enum Heard {
     Nothing,
     /// A batch became visible.
     Commit(Commit),
+    /// A first load may be shown that is not settled.
+    Provisional,
     /// A reply: its ref, whether it is ok, and the response.
     Reply(String, bool, Json),
 }
@@ -129,6 +132,16 @@ pub struct Replica {
     batch: Vec<(String, Json)>,
     /// Rows that are of no batch yet, by the names that the node gave them.
     aside: BTreeMap<String, Vec<Json>>,
+    /// Its application shows a first load that is not settled, marked as such.
+    pub takes_provisional: bool,
+    ahead: provisional::Ahead,
+}
+
+impl Commit {
+    fn at(lsn: &str) -> Self {
+        let (resets, outcomes) = (Vec::new(), Vec::new());
+        Self { lsn: lsn.into(), xid: None, resets, rows: 0, outcomes, left: None }
+    }
 }
 
 impl Replica {
@@ -144,17 +157,30 @@ impl Replica {
 
     /// The connection is gone: a batch without its commit never happened.
     pub fn disconnected(&mut self) {
-        self.batch.clear();
-        self.aside.clear();
+        self.forget_batch();
         if let Some(leaving) = &mut self.leaving {
             leaving.asked = true;
         }
     }
 
+    fn forget_batch(&mut self) {
+        self.batch.clear();
+        self.aside.clear();
+        self.ahead = provisional::Ahead::default();
+    }
+
+    /// All rows are dropped, as by a person who clears what a page has stored; the outbox is kept.
+    pub fn forget_rows(&mut self) {
+        self.forget_batch();
+        self.shapes.clear();
+        self.cursor = None;
+    }
+
     /// The payload of `phx_join`.
     pub fn join(&self) -> Json {
+        let capabilities = if self.takes_provisional { &["widen", "provisional"][..] } else { &["widen"] };
         let shapes: Vec<Json> = self.wanted.iter().map(|w| self.shape_request(w)).collect();
-        json!({"protocol": 1, "capabilities": ["widen"], "required": [], "token": null, "subject": "",
+        json!({"protocol": 1, "capabilities": capabilities, "required": [], "token": null, "subject": "",
             "client": self.client, "cursor": self.cursor, "shapes": shapes})
     }
 
@@ -242,10 +268,12 @@ impl Replica {
                 self.aside.entry(name.into()).or_default().push(payload);
             }
             "loaded" | "unload" => self.end_loads(event == "loaded", &payload)?,
-            "phx_close" => {
-                self.batch.clear();
-                self.aside.clear();
+            "progress" => self.ahead.note(&payload)?,
+            "provisional" => {
+                self.show(&payload)?;
+                return Ok(Heard::Provisional);
             }
+            "phx_close" => self.forget_batch(),
             _ => self.unknown += 1,
         }
         Ok(Heard::Nothing)
@@ -254,7 +282,9 @@ impl Replica {
     /// What was set aside becomes a part of the batch, or is forgotten.
     fn end_loads(&mut self, taken: bool, payload: &Json) -> Result<(), ReplicaError> {
         for name in payload["loads"].as_array().ok_or_else(|| bad("no names of loads"))? {
-            let rows = self.aside.remove(name.as_str().unwrap_or_default());
+            let name = name.as_str().unwrap_or_default();
+            self.ahead.end(name, taken);
+            let rows = self.aside.remove(name);
             let rows = rows.ok_or_else(|| bad("the name of a load that was not sent"))?;
             if taken {
                 self.batch.extend(rows.into_iter().map(|payload| ("rows".to_owned(), payload)));
@@ -267,6 +297,7 @@ impl Replica {
     /// of it behind: all rows are forgotten with the cursor, and the next join loads them anew.
     fn commit(&mut self, payload: &Json) -> Result<Commit, ReplicaError> {
         let (outbox, confirmed) = (self.outbox.clone(), self.confirmed);
+        self.ahead.committed();
         let result = self.apply(payload);
         if result.is_err() {
             (self.outbox, self.confirmed) = (outbox, confirmed);
@@ -277,14 +308,8 @@ impl Replica {
     }
 
     fn apply(&mut self, payload: &Json) -> Result<Commit, ReplicaError> {
-        let mut commit = Commit {
-            lsn: payload["lsn"].as_str().ok_or_else(|| bad("a commit without lsn"))?.into(),
-            xid: payload["xid"].as_str().map(str::to_owned),
-            resets: Vec::new(),
-            rows: 0,
-            outcomes: Vec::new(),
-            left: None,
-        };
+        let mut commit = Commit::at(payload["lsn"].as_str().ok_or_else(|| bad("a commit without lsn"))?);
+        commit.xid = payload["xid"].as_str().map(str::to_owned);
         for (event, payload) in std::mem::take(&mut self.batch) {
             match event.as_str() {
                 "shape" => self.shape(&payload)?,
@@ -396,9 +421,7 @@ impl Replica {
 
     /// The rows of a subscription, by the text of their key; None before its first commit.
     pub fn rows_of(&self, reference: &str) -> Option<BTreeMap<String, Row>> {
-        let held = self.shapes.values().find(|h| h.reference == reference)?;
-        let named = |row: &Vec<Json>| held.columns.iter().cloned().zip(row.iter().cloned()).collect::<Row>();
-        Some(held.rows.iter().map(|(k, row)| (k.clone(), named(row))).collect())
+        self.shapes.values().find(|h| h.reference == reference).map(Held::named)
     }
 
     /// A subscription's columns, in the order in which its values travel; None before its first commit.

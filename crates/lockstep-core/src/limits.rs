@@ -116,6 +116,27 @@ pub const GATHER_MS: u64 = 100;
 /// Sessions of one node.
 pub const SESSIONS: usize = 50_000;
 
+/// Sessions that have joined and wait for their first batch: as many as all catch-ups that may run read for, if each has
+/// one shape. They took 4.8 s (docs/performance.md, `resume_s`), so nobody waits much longer, nor does a live session that
+/// has something read behind them. Whoever comes beyond is told when to come again.
+pub const WAITING_SESSIONS: usize = CATCH_UPS_IN_FLIGHT * READS_PER_CATCH_UP;
+
+/// Microseconds from one of them that is served to the next, until that was measured: twice of what is said above.
+pub const ARRIVAL_FIRST_US: u64 = 1_000;
+/// The most that is believed of a measurement: PostgreSQL may be away just now.
+pub const ARRIVAL_MOST_US: u64 = 100_000;
+
+/// Milliseconds until a client may come again, least and most. A catch-up for thousands takes about a second; and a
+/// minute later things may be other than they look.
+pub const RETRY_IN_LEAST_MS: u64 = 1_000;
+/// See [`RETRY_IN_LEAST_MS`].
+pub const RETRY_IN_MOST_MS: u64 = 60_000;
+
+/// Room is kept for those whose turn comes within so many milliseconds: they are on their way.
+pub const TURN_SOON_MS: u64 = 1_000;
+/// Milliseconds that a turn is kept for a client that does not come. A `phoenix` client joins again every 10 s.
+pub const TURN_KEPT_MS: u64 = 15_000;
+
 /// Microseconds for each session when a node is told to stop: at 500 a second those that come back elsewhere are caught up
 /// as they come. `--drain` bounds the whole.
 pub const GOODBYE_EACH_US: u64 = 2_000;
@@ -131,6 +152,15 @@ pub const POLL_BUSY_MS: u64 = 100;
 pub const CATALOG_MS: u64 = 50;
 /// Milliseconds between two polls on an idle database.
 pub const POLL_IDLE_MS: u64 = 1_000;
+
+/// Milliseconds that a first load which is read waits to be settled before it is shown provisionally. W reaches F within
+/// some milliseconds as a rule, and then nobody has to draw twice; a person waits no longer without seeing anything.
+pub const PROVISIONAL_MS: u64 = 300;
+
+/// Milliseconds that PostgreSQL's planner may take to say how large a load is. The load waits for it.
+pub const ESTIMATE_MS: u64 = 300;
+/// Loads of one catch-up that the planner is asked about, so that many of moderate size do not cost many questions.
+pub const ESTIMATES_PER_CATCH_UP: usize = 8;
 
 /// Milliseconds that a poll may wait for the stream before a push asks whether the stream says nothing because nothing
 /// happens. A client that is told of nothing newer for about 4 s says that it is behind.
@@ -158,6 +188,10 @@ pub struct Bounds {
     pub held_bytes: usize,
     /// See [`SESSIONS`].
     pub sessions: usize,
+    /// See [`WAITING_SESSIONS`].
+    pub waiting_sessions: usize,
+    /// See [`PROVISIONAL_MS`].
+    pub provisional_ms: u64,
 }
 
 impl Default for Bounds {
@@ -169,6 +203,8 @@ impl Default for Bounds {
             cursor_xip: CURSOR_XIP,
             held_bytes: HELD_BYTES,
             sessions: SESSIONS,
+            waiting_sessions: WAITING_SESSIONS,
+            provisional_ms: PROVISIONAL_MS,
         }
     }
 }

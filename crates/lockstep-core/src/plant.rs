@@ -13,4 +13,6 @@ pub enum Plant {
     WindowFloor,
     /// The window takes it that a cursor's state has all that ends at or before its fence.
     WindowFence,
+    /// A first load is shown provisionally while more of it is being read.
+    ProvisionalHalf,
 }

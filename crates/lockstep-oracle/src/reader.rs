@@ -172,7 +172,7 @@ impl Reader {
                         return;
                     }
                 }
-                Ok(Err(ClientError::Refused(error))) if error["code"] != "not_ready" => {
+                Ok(Err(ClientError::Refused(error))) if error["retry_in"].is_null() => {
                     self.shared.fail(format!("client {}: its join was refused: {error}", self.number));
                 }
                 _ => {}
@@ -249,7 +249,7 @@ impl Reader {
             self.said.pop_front();
         }
         match heard {
-            Heard::Nothing => {}
+            Heard::Provisional | Heard::Nothing => {}
             Heard::Commit(commit) => {
                 self.fresh = true;
                 self.resets.extend(commit.resets.iter().map(|(_, why)| why.clone()));

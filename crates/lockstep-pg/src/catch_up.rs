@@ -7,6 +7,7 @@ use crate::lease::within;
 use crate::poll::{WHO, identified};
 use crate::question::{Log, Question, outcomes_of, questions, truncations_of};
 use crate::session::SET_LOCAL;
+use crate::size::Size;
 use crate::target::Target;
 use crate::wire::Wire;
 use lockstep_core::fanout::hub::{CatchUpAnswer, CatchUpRequest, ReadAnswer};
@@ -28,12 +29,38 @@ const SILENT_READ: Duration = Duration::from_secs(11 * 60);
 pub trait Chunks: Send {
     /// Frames of one of the request's reads. The next ones are read when this returns.
     fn take(&mut self, read: usize, frames: Vec<Frame>) -> impl Future<Output = Result<(), PgError>> + Send;
+
+    /// Rows of a shape that is loaded whole will be taken, and more than a few: whoever takes them may say how many.
+    fn expect(&mut self, _read: usize, _size: Size) -> impl Future<Output = ()> + Send {
+        std::future::ready(())
+    }
 }
 
 /// Where the rows go: what a request reads is in its answer up to so many bytes, and goes ahead in chunks beyond.
 struct Ahead<'a, C> {
     room: usize,
     chunks: &'a mut C,
+    /// The last read that went ahead.
+    begun: Option<usize>,
+    /// How many more may be estimated.
+    estimates: usize,
+}
+
+impl<'a, C: Chunks> Ahead<'a, C> {
+    fn new(room: usize, chunks: &'a mut C) -> Self {
+        Self { room, chunks, begun: None, estimates: limits::ESTIMATES_PER_CATCH_UP }
+    }
+
+    /// Before the first rows of a read go ahead, while more of them come.
+    async fn begin(&mut self, at: usize, size: Option<Size>) {
+        if self.begun.replace(at) != Some(at)
+            && let Some(size) = size
+            && let Some(left) = self.estimates.checked_sub(1)
+        {
+            self.estimates = left;
+            self.chunks.expect(at, size).await;
+        }
+    }
 }
 
 /// Reads everything asked for in one snapshot. `history` is of the stream's server; small questions are answered
@@ -45,7 +72,7 @@ pub async fn read<C: Chunks>(
     answer: Duration,
     chunks: &mut C,
 ) -> Result<CatchUpAnswer, PgError> {
-    let ahead = Ahead { room: limits::CATCH_UP_INLINE_BYTES, chunks };
+    let ahead = Ahead::new(limits::CATCH_UP_INLINE_BYTES, chunks);
     read_ahead(wire, request, history, answer, ahead).await
 }
 
@@ -63,7 +90,8 @@ pub async fn read_whole(
         }
     }
     let (mut wire, _) = for_reading(target, answer).await?;
-    let ahead = Ahead { room: usize::MAX, chunks: &mut Nobody };
+    let mut nobody = Nobody;
+    let ahead = Ahead::new(usize::MAX, &mut nobody);
     let read = read_ahead(&mut wire, request, history, answer, ahead).await;
     wire.terminate().await;
     read
@@ -256,6 +284,9 @@ async fn copy<C: Chunks>(
         if goes_ahead {
             let frames = rows.take(Some(LoadId { catch_up: request.id, read: at })).map_err(not_copy)?;
             if !frames.is_empty() {
+                let size = || question.size_of(at, &request.reads[at], rows.rows());
+                let size = if ahead.begun == Some(at) { None } else { size() };
+                ahead.begin(at, size).await;
                 ahead.chunks.take(at, frames).await?;
             }
         }

@@ -24,6 +24,7 @@ pub mod replication_stream;
 pub mod rights;
 pub mod schema;
 pub mod session;
+pub mod size;
 pub mod target;
 pub mod tls;
 pub mod wire;

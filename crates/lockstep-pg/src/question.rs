@@ -6,6 +6,7 @@
 
 use crate::catalog::{literal, qualified, quote};
 use crate::error::PgError;
+use crate::size::Size;
 use lockstep_core::catalog::Table;
 use lockstep_core::fanout::hub::{ReadFrom, ReadRequest};
 use lockstep_core::position::{Facts, ResetReason, Snapshot, Xid};
@@ -26,6 +27,8 @@ pub(crate) struct Question {
     pub(crate) sql: String,
     /// All rows, not changes.
     pub(crate) whole: bool,
+    /// Where its rows are.
+    log: Log,
     /// Places in the request, ascending, and why it is loaded in full.
     pub(crate) reads: Vec<(usize, Option<ResetReason>)>,
 }
@@ -94,9 +97,23 @@ pub(crate) fn questions(
         let of: Vec<_> = places.iter().map(|(at, _)| (*at, &reads[*at])).collect();
         let log = logs.get(&log).copied().ok_or(PgError::SchemaChanged)?;
         let sql = if whole { all_rows(&of, log) } else { changed_rows(&of, log) };
-        Ok(Question { sql, whole, reads: places })
+        Ok(Question { sql, whole, log, reads: places })
     };
     alike.into_iter().map(question).collect()
+}
+
+impl Question {
+    /// How large one of its reads is, by itself: what several have together says little of each. Of changes nobody knows:
+    /// the newest entries of a log are those that its statistics lack.
+    pub(crate) fn size_of(&self, at: usize, read: &ReadRequest, so_far: u64) -> Option<Size> {
+        let shape = &read.shape;
+        self.whole.then(|| Size {
+            sql: all_rows(&[(at, read)], self.log),
+            table: qualified(&shape.table),
+            narrowed: !shape.scope().is_empty() || shape.predicate.is_some(),
+            so_far,
+        })
+    }
 }
 
 /// A partitioned table's rows are in its partitions. An ordinary one could be given children, which are tables of

@@ -114,6 +114,10 @@ pub struct ServeSettings {
     #[arg(long, env = "LOCKSTEP_SESSIONS", value_name = "N")]
     pub sessions: Option<usize>,
 
+    /// Clients that may wait for their first rows or changes. More are told when to come again [default: 10000]
+    #[arg(long, env = "LOCKSTEP_WAITING_SESSIONS", value_name = "N")]
+    pub waiting_sessions: Option<usize>,
+
     /// How long a client may be away and still be told only what changed [default: 30d]
     #[arg(long, env = "LOCKSTEP_RETENTION", value_name = "TIME")]
     pub retention: Option<Span>,
@@ -170,6 +174,8 @@ pub struct Serve {
     pub window_bytes: usize,
     /// Connections of clients.
     pub sessions: usize,
+    /// Clients that may wait to be brought up to date.
+    pub waiting_sessions: usize,
     /// What garbage collection keeps, and how often it runs.
     pub gc: GcOptions,
     /// Clients' addresses are what the proxy says.
@@ -285,6 +291,11 @@ impl ServeSettings {
                 .unwrap_or(limits::NODE_UNSERVED_BYTES),
             window_bytes: self.window_bytes.or(file.window_bytes).unwrap_or(limits::WINDOW_BYTES),
             sessions: self.sessions.or(file.sessions).unwrap_or(limits::SESSIONS),
+            waiting_sessions: self
+                .waiting_sessions
+                .or(file.waiting_sessions)
+                .unwrap_or(limits::WAITING_SESSIONS)
+                .max(1),
             trust_proxy: self.trust_proxy.or(file.trust_proxy).unwrap_or(false),
             drain: self.drain.or(file.drain).map_or(Duration::from_secs(10), |span| span.0),
             log_format: self.log_format.or(file.log_format).unwrap_or_default(),

@@ -104,6 +104,11 @@ impl Health {
         state.proven = hub.proven().map(|at| began + Duration::from_millis(at));
     }
 
+    /// Connections of clients.
+    pub fn sessions(&self) -> usize {
+        self.state().sessions
+    }
+
     /// The database answered. Returns whether it did not before.
     pub fn reached(&self) -> bool {
         let mut state = self.state();

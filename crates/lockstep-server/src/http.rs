@@ -25,6 +25,10 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tower_http::services::{ServeDir, ServeFile};
 
+/// Seconds after which a client may find room in a full node: any of them, so that those who were turned away together
+/// do not come together.
+const FULL_FOR: std::ops::RangeInclusive<u16> = 5..=15;
+
 /// What handlers share.
 #[derive(Clone)]
 #[allow(missing_debug_implementations, reason = "the metrics' handle has none")]
@@ -41,6 +45,8 @@ pub struct Shared {
     pub posts: Arc<Posts>,
     /// Numbers connections.
     pub next_session: Arc<AtomicU64>,
+    /// How many clients may be connected.
+    pub sessions: usize,
     /// Clients' addresses are what the proxy says.
     pub trust_proxy: bool,
     /// What sockets may take together.
@@ -186,6 +192,15 @@ async fn upgrade(
         && !version.starts_with("2.")
     {
         return refuse(StatusCode::FORBIDDEN, "this node speaks Phoenix Channels serializer version 2\n");
+    }
+    // A balancer may ask another node. Whoever slips through, for the number is of a moment ago, is closed by the hub.
+    if shared.health.sessions() >= shared.sessions {
+        // The node is gone if this fails.
+        let _ = shared.events.send(Event::TurnedAway).await;
+        let mut response = refuse(StatusCode::SERVICE_UNAVAILABLE, "this node is full; try another\n");
+        let seconds = rand::random_range(FULL_FOR);
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        return response;
     }
     let address = address(&shared, peer, request.headers());
     let deflates = request.uri().query().unwrap_or_default().split('&').any(|p| p == "deflate=1");

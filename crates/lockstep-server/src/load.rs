@@ -2,12 +2,14 @@
 
 use crate::metrics;
 use crate::node::Event;
+use crate::tasks::Database;
 use bytes::Bytes;
 use lockstep_core::fanout::hub::CatchUpId;
 use lockstep_core::limits;
 use lockstep_core::protocol::Frame;
 use lockstep_pg::PgError;
 use lockstep_pg::catch_up::Chunks;
+use lockstep_pg::size::Size;
 use std::sync::Arc;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
@@ -22,6 +24,7 @@ pub struct Rows {
     room: Arc<Semaphore>,
     /// It had to wait for a socket before.
     waited: bool,
+    database: Arc<Database>,
 }
 
 /// A frame that takes room until the last socket that it waits for has taken it.
@@ -38,13 +41,9 @@ impl AsRef<[u8]> for Counted {
 
 impl Rows {
     /// Of a catch-up; what is read goes to the node as events.
-    pub fn of(id: CatchUpId, events: mpsc::Sender<Event>) -> Self {
-        Self {
-            id,
-            events,
-            room: Arc::new(Semaphore::new(limits::CATCH_UP_AHEAD_BYTES / PIECE)),
-            waited: false,
-        }
+    pub fn of(id: CatchUpId, events: mpsc::Sender<Event>, database: Arc<Database>) -> Self {
+        let room = Arc::new(Semaphore::new(limits::CATCH_UP_AHEAD_BYTES / PIECE));
+        Self { id, events, room, waited: false, database }
     }
 
     async fn count(&mut self, frame: Frame) -> Result<Frame, PgError> {
@@ -68,5 +67,12 @@ impl Chunks for Rows {
             let _ = self.events.send(Event::Rows(self.id, read, vec![frame])).await;
         }
         Ok(())
+    }
+
+    async fn expect(&mut self, read: usize, size: Size) {
+        if let Some(about) = self.database.estimate(&size).await {
+            // The node is gone if this fails, and this task with it.
+            let _ = self.events.send(Event::Size(self.id, read, about)).await;
+        }
     }
 }

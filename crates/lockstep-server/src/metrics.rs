@@ -15,6 +15,7 @@ const LAG_BYTES: &str = "lockstep_lag_bytes";
 const FEED: &str = "lockstep_feed";
 const SESSIONS: &str = "lockstep_sessions";
 const SESSIONS_WAITING: &str = "lockstep_sessions_waiting";
+const SESSIONS_LATER: &str = "lockstep_sessions_later";
 const SHAPES: &str = "lockstep_shapes";
 const SUBSCRIPTIONS: &str = "lockstep_subscriptions";
 const QUEUE_BYTES: &str = "lockstep_queue_bytes";
@@ -51,6 +52,7 @@ const ALL: &[(&str, Kind, &str)] = &[
     (FEED, Kind::Gauge, "1 for how the node is fed now"),
     (SESSIONS, Kind::Gauge, "connections"),
     (SESSIONS_WAITING, Kind::Gauge, "sessions that wait for rows to be read from PostgreSQL"),
+    (SESSIONS_LATER, Kind::Gauge, "sessions that were told to come again, and have not yet"),
     (SHAPES, Kind::Gauge, "shapes that somebody subscribes to, each counted once"),
     (SUBSCRIPTIONS, Kind::Gauge, "subscriptions of all sessions"),
     (QUEUE_BYTES, Kind::Gauge, "bytes that wait for sockets"),
@@ -182,6 +184,7 @@ pub fn take(asked: &Asked, feed: &'static str) {
     }
     gauge!(SESSIONS).set(bytes(report.sessions));
     gauge!(SESSIONS_WAITING).set(bytes(report.waiting));
+    gauge!(SESSIONS_LATER).set(bytes(report.later));
     gauge!(SHAPES).set(bytes(report.shapes));
     gauge!(SUBSCRIPTIONS).set(bytes(report.subscriptions));
     gauge!(QUEUE_BYTES).set(bytes(asked.queue_bytes));

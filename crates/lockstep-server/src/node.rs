@@ -43,6 +43,8 @@ pub struct StreamHandle {
 pub enum Event {
     /// A socket was opened.
     Opened(SessionId, Arc<Outbox>),
+    /// Somebody was not let in, for the node is full.
+    TurnedAway,
     /// A text frame, and the room that it takes of its session's bound until it is served.
     Text(SessionId, String, Room),
     /// A socket is gone.
@@ -63,6 +65,8 @@ pub enum Event {
     Gap(Result<Vec<(Xid, bool)>, PgError>),
     /// Rows of a catch-up that is still being read, of one of its reads.
     Rows(CatchUpId, usize, Vec<Frame>),
+    /// About how many rows one of its reads has.
+    Size(CatchUpId, usize, u64),
     /// An answer.
     CaughtUp(CatchUpId, Result<CatchUpAnswer, CatchUpError>),
     /// An answer.
@@ -271,6 +275,7 @@ impl Node {
                 self.sockets.insert(id, outbox);
                 hub.handle_open(id);
             }
+            Event::TurnedAway => hub.handle_turned_away(),
             Event::Text(id, text, room) => {
                 self.serving = Some(room);
                 hub.handle_text(id, &text, &fresh_client());
@@ -312,6 +317,7 @@ impl Node {
             Event::Committed(xids) => hub.handle_committed(&xids),
             Event::Reached(bound) => hub.reached_bound(bound),
             Event::Rows(id, read, frames) => hub.handle_catch_up_rows(id, read, &frames),
+            Event::Size(id, read, about) => hub.handle_catch_up_size(id, read, about),
             Event::CaughtUp(id, answer) => hub.handle_catch_up(id, answer),
             Event::Catalog(Ok(catalog)) => {
                 if !catalog.same(hub.catalog()) {

@@ -63,11 +63,12 @@ pub async fn status(State(shared): State<Shared>) -> Response {
         json!({"session": s.id, "client": s.client, "address": address, "shapes": s.shapes, "live": s.live, "age_ms": s.age,
             "queue_bytes": queued})
     };
-    let details: [(&str, Value); 13] = [
+    let details: [(&str, Value); 14] = [
         ("version", env!("CARGO_PKG_VERSION").into()),
         ("lag_bytes", report.lag_bytes.into()),
         ("subscriptions", report.subscriptions.into()),
         ("waiting", report.waiting.into()),
+        ("later", report.later.into()),
         ("catch_ups", report.catch_ups.into()),
         ("resumes_window", report.counters.resumes_window.into()),
         ("resumes_read", report.counters.resumes_read.into()),

@@ -138,6 +138,7 @@ async fn start(
         drain: settings.drain,
         bounds: Bounds {
             sessions: settings.sessions,
+            waiting_sessions: settings.waiting_sessions,
             window_bytes: settings.window_bytes,
             ..Bounds::default()
         },
@@ -149,6 +150,7 @@ async fn start(
         metrics,
         posts,
         next_session: Arc::new(AtomicU64::new(1)),
+        sessions: settings.sessions,
         trust_proxy: settings.trust_proxy,
         sockets: Arc::new(NodeBounds::new(
             settings.queue_bytes,

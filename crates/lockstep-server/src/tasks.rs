@@ -7,16 +7,18 @@ use crate::node::Event;
 use anyhow::{Context, Result};
 use lockstep_core::catalog::Catalog;
 use lockstep_core::fanout::hub::{CatchUpError, CatchUpRequest, MutateRequest, MutateResult};
+use lockstep_core::limits;
 use lockstep_core::position::{Lsn, Xid};
 use lockstep_pg::connect::Pool;
 use lockstep_pg::lease::{Lease, within};
 use lockstep_pg::mutate::Ran;
 use lockstep_pg::readers::Readers;
+use lockstep_pg::size::Size;
 use lockstep_pg::target::Target;
-use lockstep_pg::{PgError, catalog, catch_up, mutate, poll};
+use lockstep_pg::{PgError, catalog, catch_up, mutate, poll, size};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc};
 
 /// Polls, fences and the look at the catalog: one at a time of each, and one to spare.
 const CONTROL_CONNECTIONS: usize = 4;
@@ -35,6 +37,8 @@ pub struct Database {
     writes: Pool,
     /// How long a small question may stay unanswered.
     pub answer: Duration,
+    /// One estimate at a time: they take the connection that is to spare.
+    estimating: Mutex<()>,
 }
 
 impl Database {
@@ -54,6 +58,7 @@ impl Database {
             reads: Readers::new(&target, settings.read_connections.max(1), answer),
             writes: Pool::new(&write, settings.write_connections.max(1), answer)?,
             answer,
+            estimating: Mutex::new(()),
         })
     }
 
@@ -112,7 +117,7 @@ impl Database {
     ) -> Event {
         let answer = async {
             let mut reader = self.reads.lend().await?;
-            let mut rows = Rows::of(request.id, events);
+            let mut rows = Rows::of(request.id, events, self.clone());
             let read = catch_up::read(&mut reader, &request, &history, self.answer, &mut rows).await;
             reader.end(read).await
         };
@@ -124,6 +129,18 @@ impl Database {
             }
         });
         Event::CaughtUp(request.id, answer)
+    }
+
+    /// About how many rows a load has; None if that cannot be said, or not at once.
+    pub async fn estimate(&self, size: &Size) -> Option<u64> {
+        let estimate = async {
+            let _alone = self.estimating.lock().await;
+            let lease = Lease::of(&self.control).await?;
+            let about = size::about(&*lease, size).await;
+            lease.end(about, self.answer).await
+        };
+        let about = within(Duration::from_millis(2 * limits::ESTIMATE_MS), estimate).await;
+        about.inspect_err(|error| tracing::debug!(%error, "how large a load is could not be asked")).ok()?
     }
 
     /// Runs a client's mutations.

@@ -49,6 +49,7 @@ fn variants(path: &str, type_name: &str) -> Names {
 }
 
 const SESSIONS: &str = "crates/lockstep-core/src/fanout/hub/sessions.rs";
+const ADMISSION: &str = "crates/lockstep-core/src/fanout/hub/admission.rs";
 const SCHEMA: &str = "crates/lockstep-core/src/fanout/hub/schema.rs";
 const PREDICATES: &str = "crates/lockstep-core/src/shape/predicate/resolve.rs";
 const SHAPES: &str = "crates/lockstep-core/src/shape/definition.rs";
@@ -71,7 +72,10 @@ fn error_codes() {
     let requests: Names = calls.map(str::to_owned).collect();
     assert_eq!(&first_column(posts) | &["not_ready".to_owned()].into(), requests, "errors of requests");
     let refusals = first_column(part(&page, "or these words:", "A failure that says nothing"));
-    let in_code = literals(&[SESSIONS, SHAPES, PREDICATES], &["Reply::error(", "ShapeError::new(", "code: "]);
+    let in_code = literals(
+        &[SESSIONS, ADMISSION, SHAPES, PREDICATES],
+        &["Reply::error(", "ShapeError::new(", "code: ", "later("],
+    );
     assert_eq!(&join | &reply, in_code, "errors of replies and shapes");
     assert_eq!(refusals, literals(&[MUTATION, MUTATE], &["Refusal::new("]), "refusals");
 }
@@ -89,7 +93,7 @@ fn reset_reasons_and_wires() {
 fn events() {
     let page = file("docs/protocol.md");
     let sent = first_column(part(&page, "| event |", "Example, one transaction"));
-    let reserved: Names = ["remove_digest", "provisional", "progress"].map(str::to_owned).into();
+    let reserved: Names = ["remove_digest"].map(str::to_owned).into();
     let mut in_code =
         literals(&[DOWN, SESSIONS, SCHEMA], &["null, null, TOPIC, ", "topic, ", "join_ref, TOPIC, "]);
     in_code.extend(literals(&[CODEC, DOWN], &["{TOPIC}\","]));

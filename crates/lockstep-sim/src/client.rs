@@ -54,6 +54,8 @@ pub struct Client {
     pub offline_until: u64,
     /// The newest transaction it was shown.
     pub newest: String,
+    /// Shapes that it asked for when it joined, and what was visible then.
+    pub asked: (BTreeSet<usize>, usize),
     /// Writes its trace.
     pub recorder: Option<Box<Recorder>>,
 }
@@ -78,8 +80,10 @@ impl Client {
             node: None,
             offline_until: 0,
             newest: String::new(),
+            asked: Default::default(),
             recorder: None,
         };
+        client.replica.takes_provisional = rng.one_in(2);
         for _ in 0..3 {
             let shape = rng.index(schema.shapes.len());
             client.want(schema, shape);
@@ -108,6 +112,7 @@ impl Client {
             node: self.node,
             offline_until: 0,
             newest: self.newest.clone(),
+            asked: Default::default(),
             recorder: None,
         }
     }

@@ -221,6 +221,17 @@ impl History {
         self.seen[shape].last().map_or(0, |c| c.1)
     }
 
+    /// What is visible now, as a number.
+    pub fn visible_now(&self) -> usize {
+        self.reach.len() - 1
+    }
+
+    /// Whether shapes looked so at one moment, all together, since then.
+    pub fn was(&self, shown: &[(usize, u64)], since: usize) -> bool {
+        let at = |number: usize| shown.iter().all(|(shape, digest)| self.seen_at(*shape, number) == *digest);
+        (since..self.reach.len()).any(at)
+    }
+
     /// Finds the state that a client shows. `shown` are its shapes with their digests; `key` is F and S of its cursor.
     pub fn place(
         &self,

@@ -95,6 +95,8 @@ impl Node {
             transaction_bytes: if rng.one_in(4) { 2_500 } else { 20_000 },
             cursor_xip: if short_cursors { 8 } else { 256 },
             held_bytes: if rng.one_in(2) { 2 << 10 } else { HELD_BYTES },
+            waiting_sessions: if rng.one_in(3) { 1 + rng.index(4) } else { 10_000 },
+            provisional_ms: rng.between(1, 40),
             ..Bounds::default()
         };
         let hub = Hub::with_bounds(bounds);
@@ -106,6 +108,7 @@ impl Node {
                 Some(Plant::RingEvicts) => Some(lockstep_core::plant::Plant::RingEvicts),
                 Some(Plant::WindowFloor) => Some(lockstep_core::plant::Plant::WindowFloor),
                 Some(Plant::WindowFence) => Some(lockstep_core::plant::Plant::WindowFence),
+                Some(Plant::ProvisionalHalf) => Some(lockstep_core::plant::Plant::ProvisionalHalf),
                 Some(Plant::UnsureXid) => Some(lockstep_core::plant::Plant::UnsureXid),
                 _ => None,
             });

@@ -58,6 +58,8 @@ plants! {
     WindowFence = "window-fence",
     /// Tables are read in a life of the server whose mark the snapshot does not see. Where S is read.
     UnmarkedLife = "unmarked-life",
+    /// A first load is shown provisionally while more of it is being read. In the core.
+    ProvisionalHalf = "provisional-half",
 }
 
 impl Plant {

@@ -4,13 +4,14 @@ use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 
 /// Every kind of fault; each must have struck in a run that is long enough.
-pub const FAULTS: [&str; 38] = [
+pub const FAULTS: [&str; 39] = [
     "abort",
     "async_commit",
     "async_lost",
     "catch_up_broke_within_rows",
     "catch_up_failed_early",
     "client_blip",
+    "client_cleared",
     "client_cut",
     "client_killed",
     "client_offline",
@@ -66,6 +67,8 @@ pub struct Report {
     pub resumes_from_window: u64,
     /// Those for which the model was asked, though the node knew their state.
     pub resumes_read: u64,
+    /// First loads that were shown before they were settled.
+    pub provisional: u64,
     /// Refusals told to clients.
     pub refusals: u64,
     /// Mutations told as applied.
@@ -88,6 +91,7 @@ impl Report {
         self.resumes_other_node += other.resumes_other_node;
         self.resumes_from_window += other.resumes_from_window;
         self.resumes_read += other.resumes_read;
+        self.provisional += other.provisional;
         self.refusals += other.refusals;
         self.applied += other.applied;
         self.comparisons += other.comparisons;
@@ -113,6 +117,7 @@ impl Report {
             "resumes_other_node": self.resumes_other_node,
             "resumes_from_window": self.resumes_from_window,
             "resumes_read": self.resumes_read,
+            "provisional": self.provisional,
             "refusals": self.refusals,
             "violations": self.violations,
         })

@@ -1,6 +1,6 @@
 //! One shape's rows.
 
-use super::key_text;
+use super::{Row, key_text};
 use serde_json::Value as Json;
 use std::collections::BTreeMap;
 
@@ -32,6 +32,12 @@ fn digest_of(row: &Vec<Json>) -> u64 {
 }
 
 impl Held {
+    /// Its rows by the text of their key.
+    pub(super) fn named(&self) -> BTreeMap<String, Row> {
+        let named = |row: &Vec<Json>| self.columns.iter().cloned().zip(row.iter().cloned()).collect();
+        self.rows.iter().map(|(key, row)| (key.clone(), named(row))).collect()
+    }
+
     pub(super) fn clear(&mut self) {
         self.rows.clear();
         self.digest = 0;

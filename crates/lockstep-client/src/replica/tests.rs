@@ -78,3 +78,55 @@ fn a_patch_of_an_unknown_row_is_against_the_protocol() {
     replica.handle(r#"[null,null,"sync","rows",{"shape":"s","patch":[[[2,null],[1]]]}]"#).unwrap();
     assert!(replica.handle(r#"[null,null,"sync","commit",{"lsn":"0/1","xid":null,"cursor":"c"}]"#).is_err());
 }
+
+/// Joined as a client that takes it; a shape is described, two of its rows are set aside, and may be shown.
+fn provisional() -> Replica {
+    let mut replica = described();
+    replica.takes_provisional = true;
+    assert_eq!(replica.join()["capabilities"], json!(["widen", "provisional"]));
+    for frame in [
+        r#"[null,null,"sync","progress",{"load":"3.0","about":4}]"#,
+        r#"[null,null,"sync","load",{"load":"3.0","shape":"s","reset":"first","put":[[1,"a"]]}]"#,
+        r#"[null,null,"sync","load",{"load":"3.0","shape":"s","put":[[2,"b"]]}]"#,
+    ] {
+        assert_eq!(replica.handle(frame), Ok(Heard::Nothing));
+    }
+    assert_eq!((replica.progress(), replica.provisional()), (vec![(2, 4)], vec![]));
+    let shown = replica.handle(r#"[null,null,"sync","provisional",{"loads":["3.0"]}]"#);
+    assert_eq!((shown, replica.provisional()), (Ok(Heard::Provisional), vec!["0"]));
+    assert_eq!(replica.provisional_rows_of("0").map(|rows| rows.len()), Some(2));
+    assert_eq!((replica.rows_of("0"), replica.cursor.as_deref()), (None, None), "nothing is stored");
+    replica
+}
+
+#[test]
+fn what_is_provisional_is_made_final_by_its_batch() {
+    let mut replica = provisional();
+    let digest = replica.provisional_digest("0");
+    replica.handle(r#"[null,null,"sync","loaded",{"loads":["3.0"]}]"#).unwrap();
+    assert_eq!(replica.provisional(), ["0"], "until the commit");
+    replica.handle(r#"[null,null,"sync","commit",{"lsn":"0/1","xid":null,"cursor":"c"}]"#).unwrap();
+    assert_eq!((replica.digest("0"), replica.provisional_digest("0")), (digest, None));
+    assert_eq!((replica.column("0", "v"), replica.progress()), (vec!["a".into(), "b".into()], vec![]));
+    let again = replica.handle(r#"[null,null,"sync","provisional",{"loads":[]}]"#);
+    assert!(again.is_err(), "it shows something");
+}
+
+#[test]
+fn what_is_provisional_is_forgotten_with_its_load_and_its_connection() {
+    let mut replica = provisional();
+    replica.handle(r#"[null,null,"sync","unload",{"loads":["3.0"]}]"#).unwrap();
+    assert_eq!((replica.provisional(), replica.aside(), replica.progress()), (vec![], 0, vec![]));
+    let mut replica = provisional();
+    replica.disconnected();
+    assert_eq!((replica.provisional(), replica.join()["cursor"].clone()), (vec![], Json::Null));
+    assert_eq!(replica.join()["shapes"][0]["have"], false);
+    let mut replica = provisional();
+    replica.handle(r#"["1","1","sync","phx_close",{}]"#).unwrap();
+    assert_eq!(replica.provisional(), [] as [&str; 0]);
+    let mut replica = described();
+    assert!(
+        replica.handle(r#"[null,null,"sync","provisional",{"loads":[]}]"#).is_err(),
+        "nobody asked for it"
+    );
+}

@@ -159,6 +159,14 @@ pub fn load_frames(shape: &Shape, delta: &Delta, most: usize, load: LoadId) -> V
     frames(shape, most, Some(load), delta.reset, delta.remove.iter(), delta.put.iter())
 }
 
+/// A frame of rows as one that is to be set aside under this name.
+pub fn set_aside(rows: &Frame, load: LoadId) -> Frame {
+    let payload = rows.splitn(2, |byte| *byte == b'{').nth(1).unwrap_or_default();
+    let mut out = format!(r#"[null,null,"{TOPIC}","load",{{"load":"{load}","#).into_bytes();
+    out.extend_from_slice(payload);
+    out.into()
+}
+
 /// The one frame of a live change, from what a transaction does to the shape.
 pub fn touches_frame<'n>(
     shape: &Shape,

@@ -28,6 +28,7 @@ pub struct CopyRows<'a> {
     open: Body,
     full: Vec<Body>,
     bytes: usize,
+    rows: u64,
 }
 
 /// Removed keys and rows of one frame.
@@ -56,6 +57,7 @@ impl<'a> CopyRows<'a> {
             open: Body::default(),
             full: Vec::new(),
             bytes: 0,
+            rows: 0,
         }
     }
 
@@ -87,6 +89,7 @@ impl<'a> CopyRows<'a> {
 
     fn wrote(&mut self, whole: bool, bytes: usize) -> Result<(), CopyError> {
         self.bytes += bytes;
+        self.rows += 1;
         if self.open.len() >= self.most {
             let room = self.open.put.len() + 1024;
             let next = Body { remove: Vec::new(), put: Vec::with_capacity(room.min(2 * self.most)) };
@@ -98,6 +101,11 @@ impl<'a> CopyRows<'a> {
     /// Bytes that were not taken.
     pub fn bytes(&self) -> usize {
         self.bytes
+    }
+
+    /// Rows so far, taken or not.
+    pub fn rows(&self) -> u64 {
+        self.rows
     }
 
     /// Takes the frames that are full, to be set aside under a name, or to be part of a batch.

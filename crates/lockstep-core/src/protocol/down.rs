@@ -156,6 +156,16 @@ pub fn unload_frame(loads: &[LoadId]) -> Frame {
     json!([null, null, TOPIC, "unload", {"loads": names(loads)}]).to_string().into()
 }
 
+/// About how many rows will be set aside under this name.
+pub fn progress_frame(load: LoadId, about: u64) -> Frame {
+    json!([null, null, TOPIC, "progress", {"load": load.to_string(), "about": about}]).to_string().into()
+}
+
+/// What was set aside under these names is all of a first load, and may be shown before its batch.
+pub fn provisional_frame(loads: &[LoadId]) -> Frame {
+    json!([null, null, TOPIC, "provisional", {"loads": names(loads)}]).to_string().into()
+}
+
 /// Whether a frame holds rows that are set aside.
 pub fn is_load(frame: &Frame) -> bool {
     frame.starts_with(br#"[null,null,"sync","load","#)
@@ -164,10 +174,30 @@ pub fn is_load(frame: &Frame) -> bool {
 /// Whether a frame belongs to a batch. What is set aside travels outside of batches.
 pub fn is_part(frame: &Frame) -> bool {
     let Some(event) = frame.strip_prefix(br#"[null,null,"sync",""#) else { return false };
-    !event.starts_with(br#"load","#) && !event.starts_with(br#"unload","#)
+    let apart = [&br#"load","#[..], br#"unload","#, br#"progress","#, br#"provisional","#];
+    !apart.iter().any(|name| event.starts_with(name))
 }
 
 /// Whether a frame closes one.
 pub fn is_commit(frame: &Frame) -> bool {
     frame.starts_with(br#"[null,null,"sync","commit","#)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::protocol::set_aside;
+
+    #[test]
+    fn what_is_of_no_batch_opens_none() {
+        let load = LoadId { catch_up: 7, read: 1 };
+        let rows: Frame = r#"[null,null,"sync","rows",{"shape":"s{","put":[["{"]]}]"#.into();
+        let aside = set_aside(&rows, load);
+        assert_eq!(aside, r#"[null,null,"sync","load",{"load":"7.1","shape":"s{","put":[["{"]]}]"#);
+        assert!(is_load(&aside) && is_part(&rows));
+        for apart in [aside, progress_frame(load, 9), provisional_frame(&[load]), unload_frame(&[load])] {
+            assert!(!is_part(&apart), "{apart:?}");
+        }
+        assert!(is_part(&loaded_frame(&[load])));
+    }
 }

@@ -5,11 +5,11 @@ mod copy;
 mod down;
 mod up;
 
-pub use codec::{Delta, encode_value, load_frames, rows_frame, rows_frames, touches_frame};
+pub use codec::{Delta, encode_value, load_frames, rows_frame, rows_frames, set_aside, touches_frame};
 pub use copy::{CopyError, CopyRows};
 pub use down::{
     AckFrame, CommitFrames, Reply, ack_frame, commit_frame, is_commit, is_load, is_part, loaded_frame,
-    phx_close, shape_frame, unload_frame,
+    phx_close, progress_frame, provisional_frame, shape_frame, unload_frame,
 };
 pub use up::{
     Envelope, Heartbeat, ID_RULE, Join, MutateFrame, Post, Subscribe, Unsubscribe, Up, UpError, is_id, parse,
@@ -24,6 +24,9 @@ pub const VERSION: u64 = 1;
 
 /// The capability of a client that takes a shape described anew, its rows kept and filled.
 pub const WIDEN: &str = "widen";
+
+/// The capability of a client that shows a first load before it is settled, marked as provisional.
+pub const PROVISIONAL: &str = "provisional";
 
 /// The one topic.
 pub const TOPIC: &str = "sync";

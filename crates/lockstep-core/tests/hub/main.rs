@@ -1,9 +1,11 @@
 //! Decisions of the hub that a test on PostgreSQL could only hope to meet.
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod admission;
 mod bounds;
 mod freshness;
 mod loads;
+mod provisional;
 mod reached;
 mod returning;
 mod schema;

@@ -1,9 +1,11 @@
 //! What one client holds: the keys of its rows and a hash of each row's text.
 
+use crate::join::retry_in;
 use anyhow::{Context, Result, bail, ensure};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::hash::{DefaultHasher, Hasher};
+use std::time::Duration;
 
 /// A row: its key, and a hash of its JSON.
 pub type Row = (i64, u64);
@@ -19,6 +21,8 @@ pub enum Said {
     Commit(Option<u64>, String),
     /// The join was answered, or a heartbeat.
     Reply,
+    /// The join is to be sent again after that time.
+    Later(Duration),
     /// Nothing of interest.
     Other,
 }
@@ -102,6 +106,9 @@ impl Said {
             "phx_reply" => {
                 let reply: ReplyPayload<'_> = serde_json::from_str(payload)?;
                 let response = reply.response.get();
+                if let Some(wait) = retry_in(text.as_bytes()) {
+                    return Ok(Self::Later(wait));
+                }
                 ensure!(reply.status == "ok" && !response.contains("\"error\""), "refused: {response}");
                 Self::Reply
             }
@@ -157,7 +164,7 @@ impl Held {
                 }
                 return Ok(Some(*xid));
             }
-            Said::Reply | Said::Other => {}
+            Said::Reply | Said::Later(_) | Said::Other => {}
         }
         Ok(None)
     }

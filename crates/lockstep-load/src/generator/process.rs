@@ -38,6 +38,8 @@ struct Process {
     began: Instant,
     read_slowly: Instant,
     flapped_at: Instant,
+    /// Clients that were told to join again later.
+    later: Vec<usize>,
 }
 
 /// Runs until the standard input ends.
@@ -75,6 +77,7 @@ pub fn run() -> Result<()> {
         began: now,
         read_slowly: now,
         flapped_at: now,
+        later: Vec::new(),
     };
     process.run(&orders)
 }
@@ -218,7 +221,11 @@ impl Process {
         let was = socket.held.established;
         let deliveries = &mut self.deliveries;
         let mut commit = |xid| deliveries.push(Delivery { xid, at: nanoseconds() });
+        let waits = socket.later;
         let heard = socket.read(&mut self.buffer, &mut self.memo, &mut commit);
+        if waits.is_none() && socket.later.is_some() {
+            self.later.push(at);
+        }
         self.counts.established += usize::from(!was && socket.held.established);
         match heard {
             Ok(Heard::Nothing) => {}
@@ -256,6 +263,15 @@ impl Process {
             self.beaten += 1;
             if let Err(error) = self.sockets[at].0.heartbeat() {
                 self.fail(&error);
+            }
+        }
+        for at in std::mem::take(&mut self.later) {
+            let (socket, crowd) = &mut self.sockets[at];
+            if let Err(error) = socket.join_again(&self.crowds[*crowd], now) {
+                self.fail(&error);
+            }
+            if self.sockets[at].0.later.is_some() {
+                self.later.push(at);
             }
         }
         if self.calm || !self.crowds.iter().any(|c| c.unruly) {

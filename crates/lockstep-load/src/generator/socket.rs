@@ -7,7 +7,7 @@ use mio::net::TcpStream;
 use serde_json::json;
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Text, close and pong of RFC 6455.
 const TEXT: u8 = 1;
@@ -36,6 +36,8 @@ pub struct Socket {
     number: usize,
     rest: Vec<u8>,
     references: u64,
+    /// The node said when to join again.
+    pub later: Option<Instant>,
 }
 
 /// The frame that the last client got: when all get the same one, it is understood once.
@@ -63,7 +65,7 @@ impl Socket {
         let scopes = (first..).take(crowd.shapes);
         let shape = |scope| Shape { scope: crowd.scope.is_some().then_some(scope), ..Shape::default() };
         let held = Held { shapes: scopes.map(shape).collect(), ..Held::default() };
-        Self { stream: None, held, manner, number, rest: Vec::new(), references: 1 }
+        Self { stream: None, held, manner, number, rest: Vec::new(), references: 1, later: None }
     }
 
     /// Connects, and joins if the peer is a node.
@@ -101,6 +103,7 @@ impl Socket {
             String::from_utf8_lossy(&answer[..length])
         );
         self.rest = Vec::new();
+        self.later = None;
         if crowd.bare {
             self.held.established = true;
         } else {
@@ -123,6 +126,15 @@ impl Socket {
         });
         let shapes: Vec<_> = shapes.collect();
         json!(["1", "1", "sync", "phx_join", {"protocol": 1, "cursor": cursor, "shapes": shapes}]).to_string()
+    }
+
+    /// Joins again, if it is time.
+    pub fn join_again(&mut self, crowd: &Crowd, now: Instant) -> Result<()> {
+        let Some(_) = self.later.take_if(|at| *at <= now) else { return Ok(()) };
+        let join = masked(&self.join(crowd));
+        let Some(stream) = &mut self.stream else { return Ok(()) };
+        // A join is small, and nothing else waits to be sent.
+        stream.write_all(&join).context("joining again")
     }
 
     /// Says that it is alive.
@@ -204,6 +216,9 @@ impl Socket {
                         }
                     }
                     let Some(said) = &memo.said else { continue };
+                    if let Said::Later(wait) = said {
+                        self.later = Some(Instant::now() + *wait);
+                    }
                     if self.held.shapes.is_empty() {
                         // Of a peer that is no node commits are only timed.
                         if let Said::Commit(Some(xid), _) = said {

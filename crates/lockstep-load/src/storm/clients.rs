@@ -139,7 +139,7 @@ fn understand(replica: &mut Replica, frames: &[Payload]) -> Result<usize> {
                 replica.client = response["client"].as_str().map(str::to_owned);
             }
             Heard::Reply(_, false, response) => bail!("refused: {response}"),
-            Heard::Nothing => {}
+            Heard::Provisional | Heard::Nothing => {}
         }
     }
     Ok(resets)

@@ -1,9 +1,9 @@
 //! Large first loads and catch-ups: in chunks, bounded in memory, shown at once.
 
 use crate::proxy::Proxy;
-use crate::world::{World, lists, todos};
+use crate::world::{Node, World, lists, todos};
 use lockstep_client::{Client, Heard, Wanted};
-use serde_json::json;
+use serde_json::{Value as Json, json};
 
 /// About 40 MB in one list: more than is held for an answer.
 const MANY: &str = "insert into todos select i, 1, repeat('t', 300), i % 3 = 0, E'a \"body\"\\n\\\\' || repeat('b', 1600) \
@@ -250,4 +250,52 @@ async fn a_transaction_above_the_bound_stops_nobody() {
     large.await.unwrap();
     assert!(most < 96 << 10, "{most} kB for a transaction of 40 MB");
     world.settled(&mut client).await;
+}
+
+/// Joins and hears the first commit; how many rows were announced, and how many came.
+async fn loaded(node: &Node, shape: Json) -> (Option<u64>, usize) {
+    let mut client = node.join([shape]).await;
+    let mut about = None;
+    loop {
+        let heard = client.hear("a commit").await.unwrap();
+        if let Some((here, all)) = client.replica.progress().first() {
+            assert!(about.is_some() || *here == 0, "it is told before the first rows");
+            about = Some(*all);
+        }
+        if let Heard::Commit(commit) = heard {
+            assert_eq!(client.replica.progress(), []);
+            return (about, commit.rows);
+        }
+    }
+}
+
+/// What the planner says of each kind of load, where it can be believed, and nothing where it cannot.
+#[tokio::test(flavor = "multi_thread")]
+async fn how_large_a_load_is_is_told_before_its_rows() {
+    let world = World::with(|b| b.setting("log_statement", "all").setting("autovacuum", "off")).await;
+    world.sql.run(MANY).await;
+    world.sql.run("insert into todos select i, 2, 'one of few' from generate_series(20001, 20100) i").await;
+    world.sql.run("insert into lists select i, repeat('n', 60) from generate_series(4, 40000) i").await;
+    let node = world.node().await;
+    let near = |(about, rows): (Option<u64>, usize), factor: f64| {
+        println!("{about:?} for {rows}");
+        let share = about.expect("an estimate") as f64 / rows as f64;
+        assert!((1.0 / factor..factor).contains(&share), "{about:?} for {rows}");
+    };
+    // Never analysed: the planner knows the size of the file, and nothing of who is in which list.
+    near(loaded(&node, lists()).await, 4.0);
+    assert_eq!(loaded(&node, todos(1)).await, (None, 20_000));
+    world.sql.run("analyze lists; analyze todos").await;
+    near(loaded(&node, lists()).await, 1.1);
+    near(loaded(&node, todos(1)).await, 1.1);
+    let mut done = todos(1);
+    done["where"] = "done".into();
+    near(loaded(&node, done).await, 1.3);
+    // Small loads ask nothing, whatever the table's size.
+    let asked = || {
+        std::fs::read_to_string(world.cluster.log_path()).unwrap().matches("explain (format json)").count()
+    };
+    assert_eq!(asked(), 5);
+    assert_eq!(loaded(&node, todos(2)).await, (None, 100));
+    assert_eq!(asked(), 5);
 }

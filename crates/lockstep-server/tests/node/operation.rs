@@ -1,7 +1,6 @@
 //! What an operator asks of a node: health, readiness, metrics.
 
 use crate::world::{Node, World, lists, todos};
-use lockstep_client::{Client, ClientError, Replica};
 use serde_json::{Value as Json, json};
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -97,27 +96,6 @@ async fn bounds_are_those_of_the_page_and_of_the_file() {
         .filter(|l| l.split('|').count() > 5 && cells(l, 4).is_empty() && !l.starts_with("| bound"))
         .collect();
     assert!(silent.is_empty(), "a bound without a metric: {silent:#?}");
-}
-
-/// One connection too many, and a node that has little room: whoever reads and is there already goes on.
-#[tokio::test(flavor = "multi_thread")]
-async fn a_full_node_sends_the_next_one_away() {
-    let world = World::new().await;
-    let node = Node::start_with(&world.cluster.url(), &[("LOCKSTEP_SESSIONS", "2")]);
-    node.until("live").await;
-    let mut first = node.join([lists()]).await;
-    let second = node.join([todos(1)]).await;
-    first.commit().await.unwrap();
-    let refused = Client::join(&node.socket(), Replica::new([lists()])).await.unwrap_err();
-    assert!(matches!(&refused, ClientError::Closed(Some(why)) if why.starts_with("1013")), "{refused}");
-    until_metric(&node, r#"lockstep_bounds_reached_total{bound="sessions"}"#, |n| n == 1.0).await;
-    until_metric(&node, r#"lockstep_closes_total{code="1013"}"#, |n| n == 1.0).await;
-    drop(second);
-    until_metric(&node, "lockstep_sessions", |n| n == 1.0).await;
-    let mut third = node.join([lists()]).await;
-    world.sql.run("update lists set name = 'x' where id = 1").await;
-    world.settled(&mut first).await;
-    world.settled(&mut third).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

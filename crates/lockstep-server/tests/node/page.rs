@@ -131,7 +131,8 @@ impl Line {
 /// What the table of events says of each.
 fn events(page: &mut Page) -> Names {
     let mut events = Names::new();
-    for event in ["shape", "rows", "loaded", "unload", "withdraw", "ack", "commit"] {
+    for event in ["shape", "rows", "loaded", "unload", "progress", "provisional", "withdraw", "ack", "commit"]
+    {
         let row = format!("\n| `{event}` | `");
         let (_, rest) = PAGE.split_once(&row).unwrap_or_else(|| panic!("no row for {event}"));
         let text = rest.split('`').next().unwrap();
@@ -232,13 +233,27 @@ async fn rows(page: &mut Page, line: &mut Line, world: &World, events: &Names) {
     let mut load = frames[0][4].clone();
     load["load"] = "name".into();
     page.check(&events["load"], &load);
+    let progress = json!({"load": "name", "about": 20_000});
+    page.check(&events["progress"], &progress);
+    let provisional = page.take_text("[null,null,\"sync\",\"provisional\"");
+    let shown: Json = serde_json::from_str(&provisional).unwrap();
+    page.check(&events["provisional"], &shown[4]);
+    let mut first = Replica::new([json!({"table": "todos", "scope": {"list_id": "5b3c…"}})]);
+    first.takes_provisional = true;
+    let mut early = load.clone();
+    early["load"] = shown[4]["loads"][0].clone();
+    for frame in [described, json!([null, null, "sync", "load", early])] {
+        assert_eq!(first.handle(&frame.to_string()), Ok(Heard::Nothing));
+    }
+    assert_eq!(first.handle(&provisional), Ok(Heard::Provisional));
+    assert_eq!(first.provisional_rows_of("0").map(|rows| rows.len()), Some(1));
     for event in ["loaded", "unload", "withdraw"] {
         let mut payload = events[event].examples(&page.names).remove(0);
         if event == "withdraw" {
             payload["shape"] = frames[0][4]["shape"].clone();
         }
         let mut fresh = replica.clone();
-        for (event, payload) in [("load", &load), (event, &payload)] {
+        for (event, payload) in [("progress", &progress), ("load", &load), (event, &payload)] {
             let frame = json!([null, null, "sync", event, payload]).to_string();
             assert_eq!(fresh.handle(&frame), Ok(Heard::Nothing), "{frame}");
         }

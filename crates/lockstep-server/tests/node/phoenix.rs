@@ -1,6 +1,6 @@
 //! The npm package `phoenix`, unmodified, as a client.
 
-use crate::world::World;
+use crate::world::{Node, World, todos};
 use lockstep_pg::cluster::process::{Signal, spawn_bound};
 use serde_json::{Value as Json, json};
 use std::io::{BufRead, BufReader, Write};
@@ -68,6 +68,25 @@ impl Drop for Script {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// It knows nothing of `retry_in`, and joins again by timers of its own.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_package_is_let_in_by_a_crowded_node() {
+    let world = World::new().await;
+    let node = Node::start_with(&world.cluster.url(), &[("LOCKSTEP_WAITING_SESSIONS", "1")]);
+    node.until("live").await;
+    world.sql.run("insert into todos values (1, 1, 'a')").await;
+    let blocker = world.connect().await;
+    blocker.run("begin; lock table todos in access exclusive mode").await;
+    let mut waits = node.join([todos(1)]).await;
+    let Some(script) = Script::start(&node.socket()) else { return };
+    assert_eq!(script.until(|line| line["step"] == "refused").last().unwrap()["code"], "crowded");
+    // Others that come later do not pass it.
+    blocker.run("rollback").await;
+    world.settled(&mut waits).await;
+    script.until(|line| line["step"] == "joined");
+    script.until_rows(&json!(["a"]));
 }
 
 #[tokio::test(flavor = "multi_thread")]

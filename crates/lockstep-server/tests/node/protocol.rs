@@ -229,7 +229,7 @@ async fn a_node_stops_when_told() {
     send(node.pid(), Signal::SIGTERM).unwrap();
     let end = loop {
         match client.hear("the end").await {
-            Ok(Heard::Reply(..) | Heard::Commit(_) | Heard::Nothing) => {}
+            Ok(Heard::Reply(..) | Heard::Commit(_) | Heard::Provisional | Heard::Nothing) => {}
             Err(error) => break error,
         }
     };

@@ -366,6 +366,18 @@ impl Node {
         }
     }
 
+    /// Waits until the process has ended.
+    pub async fn ended(&mut self, patience: std::time::Duration) -> std::process::ExitStatus {
+        let deadline = std::time::Instant::now() + patience;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("a child") {
+                return status;
+            }
+            assert!(std::time::Instant::now() < deadline, "it goes on: {:#?}", self.log());
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    }
+
     /// kill -9.
     pub fn kill(mut self) {
         self.child.kill().expect("the node runs");

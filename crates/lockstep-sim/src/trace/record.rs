@@ -159,14 +159,14 @@ impl Recorder {
         }
         self.frames += 1;
         if self.strews && self.frames.is_multiple_of(7) {
-            let kind = ["progress", "remove_digest", "provisional"][self.frames as usize / 7 % 3];
+            let kind = ["remove_digest", "of_a_later_version"][self.frames as usize / 7 % 2];
             let unknown = json!([null, null, "sync", kind, {"of": self.frames, "shape": "0", "put": [[1]]}]);
             self.push(json!({"do": "frame", "text": unknown.to_string()}));
             self.cover("frames of unknown kinds");
         }
         self.push(json!({"do": "frame", "text": text}));
         match heard {
-            Heard::Nothing => self.data(text),
+            Heard::Provisional | Heard::Nothing => self.data(text),
             Heard::Commit(commit) => self.commit(commit, replica),
             Heard::Reply(to, ok, response) => {
                 let code = response["code"].as_str().unwrap_or_default();

@@ -3,6 +3,7 @@
 use super::mutations::FORBIDDEN;
 use super::{Event, World};
 use crate::client::Meant;
+use crate::history::Position;
 use crate::link::Link;
 use crate::plant::Plant;
 use crate::schema::{APP_TABLES, SCOPES};
@@ -66,8 +67,13 @@ impl World {
         self.links.insert(session, Link::new(at, node));
         self.nodes[node].hub.handle_open(session);
         self.drive(node);
+        self.clients[at].session = Some(session);
+        self.join(at, node);
+    }
+
+    fn join(&mut self, at: usize, node: usize) {
         let client = &mut self.clients[at];
-        client.session = Some(session);
+        client.asked = (client.wanted().collect(), self.db.history.visible_now());
         if let Some(recorder) = &mut client.recorder {
             recorder.join(&client.replica);
         }
@@ -77,6 +83,46 @@ impl World {
         }
         self.plant_in_join(&mut join);
         self.client_sends(at, "j", "phx_join", &join);
+    }
+
+    /// The node is crowded, or starts. Some clients stay and come when they are told to; others come by timers of their
+    /// own, or by another connection.
+    fn come_again(&mut self, at: usize, refusal: &Json) {
+        let told = refusal["retry_in"].as_u64().filter(|_| !self.recorded);
+        let (Some(told), Some(session)) = (told, self.clients[at].session) else {
+            return self.go_offline(at, 20_000);
+        };
+        *self.report.resets.entry(format!("join: {}", refusal["code"])).or_default() += 1;
+        match self.rng.below(4) {
+            0 => self.go_offline(at, 20_000),
+            1 => self.after(100_000, Event::Rejoin(at, session)),
+            _ => self.after(told * 1_000, Event::Rejoin(at, session)),
+        }
+    }
+
+    pub(super) fn rejoin(&mut self, at: usize, session: SessionId) {
+        let client = &self.clients[at];
+        if client.session == Some(session)
+            && !client.joined
+            && let Some(link) = self.links.get(&session)
+        {
+            self.join(at, link.node);
+        }
+    }
+
+    /// Its application, or a person, clears what it has stored of rows.
+    pub(super) fn clear_client(&mut self, at: usize) {
+        if self.recorded {
+            return;
+        }
+        self.fault("client_cleared");
+        let wait = self.rng.between(1_000, 30_000);
+        self.go_offline(at, wait);
+        let client = &mut self.clients[at];
+        client.replica.forget_rows();
+        client.shown.clear();
+        client.position = Position { branch: client.position.branch, ..Position::default() };
+        client.node = None;
     }
 
     /// Two plants: what a wrong cursor would lead to.
@@ -179,6 +225,7 @@ impl World {
     fn heard(&mut self, at: usize, heard: Heard) {
         match heard {
             Heard::Nothing => {}
+            Heard::Provisional => self.judge_provisional(at),
             Heard::Commit(commit) => {
                 self.judge(at, &commit);
                 match commit.left {
@@ -195,13 +242,16 @@ impl World {
                     client.replica.client = response["client"].as_str().map(str::to_owned);
                     self.send_outbox(at);
                 }
-                Some("j") => self.go_offline(at, 20_000),
+                Some("j") => self.come_again(at, &response),
                 Some("h") => {
                     let client = &mut self.clients[at];
                     if let Some(cursor) = response["cursor"].as_str()
                         && client.replica.waiting() == 0
                     {
                         client.replica.cursor = Some(cursor.to_owned());
+                        if !client.replica.provisional().is_empty() {
+                            self.violate(format!("client {at}: a cursor while its rows are provisional"));
+                        }
                     }
                 }
                 Some("m") => self.mutate_answered(at, ok, &response),

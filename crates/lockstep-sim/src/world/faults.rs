@@ -74,6 +74,7 @@ impl World {
             88..=89 if self.now >= self.up_at => self.roll_back(),
             90..=92 if self.now >= self.up_at => self.restart(),
             94..=95 if self.now >= self.up_at => self.promote(),
+            96..=99 => self.clear_client(client),
             _ => {}
         }
     }

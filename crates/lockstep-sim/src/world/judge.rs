@@ -26,6 +26,10 @@ impl World {
             *self.report.resets.entry(reason.clone()).or_default() += 1;
         }
         if !std::mem::replace(&mut client.established, true) {
+            if client.replica.aside() > 0 || !client.replica.provisional().is_empty() {
+                self.violate(format!("client {at}: rows are set aside that its first batch did not take"));
+                return;
+            }
             let held: Vec<usize> =
                 client.wanted().filter(|s| client.replica.digest(&s.to_string()).is_some()).collect();
             client.shown.extend(held.into_iter().filter(|s| !client.fresh.contains(s)));
@@ -64,6 +68,24 @@ impl World {
         for outcome in &commit.outcomes {
             self.judge_outcome(at, &outcome.id, outcome.refusal.as_ref().map(|r| r.0.as_str()));
         }
+    }
+
+    /// A first load is shown that is not settled: all of it, as the database was at one moment since the join.
+    pub(super) fn judge_provisional(&mut self, at: usize) {
+        self.report.provisional += 1;
+        let client = &self.clients[at];
+        let digest = |r: &str| Some((r.parse().ok()?, client.replica.provisional_digest(r)?));
+        let shown: Vec<(usize, u64)> = client.replica.provisional().into_iter().filter_map(digest).collect();
+        let lacks =
+            client.wanted().find(|s| client.asked.0.contains(s) && !shown.iter().any(|(t, _)| s == t));
+        let what = if let Some(shape) = lacks {
+            format!("lacks shape {shape}")
+        } else if !self.db.history.was(&shown, client.asked.1) {
+            "is a state that never was".into()
+        } else {
+            return;
+        };
+        self.violate(format!("client {at}: what is shown provisionally {what}"));
     }
 
     fn judge_outcome(&mut self, at: usize, id: &str, refusal: Option<&str>) {

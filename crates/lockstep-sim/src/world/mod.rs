@@ -78,6 +78,8 @@ pub(crate) enum Event {
     Down(SessionId),
     Hangup(SessionId),
     Client(usize, u64),
+    /// A client was told to join again.
+    Rejoin(usize, SessionId),
     Standby,
     ServerUp(u64),
     NodeBorn(usize),
@@ -251,6 +253,7 @@ impl World {
             let mut wait = 150_000 + self.rng.below(200_000);
             if self.recorded {
                 client.recorder = Some(Box::new(Recorder::new(index % 3 == 2)));
+                client.replica.takes_provisional = false;
                 wait += index as u64 * 500_000;
             }
             self.clients.push(client);
@@ -351,6 +354,7 @@ impl World {
             Event::Down(session) => self.down(session),
             Event::Hangup(session) => self.hang_up(session),
             Event::Client(client, generation) => self.client_acts(client, generation),
+            Event::Rejoin(client, session) => self.rejoin(client, session),
             Event::ServerUp(epoch) => self.back_up(epoch),
             Event::NodeBorn(node) => self.node_born(node),
             Event::Unstall(node) => self.unstall(node),

@@ -7,7 +7,9 @@ use super::{
 };
 use crate::limits;
 use crate::position::{CursorHead, Facts, ResetReason, Xid};
-use crate::protocol::{Frame, LoadId, ack_frame, commit_frame, loaded_frame, shape_frame, unload_frame};
+use crate::protocol::{
+    Frame, LoadId, ack_frame, commit_frame, loaded_frame, progress_frame, shape_frame, unload_frame,
+};
 use crate::shape::ShapeId;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -100,6 +102,8 @@ impl Hub {
             members,
             request,
             answer: None,
+            answered: None,
+            shown: false,
         })
     }
 
@@ -122,6 +126,20 @@ impl Hub {
         }
     }
 
+    /// About how many rows one of the reads has, before the first of them comes. Clients may show a share of it.
+    pub fn handle_catch_up_size(&mut self, id: CatchUpId, read: usize, about: u64) {
+        let Some(running) = self.running.get(&id) else { return };
+        let Some(request) = running.request.reads.get(read) else { return };
+        let Some(index) = self.by_id.get(&request.shape.id) else { return };
+        let frame = progress_frame(LoadId { catch_up: id, read }, about);
+        for reader in running.readers.get(read).into_iter().flatten() {
+            let subs = self.sessions.get(reader).into_iter().flat_map(|s| s.subs.values());
+            if subs.into_iter().any(|s| s.shape == *index && s.is_read_by(id) && s.aside.is_empty()) {
+                self.outputs.push_back(Output::Send(*reader, frame.clone()));
+            }
+        }
+    }
+
     /// A catch-up's answer. Of one that was discarded meanwhile, nothing is used.
     pub fn handle_catch_up(&mut self, id: CatchUpId, answer: Result<CatchUpAnswer, CatchUpError>) {
         if !self.running.contains_key(&id) {
@@ -138,6 +156,7 @@ impl Hub {
                     self.restart("a catch-up was answered by another server than the stream's".into());
                 } else if let Some(running) = self.running.get_mut(&id) {
                     running.answer = Some(answer);
+                    running.answered = Some(self.now);
                     self.settle_catch_ups();
                 }
             }
@@ -240,11 +259,9 @@ impl Hub {
             let SubState::Reading(reading, from) = &sub.state else { continue };
             let (true, Some(held)) = (*reading == id, shapes.get(&sub.shape)) else { continue };
             // What was set aside before, and this time all that there is: nothing is in the answer itself.
-            if running
-                .read_of(held.shape.id, from)
-                .and_then(|at| answer.reads.get(at))
-                .is_some_and(|r| r.frames.is_empty())
-            {
+            let ahead = sub.aside.iter().any(|load| load.catch_up == id);
+            let read = running.read_of(held.shape.id, from).and_then(|at| answer.reads.get(at));
+            if ahead || read.is_some_and(|r| r.frames.is_empty()) {
                 sub.state = SubState::Wanted(ReadFrom::Since(head.clone()));
             }
         }
@@ -273,7 +290,7 @@ impl Hub {
         head.ahead_of(&facts.snapshot)
     }
 
-    fn members(&self, id: CatchUpId, running: &Running) -> Vec<SessionId> {
+    pub(super) fn members(&self, id: CatchUpId, running: &Running) -> Vec<SessionId> {
         let waits =
             |s: &super::Session| s.establishing == Some(id) || s.subs.values().any(|sub| sub.is_read_by(id));
         let members = running.members.iter().copied();
@@ -301,6 +318,7 @@ impl Hub {
         if first {
             session.establishing = None;
             session.established = true;
+            self.admission.arrived(session_id, self.now, self.bounds.waiting_sessions);
             let own =
                 read.and_then(|(running, answer)| answer.clients.get(*running.client_of.get(&session_id)?));
             outcomes.extend(own.into_iter().flatten().cloned());
@@ -363,8 +381,11 @@ impl Hub {
             if !aside.is_empty() {
                 frames.push(loaded_frame(&aside));
             }
-            let rows =
-                read.and_then(|(running, answer)| answer.reads.get(running.read_of(held.shape.id, from)?));
+            // What was shown before it was settled is set aside there.
+            let ahead = aside.iter().any(|load| load.catch_up == id);
+            let rows = read
+                .filter(|_| !ahead)
+                .and_then(|(running, answer)| answer.reads.get(running.read_of(held.shape.id, from)?));
             frames.extend(rows.into_iter().flat_map(|r| r.frames.iter().cloned()));
             if let Some(undo) = &mut undo {
                 let (reference, from) = (reference.clone(), from.clone());
@@ -395,7 +416,7 @@ impl Hub {
 
 impl Running {
     /// Which of its reads is of this shape, from there.
-    fn read_of(&self, shape: ShapeId, from: &ReadFrom) -> Option<usize> {
+    pub(super) fn read_of(&self, shape: ShapeId, from: &ReadFrom) -> Option<usize> {
         let reads = self.reads_of.get(&shape)?.iter().copied();
         reads.into_iter().find(|at| self.request.reads[*at].from == *from)
     }

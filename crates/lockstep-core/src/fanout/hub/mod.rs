@@ -13,11 +13,13 @@
 //! a session is *wanted* from some position, *read* in a catch-up, and *live* once the catch-up is settled and
 //! merged with the ring.
 
+mod admission;
 mod catch_up;
 mod deliver;
 mod few;
 mod freshness;
 mod merged;
+mod provisional;
 mod report;
 mod returning;
 mod schema;
@@ -130,6 +132,8 @@ struct Session {
     client: String,
     /// Its client takes a shape that got more columns without loading it anew.
     widens: bool,
+    /// It shows a first load that is not settled, marked as such.
+    takes_provisional: bool,
     subs: FewMap<String, Sub>,
     /// The session's own position while it does not follow the stream.
     base: Option<Arc<CursorHead>>,
@@ -166,6 +170,10 @@ struct Running {
     members: BTreeSet<SessionId>,
     request: CatchUpRequest,
     answer: Option<CatchUpAnswer>,
+    /// When it was answered.
+    answered: Option<Millis>,
+    /// Whoever may be shown it before it is settled was.
+    shown: bool,
 }
 
 /// A node's state. See the module's text.
@@ -223,6 +231,7 @@ pub struct Hub {
     next_shape: ShapeIndex,
     index: MatchIndex,
     sessions: BTreeMap<SessionId, Session>,
+    admission: admission::Admission,
     by_client: BTreeMap<(Text, Text), FewSet<SessionId>>,
     /// Transactions whose COMMIT has returned; kept until a poll sees them.
     released: BTreeSet<Xid>,
@@ -297,6 +306,7 @@ impl Hub {
             next_shape: 0,
             index: MatchIndex::default(),
             sessions: BTreeMap::new(),
+            admission: admission::Admission::default(),
             by_client: BTreeMap::new(),
             released: BTreeSet::new(),
             holding: BTreeSet::new(),
@@ -343,6 +353,7 @@ impl Hub {
         if self.outputs.is_empty() {
             self.ask_for_catalog();
             self.answer_returning();
+            self.show_provisional();
             self.start_catch_ups();
             self.ask_for_push();
             self.ask_for_poll();
@@ -366,7 +377,7 @@ impl Hub {
         let gather = gathers.then_some(self.gathered_at);
         let push = (self.unpushed || self.waits_for_fence().is_some()).then_some(self.push_again);
         let catalog = self.schema.waits().then_some(self.schema.not_before);
-        [poll, retry, gather, push, catalog].into_iter().flatten().min()
+        [poll, retry, gather, push, catalog, self.provisional_at()].into_iter().flatten().min()
     }
 
     /// How the hub is fed just now.
@@ -411,52 +422,6 @@ impl Hub {
     /// sessions are caught up again and again, as without a stream.
     pub fn follows_stream(&self) -> bool {
         self.mode == Mode::Streaming && self.unsure.is_empty()
-    }
-
-    /// The highest fence that somebody waits for.
-    fn waits_for_fence(&self) -> Option<Lsn> {
-        let reached = self.reached();
-        let catch_ups = self.running.values().filter_map(|r| r.answer.as_ref()).map(|a| a.facts.insert_lsn);
-        let polls_matter = self.position.is_none() || !self.unsure.is_empty() || self.proof_is_late();
-        let polls = self.unsettled.iter().filter(|_| polls_matter).map(|(poll, _)| poll.fence);
-        catch_ups.chain(polls).filter(|f| *f > reached).max()
-    }
-
-    /// Waiting alone may not help: on an idle database W stays, and F may point past a page header.
-    fn ask_for_push(&mut self) {
-        let fence = self.waits_for_fence();
-        if fence.is_none() && !self.unpushed {
-            return;
-        }
-        let wanted = fence > Some(self.push_covers) || self.unpushed;
-        if (wanted && !self.push_in_flight) || self.now >= self.push_again {
-            self.push_in_flight = true;
-            self.push_covers = self.push_covers.max(fence.unwrap_or_default());
-            self.push_again = self.now + limits::PUSH_AGAIN_MS;
-            self.pushes_asked += 1;
-            self.outputs.push_back(Output::PushFence(self.pushes_asked));
-        }
-    }
-
-    /// The push was committed, or failed.
-    pub fn handle_pushed(&mut self, number: u64, committed: bool) {
-        if number != self.pushes_asked {
-            return;
-        }
-        self.push_in_flight = false;
-        if !committed {
-            // Tried again when `push_again` is reached.
-            self.push_in_flight = true;
-            return;
-        }
-        if std::mem::take(&mut self.unpushed) {
-            self.stream_since_poll = self.polls_asked;
-            self.poll_in_flight = false;
-            self.next_poll = self.now;
-        }
-        if self.mode == Mode::Polling {
-            self.next_poll = self.now;
-        }
     }
 
     /// The head of a cursor for a session that follows the stream, short enough to be sent.

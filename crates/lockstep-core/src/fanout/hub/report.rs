@@ -32,11 +32,13 @@ pub enum Bound {
     Nesting,
     /// A `where` that is too long, or has too many terms or levels.
     Where,
+    /// Too many wait for their first batch: a client was told when to come again.
+    WaitingSessions,
 }
 
 impl Bound {
     /// All of them, in the order of [`Counters::bounds`].
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::RingBytes,
         Self::TransactionBytes,
         Self::CursorXip,
@@ -49,6 +51,7 @@ impl Bound {
         Self::OperationsPerMutation,
         Self::Nesting,
         Self::Where,
+        Self::WaitingSessions,
     ];
 
     /// Those that a client's mutations go beyond.
@@ -74,6 +77,7 @@ impl Bound {
             Self::OperationsPerMutation => "operations_per_mutation",
             Self::Nesting => "nesting",
             Self::Where => "where",
+            Self::WaitingSessions => "waiting_sessions",
         }
     }
 }
@@ -97,6 +101,8 @@ pub struct Counters {
     pub resumes_window: u64,
     /// Sessions that came back with a state that is known here in whole, for which PostgreSQL was asked.
     pub resumes_read: u64,
+    /// Sessions that were shown their first load before it was settled.
+    pub provisional: u64,
     /// How often each bound was reached.
     pub bounds: [u64; Bound::ALL.len()],
 }
@@ -120,6 +126,8 @@ pub struct Report {
     pub joined: usize,
     /// Sessions that wait to be read for, or are.
     pub waiting: usize,
+    /// Sessions that were told to come again, and have not yet.
+    pub later: usize,
     /// Shapes, each counted once.
     pub shapes: usize,
     /// Subscriptions to them.
@@ -191,6 +199,7 @@ impl Hub {
             sessions: self.sessions.len(),
             joined: sessions.clone().filter(|s| s.joined).count(),
             waiting: sessions.clone().filter(waits).count(),
+            later: self.admission.later(),
             shapes: self.shapes.len(),
             subscriptions: self.shapes.values().map(|h| h.subscribers.len()).sum(),
             ring_bytes: self.ring.bytes(),

@@ -9,8 +9,8 @@ use crate::change::Text;
 use crate::limits;
 use crate::position::{Cursor, CursorHead, ResetReason, Xid};
 use crate::protocol::{
-    Envelope, Heartbeat, ID_RULE, Join, MutateFrame, Reply, TOPIC, Up, UpError, VERSION, WIDEN, is_id, parse,
-    phx_close, unreadable_depth,
+    Envelope, Heartbeat, ID_RULE, Join, MutateFrame, PROVISIONAL, Reply, TOPIC, Up, UpError, VERSION, WIDEN,
+    is_id, parse, phx_close, unreadable_depth,
 };
 use crate::shape::{Fingerprint, Shape, ShapeError, ShapeId, ShapeRequest};
 use serde_json::{Value as Json, json};
@@ -28,6 +28,11 @@ impl Hub {
             return;
         }
         self.sessions.insert(id, Session::default());
+    }
+
+    /// Somebody was not let in, for the node is full.
+    pub fn handle_turned_away(&mut self) {
+        self.reached_bound(Bound::Sessions);
     }
 
     /// A socket is gone.
@@ -127,7 +132,7 @@ impl Hub {
     }
 
     fn join(&mut self, id: SessionId, envelope: &Envelope, join: &Join, fresh_client: &str) {
-        if let Err(refusal) = self.admit(join) {
+        if let Err(refusal) = self.admit(join, fresh_client).and_then(|()| self.let_in(id, fresh_client)) {
             self.reply(id, envelope, &refusal);
             return;
         }
@@ -141,11 +146,13 @@ impl Hub {
         let key = (Text::from(join.subject.as_str()), Text::from(client.as_str()));
         self.by_client.entry(key).or_default().insert(id);
         let Some(session) = self.sessions.get_mut(&id) else { return };
+        self.admission.joined(id);
         session.joined = true;
         session.join_ref = envelope.join_ref.clone();
         session.subject = join.subject.clone();
         session.client = client.clone();
         session.widens = join.capabilities.iter().any(|c| c == WIDEN);
+        session.takes_provisional = join.capabilities.iter().any(|c| c == PROVISIONAL);
         let cursor = join.cursor.as_deref().map(|c| c.parse::<Cursor>().map_err(|_| ResetReason::BadCursor));
         let cursor = cursor.unwrap_or(Err(ResetReason::NoCursor));
         let cursor = cursor.map(|cursor| (Arc::new(cursor.head), cursor.shapes));
@@ -153,15 +160,15 @@ impl Hub {
         let shapes = self.subscribe(id, &join.shapes, Some(&cursor));
         self.await_return(id);
         let reply = Reply::ok(json!({
-            "protocol": VERSION, "capabilities": [WIDEN], "database": self.catalog.installation,
+            "protocol": VERSION, "capabilities": [WIDEN, PROVISIONAL], "database": self.catalog.installation,
             "subject": join.subject, "client": client, "shapes": shapes,
         }));
         self.reply(id, envelope, &reply);
     }
 
-    fn admit(&self, join: &Join) -> Result<(), Reply> {
+    fn admit(&self, join: &Join, chance: &str) -> Result<(), Reply> {
         if !self.is_ready() {
-            return Err(Reply::error("not_ready", "the node is starting; try again"));
+            return Err(self.not_ready(chance));
         }
         if join.protocol != VERSION {
             let message = format!(
@@ -284,6 +291,7 @@ impl Hub {
 
     /// Everything of a join but the socket.
     fn end_join(&mut self, id: SessionId) {
+        self.admission.left(id);
         let Some(session) = self.sessions.insert(id, Session::default()) else { return };
         let key = (Text::from(session.subject), Text::from(session.client));
         if let Some(sessions) = self.by_client.get_mut(&key) {

@@ -176,6 +176,52 @@ impl Hub {
         self.settle_catch_ups();
     }
 
+    /// The highest fence that somebody waits for.
+    pub(super) fn waits_for_fence(&self) -> Option<Lsn> {
+        let reached = self.reached();
+        let catch_ups = self.running.values().filter_map(|r| r.answer.as_ref()).map(|a| a.facts.insert_lsn);
+        let polls_matter = self.position.is_none() || !self.unsure.is_empty() || self.proof_is_late();
+        let polls = self.unsettled.iter().filter(|_| polls_matter).map(|(poll, _)| poll.fence);
+        catch_ups.chain(polls).filter(|f| *f > reached).max()
+    }
+
+    /// Waiting alone may not help: on an idle database W stays, and F may point past a page header.
+    pub(super) fn ask_for_push(&mut self) {
+        let fence = self.waits_for_fence();
+        if fence.is_none() && !self.unpushed {
+            return;
+        }
+        let wanted = fence > Some(self.push_covers) || self.unpushed;
+        if (wanted && !self.push_in_flight) || self.now >= self.push_again {
+            self.push_in_flight = true;
+            self.push_covers = self.push_covers.max(fence.unwrap_or_default());
+            self.push_again = self.now + limits::PUSH_AGAIN_MS;
+            self.pushes_asked += 1;
+            self.outputs.push_back(Output::PushFence(self.pushes_asked));
+        }
+    }
+
+    /// The push was committed, or failed.
+    pub fn handle_pushed(&mut self, number: u64, committed: bool) {
+        if number != self.pushes_asked {
+            return;
+        }
+        self.push_in_flight = false;
+        if !committed {
+            // Tried again when `push_again` is reached.
+            self.push_in_flight = true;
+            return;
+        }
+        if std::mem::take(&mut self.unpushed) {
+            self.stream_since_poll = self.polls_asked;
+            self.poll_in_flight = false;
+            self.next_poll = self.now;
+        }
+        if self.mode == Mode::Polling {
+            self.next_poll = self.now;
+        }
+    }
+
     pub(super) fn ask_for_poll(&mut self) {
         if self.mode == Mode::Starting || self.unpushed || self.poll_in_flight || self.now < self.next_poll {
             return;
