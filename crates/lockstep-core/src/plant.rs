@@ -13,4 +13,6 @@ pub enum Plant {
     WindowFloor,
     /// The window takes it that a cursor's state has all that ends at or before its fence.
     WindowFence,
+    /// A tombstone in a later part of a transaction than its row is taken for a remove, whatever the row became.
+    LateTombstone,
 }

@@ -58,6 +58,9 @@ plants! {
     WindowFence = "window-fence",
     /// Tables are read in a life of the server whose mark the snapshot does not see. Where S is read.
     UnmarkedLife = "unmarked-life",
+    /// Of a transaction that is passed through, a tombstone in a later part than its row is taken for a remove, whatever
+    /// the row became. In the core.
+    LateTombstone = "late-tombstone",
 }
 
 impl Plant {

@@ -66,6 +66,10 @@ pub struct Report {
     pub resumes_from_window: u64,
     /// Those for which the model was asked, though the node knew their state.
     pub resumes_read: u64,
+    /// Transactions that nodes passed through in parts.
+    pub passed: u64,
+    /// Sessions that were caught up past one of them.
+    pub passed_fallen: u64,
     /// Refusals told to clients.
     pub refusals: u64,
     /// Mutations told as applied.
@@ -88,6 +92,8 @@ impl Report {
         self.resumes_other_node += other.resumes_other_node;
         self.resumes_from_window += other.resumes_from_window;
         self.resumes_read += other.resumes_read;
+        self.passed += other.passed;
+        self.passed_fallen += other.passed_fallen;
         self.refusals += other.refusals;
         self.applied += other.applied;
         self.comparisons += other.comparisons;
@@ -113,6 +119,8 @@ impl Report {
             "resumes_other_node": self.resumes_other_node,
             "resumes_from_window": self.resumes_from_window,
             "resumes_read": self.resumes_read,
+            "passed": self.passed,
+            "passed_fallen": self.passed_fallen,
             "refusals": self.refusals,
             "violations": self.violations,
         })

@@ -4,6 +4,7 @@
 mod bounds;
 mod freshness;
 mod loads;
+mod passing;
 mod returning;
 mod schema;
 mod world;

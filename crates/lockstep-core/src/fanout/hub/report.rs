@@ -8,7 +8,7 @@ use crate::position::Lsn;
 pub enum Bound {
     /// Rows left the ring.
     RingBytes,
-    /// A transaction was not held.
+    /// A transaction was not held, and passed through.
     TransactionBytes,
     /// A cursor was too long.
     CursorXip,
@@ -24,11 +24,17 @@ pub enum Bound {
     CatchUps,
     /// A message with too many mutations.
     MutationsPerFrame,
+    /// A transaction that is passed through has more keys than are remembered.
+    PartKeys,
+    /// It acknowledges more mutations than are remembered.
+    PartAcknowledgements,
+    /// A socket takes it too slowly.
+    PassedBytes,
 }
 
 impl Bound {
     /// All of them, in the order of [`Counters::bounds`].
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 12] = [
         Self::RingBytes,
         Self::TransactionBytes,
         Self::CursorXip,
@@ -38,6 +44,9 @@ impl Bound {
         Self::Sessions,
         Self::CatchUps,
         Self::MutationsPerFrame,
+        Self::PartKeys,
+        Self::PartAcknowledgements,
+        Self::PassedBytes,
     ];
 
     /// Its name in `limits.rs`, in small letters.
@@ -52,6 +61,9 @@ impl Bound {
             Self::Sessions => "sessions",
             Self::CatchUps => "catch_ups_in_flight",
             Self::MutationsPerFrame => "mutations_per_frame",
+            Self::PartKeys => "part_keys",
+            Self::PartAcknowledgements => "part_acknowledgements",
+            Self::PassedBytes => "passed_bytes",
         }
     }
 }
@@ -63,6 +75,10 @@ pub struct Counters {
     pub transactions: u64,
     /// Rows that they changed, in tracked tables.
     pub rows: u64,
+    /// Transactions among them that were passed through in parts.
+    pub passed: u64,
+    /// Sessions that such a transaction could not be told to, and that were caught up past it.
+    pub passed_fallen: u64,
     /// Streams that began.
     pub streams: u64,
     /// Catch-ups whose rows were sent.
