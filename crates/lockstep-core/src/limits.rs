@@ -18,8 +18,23 @@ pub const RETURN_TRANSACTIONS: usize = 256;
 /// asked: the node does nothing else meanwhile.
 pub const RETURN_LOOKS: usize = 20_000;
 
-/// One transaction held in memory, in bytes. A larger one is not held: its tables are caught up past it.
+/// One transaction held in memory, in bytes. A larger one is passed through in parts of [`PART_BYTES`].
 pub const TRANSACTION_BYTES: usize = 32 << 20;
+
+/// Bytes of a part of a transaction that is passed through: about 20,000 rows. The node does nothing else while it tells
+/// one; of smaller ones each shape would get more frames.
+pub const PART_BYTES: usize = 4 << 20;
+
+/// Keys of a transaction that is passed through which are remembered until its commit, in 9 bytes each. Past it none is,
+/// and shapes that rows left are caught up past the transaction.
+pub const PART_KEYS: usize = 3_500_000;
+
+/// Acknowledgements in a transaction that is passed through. Past it the sessions concerned are caught up past it.
+pub const PART_ACKNOWLEDGEMENTS: usize = 1_000;
+
+/// Bytes of rows set aside that wait for one socket, above which its session is not told of a transaction that is passed
+/// through, and is caught up past it: no stream waits for one client. As much as one part brings may come on top.
+pub const PASSED_BYTES: usize = 16 << 20;
 
 /// Numbers in a cursor's `xip`. Past it the last polled snapshot is handed out: older, so rows may be sent
 /// again, but short enough for a heartbeat. 256 numbers are about 2.5 kB.
@@ -182,6 +197,10 @@ pub struct Bounds {
     pub window_bytes: usize,
     /// See [`TRANSACTION_BYTES`].
     pub transaction_bytes: usize,
+    /// See [`PART_BYTES`].
+    pub part_bytes: usize,
+    /// See [`PART_KEYS`].
+    pub part_keys: usize,
     /// See [`CURSOR_XIP`].
     pub cursor_xip: usize,
     /// See [`HELD_BYTES`].
@@ -200,6 +219,8 @@ impl Default for Bounds {
             ring_bytes: RING_BYTES,
             window_bytes: WINDOW_BYTES,
             transaction_bytes: TRANSACTION_BYTES,
+            part_bytes: PART_BYTES,
+            part_keys: PART_KEYS,
             cursor_xip: CURSOR_XIP,
             held_bytes: HELD_BYTES,
             sessions: SESSIONS,

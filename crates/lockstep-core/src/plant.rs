@@ -15,4 +15,6 @@ pub enum Plant {
     WindowFence,
     /// A first load is shown provisionally while more of it is being read.
     ProvisionalHalf,
+    /// A tombstone in a later part of a transaction than its row is taken for a remove, whatever the row became.
+    LateTombstone,
 }

@@ -27,6 +27,8 @@ const HELD_BYTES: &str = "lockstep_held_bytes";
 const CATCH_UPS_RUNNING: &str = "lockstep_catch_ups_running";
 const CATCH_UPS: &str = "lockstep_catch_ups_total";
 const TRANSACTIONS: &str = "lockstep_transactions_total";
+const PASSED: &str = "lockstep_passed_transactions_total";
+const PASSED_FALLEN: &str = "lockstep_passed_fallen_total";
 const ROWS: &str = "lockstep_rows_total";
 const STREAMS: &str = "lockstep_streams_total";
 const MUTATIONS: &str = "lockstep_mutations_total";
@@ -64,6 +66,8 @@ const ALL: &[(&str, Kind, &str)] = &[
     (CATCH_UPS_RUNNING, Kind::Gauge, "catch-up transactions that run"),
     (CATCH_UPS, Kind::Counter, "catch-ups by how they ended"),
     (TRANSACTIONS, Kind::Counter, "transactions that the stream brought"),
+    (PASSED, Kind::Counter, "transactions among them that were passed through in parts"),
+    (PASSED_FALLEN, Kind::Counter, "sessions that were caught up past such a transaction"),
     (ROWS, Kind::Counter, "rows that they changed"),
     (STREAMS, Kind::Counter, "replication streams that began"),
     (MUTATIONS, Kind::Counter, "clients' mutations by what became of them"),
@@ -204,6 +208,8 @@ pub fn take(asked: &Asked, feed: &'static str) {
     counter!(RESUMES, "from" => "window").absolute(counters.resumes_window);
     counter!(RESUMES, "from" => "postgresql").absolute(counters.resumes_read);
     counter!(TRANSACTIONS).absolute(counters.transactions);
+    counter!(PASSED).absolute(counters.passed);
+    counter!(PASSED_FALLEN).absolute(counters.passed_fallen);
     counter!(ROWS).absolute(counters.rows);
     counter!(STREAMS).absolute(counters.streams);
     for (bound, count) in Bound::ALL.iter().zip(counters.bounds) {

@@ -38,6 +38,27 @@ pub struct StreamHandle {
     pub bytes: mpsc::Receiver<Vec<Bytes>>,
 }
 
+/// Longer than this the node does nothing but take the stream, or nothing but hear its clients, only within one message.
+const SLICE: Duration = Duration::from_millis(5);
+
+/// The stream, and what came of it and was not taken yet.
+#[derive(Debug)]
+struct Stream {
+    handle: StreamHandle,
+    untaken: VecDeque<Bytes>,
+}
+
+impl Stream {
+    /// Waits until there is something to be taken; false at its end.
+    async fn has_more(&mut self) -> bool {
+        if self.untaken.is_empty() {
+            let Some(messages) = self.handle.bytes.recv().await else { return false };
+            self.untaken = messages.into();
+        }
+        true
+    }
+}
+
 /// What happens to a node.
 #[derive(Debug)]
 pub enum Event {
@@ -136,7 +157,7 @@ pub struct Node {
     serving: Option<Room>,
     /// Catch-ups that run, to be stopped when the hub has thrown them away.
     reading: HashMap<CatchUpId, AbortHandle>,
-    stream: Option<StreamHandle>,
+    stream: Option<Stream>,
     history: Arc<Vec<(u32, Lsn)>>,
     /// Clients are being sent away.
     draining: Option<Drain>,
@@ -177,7 +198,7 @@ impl Node {
             let deadline = self.began + Duration::from_millis(timeout.unwrap_or(0));
             let stream = async {
                 match &mut self.stream {
-                    Some(stream) => stream.bytes.recv().await,
+                    Some(stream) => stream.has_more().await,
                     None => std::future::pending().await,
                 }
             };
@@ -192,21 +213,17 @@ impl Node {
                 }
                 () = tokio::time::sleep(drain::STEP), if self.draining.is_some() => {}
                 event = self.links.events.recv() => match event {
-                    Some(Event::Defect) => bail!("a task panicked; please report the lines above"),
-                    Some(event) => {
-                        // What is said of now must not be said of when something last happened.
-                        self.hub.handle_timeout(self.now());
-                        self.handle(event);
-                    }
+                    Some(event) => self.take_events(event)?,
                     None => bail!("nobody is left to say anything"),
                 },
-                bytes = stream => match bytes {
-                    Some(messages) => {
-                        self.hub.handle_timeout(self.now());
-                        self.take_stream(&messages);
-                    }
+                more = stream => if more {
+                    self.hub.handle_timeout(self.now());
+                    self.take_stream();
+                    // Others of the runtime's tasks may have been woken by it.
+                    tokio::task::yield_now().await;
+                } else {
                     // The source says why, as an event.
-                    None => self.stream = None,
+                    self.stream = None;
                 },
                 _ = sweep.tick() => self.sweep(),
                 () = tokio::time::sleep_until(deadline.into()), if timeout.is_some() => {}
@@ -241,12 +258,35 @@ impl Node {
         self.sockets.is_empty() || drain.is_over(now)
     }
 
-    /// Messages of the stream. What a transaction gives out is carried out before the next one, which bounds it.
-    fn take_stream(&mut self, messages: &[Bytes]) {
-        for bytes in messages {
-            self.hub.handle_stream(bytes);
+    /// Messages of the stream, for a while: clients are heard in between. What a transaction gives out is carried out
+    /// before the next one, which bounds it.
+    fn take_stream(&mut self) {
+        let began = Instant::now();
+        while let Some(bytes) = self.stream.as_mut().and_then(|stream| stream.untaken.pop_front()) {
+            self.hub.handle_stream(&bytes);
             self.carry_out_all();
+            if began.elapsed() >= SLICE {
+                return;
+            }
         }
+    }
+
+    /// Events that have come, for a while.
+    fn take_events(&mut self, first: Event) -> Result<()> {
+        let began = Instant::now();
+        let mut next = Some(first);
+        while let Some(event) = next {
+            if matches!(event, Event::Defect) {
+                bail!("a task panicked; please report the lines above");
+            }
+            // What is said of now must not be said of when something last happened.
+            self.hub.handle_timeout(self.now());
+            self.handle(event);
+            self.carry_out_all();
+            self.serving = None;
+            next = if began.elapsed() < SLICE { self.links.events.try_recv().ok() } else { None };
+        }
+        Ok(())
     }
 
     fn carry_out_all(&mut self) {
@@ -294,7 +334,7 @@ impl Node {
             Event::StreamStarted(stream) => {
                 self.history = Arc::new(stream.history.clone());
                 hub.handle_stream_started(stream.reference);
-                self.stream = Some(stream);
+                self.stream = Some(Stream { handle: stream, untaken: VecDeque::new() });
             }
             Event::StreamLost => {
                 self.stream = None;
@@ -361,15 +401,19 @@ impl Node {
         match output {
             Output::Send(id, frame) => {
                 // A session's frames come one after another.
+                let mut slow = false;
                 if let Some((to, outbox)) = &self.unsent
                     && *to == id
                 {
-                    outbox.push(frame, &mut self.packer);
+                    slow = outbox.push(frame, &mut self.packer);
                 } else if let Some(outbox) = self.sockets.get(&id) {
-                    outbox.push(frame, &mut self.packer);
+                    slow = outbox.push(frame, &mut self.packer);
                     if let Some((_, before)) = self.unsent.replace((id, outbox.clone())) {
                         before.send();
                     }
+                }
+                if slow {
+                    self.hub.handle_slow(id);
                 }
             }
             Output::Close(id, code, reason) => {
@@ -380,7 +424,7 @@ impl Node {
             Output::Feedback { flush, reply } => {
                 if let Some(stream) = &self.stream {
                     // A stream that has ended says so by itself.
-                    let _ = stream.feedback.send(Feedback { flush, reply });
+                    let _ = stream.handle.feedback.send(Feedback { flush, reply });
                 }
             }
             Output::RestartStream(reason) => {

@@ -6,7 +6,7 @@ use crate::node::Event;
 use futures_util::{SinkExt, StreamExt};
 use hyper_util::rt::TokioIo;
 use lockstep_core::limits;
-use lockstep_core::protocol::Frame;
+use lockstep_core::protocol::{Frame, is_load};
 use lockstep_core::session::{Full, SendQueue};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -158,26 +158,28 @@ impl Outbox {
         f(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Queues a frame, or closes the session if it does not read. It is sent when [`Self::send`] is called.
-    pub fn push(&self, frame: Frame, packer: &mut Packer) {
+    /// Queues a frame, or closes the session if it does not read. It is sent when [`Self::send`] is called. Says whether
+    /// so many rows that are set aside wait that of a transaction which is passed through no more should come.
+    pub fn push(&self, frame: Frame, packer: &mut Packer) -> bool {
         let packed = if self.deflates { packer.pack(&frame) } else { None };
-        let bytes = frame.len();
+        let (bytes, load) = (frame.len(), is_load(&frame));
         let crowded = self.node.queued.load(Ordering::Relaxed) > self.node.node_queue_bytes;
         let most = if crowded { limits::QUEUE_FAIR_BYTES } else { usize::MAX };
-        let full = self.with(|s| {
+        let (full, slow) = self.with(|s| {
             if s.close.is_some() {
-                return false;
+                return (false, false);
             }
             let pushed = s.queue.push_within(frame, most);
             if pushed.is_ok() {
                 s.packed.push_back(packed);
                 self.node.queued.fetch_add(bytes, Ordering::Relaxed);
             }
-            pushed == Err(Full)
+            (pushed == Err(Full), load && s.queue.aside() > most.min(limits::PASSED_BYTES))
         });
         if full {
             self.unread(if crowded { metrics::NODE_QUEUES_FULL } else { metrics::QUEUE_FULL });
         }
+        slow
     }
 
     /// Where its client comes from.

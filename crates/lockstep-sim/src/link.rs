@@ -6,6 +6,9 @@ use lockstep_core::session::SendQueue;
 /// Bytes that may wait for a client, far fewer than in earnest so that the bound is met.
 pub const QUEUE_BYTES: usize = 96 << 10;
 
+/// Bytes of rows set aside from which on a client is too slow for a transaction that is passed through.
+pub const PASSED_BYTES: usize = 4 << 10;
+
 /// A WebSocket. In order in both directions until it is cut; what is under way then is lost.
 #[derive(Debug)]
 pub struct Link {

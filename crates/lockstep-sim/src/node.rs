@@ -92,7 +92,9 @@ impl Node {
         let bounds = Bounds {
             ring_bytes: if small || plant == Some(Plant::RingEvicts) { 3 << 10 } else { RING_BYTES },
             window_bytes: if narrow { 24 << 10 } else { WINDOW_BYTES },
-            transaction_bytes: if rng.one_in(4) { 2_500 } else { 20_000 },
+            transaction_bytes: [400, 2_500, 20_000, 20_000][rng.index(4)],
+            part_bytes: [1, 400, 1_500][rng.index(3)],
+            part_keys: if rng.one_in(8) { 3 } else { 1_000 },
             cursor_xip: if short_cursors { 8 } else { 256 },
             held_bytes: if rng.one_in(2) { 2 << 10 } else { HELD_BYTES },
             waiting_sessions: if rng.one_in(3) { 1 + rng.index(4) } else { 10_000 },
@@ -109,6 +111,7 @@ impl Node {
                 Some(Plant::WindowFloor) => Some(lockstep_core::plant::Plant::WindowFloor),
                 Some(Plant::WindowFence) => Some(lockstep_core::plant::Plant::WindowFence),
                 Some(Plant::ProvisionalHalf) => Some(lockstep_core::plant::Plant::ProvisionalHalf),
+                Some(Plant::LateTombstone) => Some(lockstep_core::plant::Plant::LateTombstone),
                 Some(Plant::UnsureXid) => Some(lockstep_core::plant::Plant::UnsureXid),
                 _ => None,
             });

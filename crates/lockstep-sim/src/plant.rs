@@ -60,6 +60,9 @@ plants! {
     UnmarkedLife = "unmarked-life",
     /// A first load is shown provisionally while more of it is being read. In the core.
     ProvisionalHalf = "provisional-half",
+    /// Of a transaction that is passed through, a tombstone in a later part than its row is taken for a remove, whatever
+    /// the row became. In the core.
+    LateTombstone = "late-tombstone",
 }
 
 impl Plant {

@@ -69,6 +69,10 @@ pub struct Report {
     pub resumes_read: u64,
     /// First loads that were shown before they were settled.
     pub provisional: u64,
+    /// Transactions that nodes passed through in parts.
+    pub passed: u64,
+    /// Sessions that were caught up past one of them.
+    pub passed_fallen: u64,
     /// Refusals told to clients.
     pub refusals: u64,
     /// Mutations told as applied.
@@ -92,6 +96,8 @@ impl Report {
         self.resumes_from_window += other.resumes_from_window;
         self.resumes_read += other.resumes_read;
         self.provisional += other.provisional;
+        self.passed += other.passed;
+        self.passed_fallen += other.passed_fallen;
         self.refusals += other.refusals;
         self.applied += other.applied;
         self.comparisons += other.comparisons;
@@ -118,6 +124,8 @@ impl Report {
             "resumes_from_window": self.resumes_from_window,
             "resumes_read": self.resumes_read,
             "provisional": self.provisional,
+            "passed": self.passed,
+            "passed_fallen": self.passed_fallen,
             "refusals": self.refusals,
             "violations": self.violations,
         })

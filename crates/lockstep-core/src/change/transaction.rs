@@ -1,10 +1,12 @@
 //! Assembling a transaction from the stream's messages.
 
-use super::{NetChanges, Relation, Tuple, Value};
+use super::part::Earlier;
+use super::{NetChanges, Part, Relation, Tuple, Value};
 use crate::catalog::{Catalog, Oid, Table};
+use crate::limits::Bounds;
 use crate::pgoutput::Message;
 use crate::position::{Lsn, Xid, widen};
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// The prefix of the message by which a transaction says that it changes the schema.
@@ -91,15 +93,19 @@ pub enum AssemblyError {
 struct Open {
     xid: Xid,
     commit_lsn: Lsn,
-    changes: Vec<Change>,
+    changes: VecDeque<Change>,
     next_index: u32,
     touched: BTreeSet<Oid>,
     /// What its rows were described by; more than one if it changed the table itself.
     described: Vec<Arc<Relation>>,
     /// A relation that the catalog does not know so was described, or somebody said that the schema changes.
     schema_changed: bool,
+    /// Of all its operations, and of those that are held.
     bytes: usize,
+    held: usize,
     dropped: bool,
+    /// What its parts so far did, of one that is given out in parts.
+    parts: Option<Earlier>,
 }
 
 /// Turns decoded messages into transactions. One per stream; thrown away with it.
@@ -108,6 +114,11 @@ pub struct Assembler {
     relations: BTreeMap<Oid, Arc<Relation>>,
     open: Option<Open>,
     most: usize,
+    /// Bytes of a part, and keys that are remembered of earlier ones.
+    parts: Option<(usize, usize)>,
+    ready: Option<Part>,
+    /// A transaction had more keys than are remembered.
+    forgot: bool,
 }
 
 impl Default for Assembler {
@@ -119,7 +130,24 @@ impl Default for Assembler {
 impl Assembler {
     /// For a new stream. A transaction of more than `most` bytes is not held.
     pub fn new(most: usize) -> Self {
-        Self { relations: BTreeMap::new(), open: None, most }
+        Self { relations: BTreeMap::new(), open: None, most, parts: None, ready: None, forgot: false }
+    }
+
+    /// The same, but a transaction that is not held is given out in parts: see [`Self::take_part`].
+    pub fn in_parts(bounds: &Bounds) -> Self {
+        let parts = Some((bounds.part_bytes, bounds.part_keys));
+        Self { parts, ..Self::new(bounds.transaction_bytes) }
+    }
+
+    /// To be asked for after each message. Before the commit, a part of the transaction; with a commit, the last one of a
+    /// transaction that was given out in parts, or would have been.
+    pub fn take_part(&mut self) -> Option<Part> {
+        self.ready.take()
+    }
+
+    /// Whether a transaction had more keys than are remembered of its parts, since this was asked last.
+    pub fn forgot(&mut self) -> bool {
+        std::mem::take(&mut self.forgot)
     }
 
     /// Whether a transaction has begun and not ended.
@@ -142,13 +170,15 @@ impl Assembler {
                 self.open = Some(Open {
                     xid: widen(reference, xid),
                     commit_lsn: final_lsn,
-                    changes: Vec::new(),
+                    changes: VecDeque::new(),
                     next_index: 0,
                     touched: BTreeSet::new(),
                     described: Vec::new(),
                     schema_changed: false,
                     bytes: 0,
+                    held: 0,
                     dropped: false,
+                    parts: None,
                 });
                 Ok(None)
             }
@@ -158,20 +188,20 @@ impl Assembler {
                 Ok(None)
             }
             Message::Insert { relation, new } => {
-                self.push(relation, ChangeKind::Insert(new))?;
+                self.push(relation, ChangeKind::Insert(new), catalog)?;
                 Ok(None)
             }
             Message::Update { relation, old, new } => {
-                self.push(relation, ChangeKind::Update { old, new })?;
+                self.push(relation, ChangeKind::Update { old, new }, catalog)?;
                 Ok(None)
             }
             Message::Delete { relation, old, full } => {
-                self.push(relation, ChangeKind::Delete(old, full))?;
+                self.push(relation, ChangeKind::Delete(old, full), catalog)?;
                 Ok(None)
             }
             Message::Truncate { relations } => {
                 for relation in relations {
-                    self.push(relation, ChangeKind::Truncate)?;
+                    self.push(relation, ChangeKind::Truncate, catalog)?;
                 }
                 Ok(None)
             }
@@ -196,7 +226,7 @@ impl Assembler {
         self.relations.insert(relation.oid, Arc::new(relation));
     }
 
-    fn push(&mut self, oid: Oid, kind: ChangeKind) -> Result<(), AssemblyError> {
+    fn push(&mut self, oid: Oid, kind: ChangeKind, catalog: &Catalog) -> Result<(), AssemblyError> {
         let relation = self.relations.get(&oid).ok_or(AssemblyError::UnknownRelation(oid))?;
         let width = relation.columns.len();
         let relation = relation.clone();
@@ -212,14 +242,8 @@ impl Assembler {
         if !fits {
             return Err(AssemblyError::WrongWidth(oid));
         }
-        let size = |t: &Tuple| t.iter().map(Value::size).sum::<usize>();
-        open.bytes += std::mem::size_of::<Change>()
-            + match &kind {
-                ChangeKind::Insert(new) => size(new),
-                ChangeKind::Update { old, new } => size(new) + old.as_ref().map_or(0, |(old, _)| size(old)),
-                ChangeKind::Delete(old, _) => size(old),
-                ChangeKind::Truncate => 0,
-            };
+        let bytes = kind.size();
+        open.bytes += bytes;
         open.touched.insert(oid);
         if !open.described.iter().any(|known| Arc::ptr_eq(known, &relation)) {
             open.described.push(relation);
@@ -227,13 +251,40 @@ impl Assembler {
         let index = open.next_index;
         open.next_index += 1;
         if open.bytes > self.most {
-            open.dropped = true;
-            open.changes = Vec::new();
+            match self.parts {
+                Some((_, keys)) => drop(open.parts.get_or_insert_with(|| Earlier::new(keys))),
+                None => {
+                    open.dropped = true;
+                    open.changes = VecDeque::new();
+                }
+            }
         }
         if !open.dropped {
-            open.changes.push(Change { index, relation: oid, kind });
+            open.held += bytes;
+            open.changes.push_back(Change { index, relation: oid, kind });
+        }
+        if let Some((most, _)) = self.parts.filter(|(most, _)| open.parts.is_some() && open.held >= *most) {
+            self.cut(most, catalog);
         }
         Ok(())
+    }
+
+    /// Makes a part of the oldest operations that are held, of so many bytes.
+    fn cut(&mut self, most: usize, catalog: &Catalog) {
+        let Some(open) = &mut self.open else { return };
+        let Some(earlier) = &mut open.parts else { return };
+        let (mut part, mut bytes) = (Vec::new(), 0);
+        while bytes < most
+            && let Some(change) = open.changes.pop_front()
+        {
+            bytes += change.kind.size();
+            part.push(change);
+        }
+        open.held = open.held.saturating_sub(bytes);
+        let net = NetChanges::of_fitting(&part, catalog, &unfit(&open.described, catalog));
+        let full = earlier.is_full();
+        self.ready = Some(earlier.part(open.xid, net, catalog));
+        self.forgot |= earlier.is_full() && !full;
     }
 
     fn commit(
@@ -242,21 +293,41 @@ impl Assembler {
         end_lsn: Lsn,
         catalog: &Catalog,
     ) -> Result<Delivered, AssemblyError> {
-        let open = self.open.take().ok_or(AssemblyError::Order("COMMIT"))?;
+        let open = self.open.as_ref().ok_or(AssemblyError::Order("COMMIT"))?;
         if open.commit_lsn != commit_lsn {
             return Err(AssemblyError::CommitMismatch(commit_lsn, open.commit_lsn));
         }
+        if open.parts.is_some() {
+            self.cut(usize::MAX, catalog);
+        }
+        let open = self.open.take().ok_or(AssemblyError::Order("COMMIT"))?;
         let unfit = unfit(&open.described, catalog);
-        let net = (!open.dropped).then(|| NetChanges::of_fitting(&open.changes, catalog, &unfit));
+        let is_held = !open.dropped && open.parts.is_none();
+        let changes = is_held.then(|| Vec::from(open.changes));
+        let net = changes.as_ref().map(|changes| NetChanges::of_fitting(changes, catalog, &unfit));
         let transaction = Transaction {
             xid: open.xid,
             commit_lsn,
             end_lsn,
-            changes: (!open.dropped).then_some(open.changes),
+            changes,
             touched: open.touched,
-            bytes: if open.dropped { 0 } else { open.bytes },
+            bytes: if is_held { open.bytes } else { 0 },
         };
         Ok(Delivered { transaction, net, schema_changed: open.schema_changed || !unfit.is_empty() })
+    }
+}
+
+impl ChangeKind {
+    /// Bytes held, about.
+    fn size(&self) -> usize {
+        let size = |t: &Tuple| t.iter().map(Value::size).sum::<usize>();
+        std::mem::size_of::<Change>()
+            + match self {
+                Self::Insert(new) => size(new),
+                Self::Update { old, new } => size(new) + old.as_ref().map_or(0, |(old, _)| size(old)),
+                Self::Delete(old, _) => size(old),
+                Self::Truncate => 0,
+            }
     }
 }
 

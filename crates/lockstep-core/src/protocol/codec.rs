@@ -177,6 +177,17 @@ pub fn touches_frame<'n>(
     frames(shape, usize::MAX, None, reset, remove, put).pop()
 }
 
+/// The same of a part of a transaction, as frames of about `most` bytes that are set aside.
+pub fn touches_load<'n>(
+    shape: &Shape,
+    most: usize,
+    load: LoadId,
+    remove: impl Iterator<Item = &'n Key>,
+    put: impl Iterator<Item = &'n Tuple> + Clone,
+) -> Vec<Frame> {
+    frames(shape, most, Some(load), None, remove, put)
+}
+
 fn frames<'n>(
     shape: &Shape,
     most: usize,

@@ -5,7 +5,9 @@ mod copy;
 mod down;
 mod up;
 
-pub use codec::{Delta, encode_value, load_frames, rows_frame, rows_frames, set_aside, touches_frame};
+pub use codec::{
+    Delta, encode_value, load_frames, rows_frame, rows_frames, set_aside, touches_frame, touches_load,
+};
 pub use copy::{CopyError, CopyRows};
 pub use down::{
     AckFrame, CommitFrames, Reply, ack_frame, commit_frame, is_commit, is_load, is_part, loaded_frame,
@@ -34,13 +36,13 @@ pub const TOPIC: &str = "sync";
 /// One text message for a socket; encoded once, shared by all that get it.
 pub type Frame = bytes::Bytes;
 
-/// Rows that are sent ahead of the batch that they belong to: one read of one catch-up. Clients set them aside under
-/// this name.
+/// Rows that are sent ahead of the batch that they belong to: of one read of one catch-up, or of one shape in one
+/// transaction that is passed through. Clients set them aside under this name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct LoadId {
-    /// The catch-up's number.
+    /// The number of the catch-up, or of the transaction's passing through, which is none of a catch-up's.
     pub catch_up: u64,
-    /// Which of its reads.
+    /// Which of its reads, or which shape.
     pub read: usize,
 }
 

@@ -11,7 +11,8 @@ pub struct Full;
 ///
 /// A batch that has begun is taken to its end, whatever its size: a first load or catch-up above the bound would
 /// otherwise be closed, resumed, and closed again, for ever. The next batch is not taken until there is room. Rows that
-/// are set aside are taken too: whoever reads them from PostgreSQL waits until sockets have taken enough of them.
+/// are set aside are taken too: whoever reads them from PostgreSQL waits until sockets have taken enough of them, and of a
+/// transaction that is passed through no more comes once [`Self::aside`] says that too many wait.
 #[derive(Debug)]
 pub struct SendQueue {
     frames: VecDeque<Frame>,
@@ -55,6 +56,11 @@ impl SendQueue {
         let frame = self.frames.pop_front()?;
         *(if is_load(&frame) { &mut self.aside } else { &mut self.bytes }) -= frame.len();
         Some(frame)
+    }
+
+    /// Of these, the bytes of rows that are set aside.
+    pub fn aside(&self) -> usize {
+        self.aside
     }
 
     /// Bytes waiting.

@@ -137,11 +137,11 @@ fn reaching_a_bound_is_counted() {
     let report = world.hub.report();
     let reached: Vec<_> = Bound::ALL.iter().zip(report.counters.bounds).filter(|(_, n)| *n > 0).collect();
     assert_eq!(reached, [(&Bound::RingBytes, 3), (&Bound::TransactionBytes, 1)]);
-    assert_eq!((report.counters.transactions, report.counters.rows), (4, 3));
+    assert_eq!((report.counters.transactions, report.counters.rows), (4, 4));
     let shapes = world.hub.report_shapes();
     assert_eq!(
         (shapes[0].subscribers, shapes[0].frames, &shapes[0].scope[..]),
-        (1, 3, &["a".to_owned()][..])
+        (1, 4, &["a".to_owned()][..])
     );
     assert!(shapes[0].bytes > 600, "{shapes:?}");
 }

@@ -5,6 +5,7 @@ mod admission;
 mod bounds;
 mod freshness;
 mod loads;
+mod passing;
 mod provisional;
 mod reached;
 mod returning;

@@ -202,26 +202,34 @@ impl World {
         self.hub.handle_stream(&frame);
     }
 
-    fn data(&mut self, message: &[u8]) {
+    pub fn data(&mut self, message: &[u8]) {
         let mut frame = vec![b'w'];
         frame.extend([0; 24]);
         frame.extend(message);
         self.hub.handle_stream(&frame);
     }
 
-    /// One transaction that ends at `lsn`.
-    pub fn transaction(&mut self, xid: u32, lsn: u64, messages: &[Vec<u8>]) {
+    pub fn begin(&mut self, xid: u32, lsn: u64) {
         let mut begin = vec![b'B'];
         begin.extend((lsn - 1).to_be_bytes());
         begin.extend(0i64.to_be_bytes());
         begin.extend(xid.to_be_bytes());
         self.data(&begin);
-        messages.iter().for_each(|m| self.data(m));
+    }
+
+    pub fn commit(&mut self, lsn: u64) {
         let mut commit = vec![b'C', 0];
         commit.extend((lsn - 1).to_be_bytes());
         commit.extend(lsn.to_be_bytes());
         commit.extend(0i64.to_be_bytes());
         self.data(&commit);
+    }
+
+    /// One transaction that ends at `lsn`.
+    pub fn transaction(&mut self, xid: u32, lsn: u64, messages: &[Vec<u8>]) {
+        self.begin(xid, lsn);
+        messages.iter().for_each(|m| self.data(m));
+        self.commit(lsn);
     }
 
     pub fn join(&mut self, session: u64, scope: &str) {

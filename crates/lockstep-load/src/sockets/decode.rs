@@ -11,7 +11,6 @@ use crate::pairs::Pair;
 use anyhow::{Context, Result, bail, ensure};
 use lockstep_core::fanout::hub::{CatchUpAnswer, Identity, PollAnswer, ReadAnswer};
 use lockstep_core::fanout::{Hub, Output};
-use lockstep_core::limits::Bounds;
 use lockstep_core::position::{Facts, Lsn, Snapshot};
 use lockstep_pg::cluster::process::{Signal, spawn_bound};
 use lockstep_pg::target::Target;
@@ -142,8 +141,7 @@ fn ours(
 pub async fn decoder(url: &str, slot: &str, commits: usize, rows: usize, shapes: usize) -> Result<()> {
     let target = Target::parse(url)?;
     let client = session(url).await?;
-    // A transaction of a million rows is held here: passing it through is not built.
-    let mut hub = Hub::with_bounds(Bounds { transaction_bytes: usize::MAX, ..Bounds::default() });
+    let mut hub = Hub::default();
     let (system, timeline, database) = poll::identify(&client).await?;
     let mut catalog = catalog::load(&client).await?;
     // What is read again was written before: a node that starts would catch up past it.

@@ -14,6 +14,7 @@ mod freshness;
 mod generated;
 mod holes;
 mod http;
+mod large;
 mod load;
 mod mutations;
 mod nginx;

@@ -2,11 +2,12 @@
 
 use super::asks::Question;
 use super::{Event, World};
+use crate::link::PASSED_BYTES;
 use crate::node::{HELD_BYTES, Node, RING_BYTES};
 use crate::plant::Plant;
 use lockstep_core::fanout::Output;
 use lockstep_core::fanout::hub::{Mode, ReadFrom, SessionId};
-use lockstep_core::protocol::Frame;
+use lockstep_core::protocol::{Frame, is_load};
 
 /// For people: where a read begins.
 fn from(from: &ReadFrom) -> String {
@@ -125,11 +126,16 @@ impl World {
         if link.closing {
             return;
         }
+        let load = is_load(&frame);
         if link.queue.push(frame).is_err() {
             link.closing = true;
             self.fault("slow_reader_closed");
             self.hang_up(session);
             return;
+        }
+        let (slow, node) = (load && link.queue.aside() > PASSED_BYTES, link.node);
+        if slow {
+            self.nodes[node].hub.handle_slow(session);
         }
         self.deliver_soon(session);
     }
@@ -176,6 +182,8 @@ impl World {
         let counters = self.nodes[at].hub.report().counters;
         self.report.resumes_from_window += counters.resumes_window;
         self.report.resumes_read += counters.resumes_read;
+        self.report.passed += counters.passed;
+        self.report.passed_fallen += counters.passed_fallen;
     }
 
     pub(super) fn node_born(&mut self, at: usize) {

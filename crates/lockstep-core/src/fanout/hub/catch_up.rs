@@ -310,6 +310,7 @@ impl Hub {
         let polled = base.is_some();
         let head = base.as_deref().cloned().or_else(|| self.stream_head());
         let may_wait = !merged.waits.is_empty() || self.holding.contains(&session_id);
+        self.follows_from_now(session_id);
         let (mut frames, undo) = self.bring(id, session_id, read, may_wait);
         let Some(session) = self.sessions.get_mut(&session_id) else { return };
         frames.extend(merged.frames);
@@ -367,7 +368,7 @@ impl Hub {
             acknowledged: session.acknowledged,
             preface: frames.clone(),
             base: session.base.clone(),
-            read: Vec::new(),
+            ..Undo::default()
         });
         for (reference, sub) in session.subs.iter_mut() {
             let SubState::Reading(reading, from) = &sub.state else { continue };

@@ -2,26 +2,29 @@
 
 use super::few::FewSet;
 use super::{Batch, Bound, Brought, Hub, Output, ReadFrom, SessionId, SubState, Undo};
-use crate::change::{Delivered, TableNet};
+use crate::change::{Delivered, Key, Part, TableNet, Tuple};
 use crate::fanout::match_index::ShapeIndex;
 use crate::fanout::{Routed, Touch};
 use crate::mutation::Outcome;
 use crate::position::{ResetReason, Xid};
-use crate::protocol::{CommitFrames, Frame, ack_frame, touches_frame, unload_frame};
+use crate::protocol::{CommitFrames, Frame, LoadId, ack_frame, loaded_frame, touches_frame, unload_frame};
 use crate::shape::Shape;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// What one transaction has for one session.
 #[derive(Default)]
-struct Parts {
-    rows: Vec<Frame>,
-    acknowledged: Vec<Outcome>,
+pub(super) struct Parts {
+    /// What was set aside of it.
+    pub(super) loads: Vec<LoadId>,
+    pub(super) rows: Vec<Frame>,
+    pub(super) acknowledged: Vec<Outcome>,
 }
 
 impl Hub {
-    /// Takes a transaction in commit order: into the ring, to every live session that it concerns, into P.
-    pub(super) fn deliver(&mut self, delivered: Arc<Delivered>) {
+    /// Takes a transaction in commit order: into the ring, to every live session that it concerns, into P. `rest` is the
+    /// last part of one that is not held.
+    pub(super) fn deliver(&mut self, delivered: Arc<Delivered>, rest: Option<Part>) {
         let (xid, end) = (delivered.transaction.xid, delivered.transaction.end_lsn);
         self.reference = self.reference.max(xid);
         self.counters.transactions += 1;
@@ -32,7 +35,14 @@ impl Hub {
         if self.ring.push(delivered.clone()) {
             self.reached_bound(Bound::RingBytes);
         }
-        let routed = self.route(&delivered);
+        let passed = rest.map(|rest| self.end_passing(&delivered, rest));
+        let routed = match &passed {
+            Some(passed) => {
+                self.skip(xid, &passed.fallen);
+                Routed::default()
+            }
+            None => self.route(&delivered),
+        };
         self.skip_holes(xid, &routed);
         self.now_sure(xid);
         let folded = self.position.as_mut().is_none_or(|position| position.fold(xid));
@@ -44,7 +54,10 @@ impl Hub {
             self.reached_bound(Bound::CursorXip);
         }
         self.watermark = self.watermark.max(end);
-        let parts = self.parts(&delivered, &routed);
+        let parts = match passed {
+            Some(passed) => passed.parts,
+            None => self.parts(&delivered, &routed),
+        };
         if !parts.is_empty()
             && let Some(head) = self.stream_head()
         {
@@ -72,18 +85,22 @@ impl Hub {
     fn skip_holes(&mut self, xid: Xid, routed: &Routed<'_>) {
         let holes = routed.hole_shapes().filter_map(|shape| self.shapes.get(&shape));
         let sessions: BTreeSet<SessionId> = holes.flat_map(|h| h.subscribers.iter().copied()).collect();
+        self.skip(xid, &sessions);
+    }
+
+    fn skip(&mut self, xid: Xid, sessions: &BTreeSet<SessionId>) {
         if sessions.is_empty() {
             return;
         }
         let Some(head) = self.exact_head().map(Arc::new) else { return };
         let proof = self.proof;
         for id in sessions {
-            let Some(session) = self.sessions.get_mut(&id) else { continue };
+            let Some(session) = self.sessions.get_mut(id) else { continue };
             if session.established && session.base.is_none() {
                 session.prove(proof);
                 session.base = Some(head.clone());
                 session.must_see = Some(xid);
-                self.want_again_one(id);
+                self.want_again_one(*id);
             }
         }
     }
@@ -122,13 +139,18 @@ impl Hub {
     }
 
     fn send_transaction(&mut self, id: SessionId, parts: Parts, xid: Xid, commits: &mut CommitFrames) {
-        let mut frames = parts.rows;
+        let mut frames = Vec::new();
+        if !parts.loads.is_empty() {
+            frames.push(loaded_frame(&parts.loads));
+        }
+        frames.extend(parts.rows);
         let mut waits = Vec::new();
         if !parts.acknowledged.is_empty() {
             frames.push(ack_frame(&parts.acknowledged));
             waits.extend((!self.is_released(xid)).then_some(xid));
         }
-        let undo = (!waits.is_empty() || self.holding.contains(&id)).then(|| self.state_before(id, xid));
+        let may_wait = !waits.is_empty() || self.holding.contains(&id);
+        let undo = may_wait.then(|| Undo { passed: parts.loads, ..self.state_before(id, xid) });
         let Some(session) = self.sessions.get_mut(&id) else { return };
         let told = parts.acknowledged.iter().map(|o| o.n).max().unwrap_or(0);
         session.acknowledged = session.acknowledged.max(told);
@@ -149,7 +171,7 @@ impl Hub {
             Arc::new(head)
         });
         let acknowledged = self.sessions.get(&id).map_or(0, |s| s.acknowledged);
-        Undo { acknowledged, preface: Vec::new(), base: before, read: Vec::new() }
+        Undo { acknowledged, base: before, ..Undo::default() }
     }
 
     /// Queues frames for a session, behind those that still wait.
@@ -186,6 +208,9 @@ impl Hub {
                 session.established = false;
             }
             preface.extend(undo.preface);
+            if !undo.passed.is_empty() {
+                self.outputs.push_back(Output::Send(id, unload_frame(&undo.passed)));
+            }
             for Brought { reference, shape, from, held, aside } in undo.read {
                 let had_aside = !aside.is_empty();
                 if had_aside {
@@ -261,15 +286,14 @@ impl Hub {
 }
 
 /// Rows of one table that a transaction changed.
-fn rows_of(table: &TableNet) -> u64 {
+pub(super) fn rows_of(table: &TableNet) -> u64 {
     u64::try_from(table.rows.len()).unwrap_or(u64::MAX)
 }
 
-fn frame_of(shape: &Shape, touches: &[(ShapeIndex, Touch<'_>)]) -> Option<Frame> {
-    let reset = touches.iter().find_map(|(_, touch)| match touch {
-        Touch::Reset(reason) => Some(*reason),
-        _ => None,
-    });
+/// What goes from a shape, and what is put there.
+pub(super) fn split<'t>(
+    touches: &'t [(ShapeIndex, Touch<'t>)],
+) -> (impl Iterator<Item = &'t Key>, impl Iterator<Item = &'t Tuple> + Clone) {
     let remove = touches.iter().filter_map(|(_, touch)| match touch {
         Touch::Remove(key) => Some(*key),
         _ => None,
@@ -278,6 +302,15 @@ fn frame_of(shape: &Shape, touches: &[(ShapeIndex, Touch<'_>)]) -> Option<Frame>
         Touch::Put(row) => Some(*row),
         _ => None,
     });
+    (remove, put)
+}
+
+pub(super) fn frame_of(shape: &Shape, touches: &[(ShapeIndex, Touch<'_>)]) -> Option<Frame> {
+    let reset = touches.iter().find_map(|(_, touch)| match touch {
+        Touch::Reset(reason) => Some(*reason),
+        _ => None,
+    });
+    let (remove, put) = split(touches);
     touches_frame(shape, reset, remove, put)
 }
 

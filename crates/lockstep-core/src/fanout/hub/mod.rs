@@ -19,6 +19,7 @@ mod deliver;
 mod few;
 mod freshness;
 mod merged;
+mod passing;
 mod provisional;
 mod report;
 mod returning;
@@ -83,7 +84,8 @@ struct Sub {
     announced: bool,
     /// The client's rows have only so many of them; the rest is told with the columns.
     held: Option<usize>,
-    /// Rows that the client has set aside for it, in their order.
+    /// Rows that the client has set aside for it, in their order. Of a live one those of a transaction that is passed
+    /// through.
     aside: Vec<LoadId>,
 }
 
@@ -109,6 +111,8 @@ struct Undo {
     base: Option<Arc<CursorHead>>,
     /// Shapes that the batch brought.
     read: Vec<Brought>,
+    /// Rows that were set aside of a transaction that was passed through.
+    passed: Vec<LoadId>,
 }
 
 /// A shape in a batch that may be taken back.
@@ -206,6 +210,8 @@ pub struct Hub {
     /// In no snapshot at the start of this stream, and not delivered by it since.
     unsure: BTreeSet<Xid>,
     gap_asked: bool,
+    /// A transaction of which the stream has brought a part.
+    passing: Option<passing::Passing>,
 
     // Polls.
     polls_asked: u64,
@@ -279,7 +285,7 @@ impl Hub {
             identified: false,
             catalog: Arc::default(),
             schema: schema::Schema::default(),
-            assembler: Assembler::new(bounds.transaction_bytes),
+            assembler: Assembler::in_parts(&bounds),
             reference: 0,
             watermark: Lsn(0),
             ring: Ring::new(bounds.ring_bytes),
@@ -290,6 +296,7 @@ impl Hub {
             unfolded: Vec::new(),
             unsure: BTreeSet::new(),
             gap_asked: false,
+            passing: None,
             polls_asked: 0,
             polls_answered: 0,
             poll_in_flight: false,

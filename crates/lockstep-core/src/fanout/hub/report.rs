@@ -10,7 +10,7 @@ use crate::protocol::MutateFrame;
 pub enum Bound {
     /// Rows left the ring.
     RingBytes,
-    /// A transaction was not held.
+    /// A transaction was not held, and passed through.
     TransactionBytes,
     /// A cursor was too long.
     CursorXip,
@@ -34,11 +34,17 @@ pub enum Bound {
     Where,
     /// Too many wait for their first batch: a client was told when to come again.
     WaitingSessions,
+    /// A transaction that is passed through has more keys than are remembered.
+    PartKeys,
+    /// It acknowledges more mutations than are remembered.
+    PartAcknowledgements,
+    /// A socket takes it too slowly.
+    PassedBytes,
 }
 
 impl Bound {
     /// All of them, in the order of [`Counters::bounds`].
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 16] = [
         Self::RingBytes,
         Self::TransactionBytes,
         Self::CursorXip,
@@ -52,6 +58,9 @@ impl Bound {
         Self::Nesting,
         Self::Where,
         Self::WaitingSessions,
+        Self::PartKeys,
+        Self::PartAcknowledgements,
+        Self::PassedBytes,
     ];
 
     /// Those that a client's mutations go beyond.
@@ -78,6 +87,9 @@ impl Bound {
             Self::Nesting => "nesting",
             Self::Where => "where",
             Self::WaitingSessions => "waiting_sessions",
+            Self::PartKeys => "part_keys",
+            Self::PartAcknowledgements => "part_acknowledgements",
+            Self::PassedBytes => "passed_bytes",
         }
     }
 }
@@ -89,6 +101,10 @@ pub struct Counters {
     pub transactions: u64,
     /// Rows that they changed, in tracked tables.
     pub rows: u64,
+    /// Transactions among them that were passed through in parts.
+    pub passed: u64,
+    /// Sessions that such a transaction could not be told to, and that were caught up past it.
+    pub passed_fallen: u64,
     /// Streams that began.
     pub streams: u64,
     /// Catch-ups whose rows were sent.

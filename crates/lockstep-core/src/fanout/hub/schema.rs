@@ -12,7 +12,7 @@
 
 use super::{Batch, CatchUpId, Hub, Mode, Output, ReadFrom, SessionId, SubState, Undo};
 use crate::catalog::{Catalog, Oid};
-use crate::change::Delivered;
+use crate::change::{Delivered, NetChanges};
 use crate::limits;
 use crate::position::{Lsn, ResetReason, Xid};
 use crate::protocol::{TOPIC, commit_frame};
@@ -83,15 +83,20 @@ impl Hub {
     pub(super) fn heed(&mut self, delivered: &mut Delivered) {
         let xid = delivered.transaction.xid;
         if let Some(net) = &mut delivered.net {
-            for (oid, table) in &mut net.tables {
-                table.unreadable |= self.schema.since.get(oid).is_some_and(|(since, _)| xid < *since);
-            }
+            self.heed_rows(xid, net);
         }
         // A truncated table has other storage, and is loaded anew for it: the sooner, the fewer rows.
         let truncated = delivered.net.as_ref().is_some_and(|n| n.tables.values().any(|t| t.truncated));
         if delivered.schema_changed || truncated {
             self.schema.wanted = true;
             self.schema.by = Some(self.schema.by.map_or(xid, |by| by.max(xid)));
+        }
+    }
+
+    /// Of a table whose schema changed, rows of a transaction from before are not told.
+    pub(super) fn heed_rows(&self, xid: Xid, net: &mut NetChanges) {
+        for (oid, table) in &mut net.tables {
+            table.unreadable |= self.schema.since.get(oid).is_some_and(|(since, _)| xid < *since);
         }
     }
 
@@ -171,7 +176,7 @@ impl Hub {
             acknowledged: session.acknowledged,
             preface: frames.clone(),
             base: None,
-            read: Vec::new(),
+            ..Undo::default()
         });
         frames.push(commit_frame(head.fence, None, &head.with_shapes(&session.shapes_part)));
         self.needy.remove(&id);
@@ -181,6 +186,7 @@ impl Hub {
     /// Takes over a catalog. Shapes of tables that changed are resolved anew: loaded again, widened by the columns that
     /// were added, or withdrawn with their tables. Returns the sessions that hold them.
     fn adopt(&mut self, catalog: Arc<Catalog>) -> BTreeSet<SessionId> {
+        self.stop_passing();
         let before = std::mem::replace(&mut self.catalog, catalog);
         for table in self.catalog.tables() {
             if before.table(table.oid).is_none_or(|b| !b.same_schema(table)) {

@@ -1,6 +1,6 @@
 //! The stream and the polls: watermark, position, fences, feedback, the start and end of a stream.
 
-use super::{CatchUpId, Hub, Identity, Mode, Output, PollAnswer, ReadFrom, SubState};
+use super::{Bound, CatchUpId, Hub, Identity, Mode, Output, PollAnswer, ReadFrom, SubState};
 use crate::catalog::Catalog;
 use crate::change::Assembler;
 use crate::limits;
@@ -85,10 +85,11 @@ impl Hub {
     /// xmax is the last *ended* xid + 1: a transaction that waits for a standby, and is the newest, would be at
     /// xmax and not below it. After the push it is below.
     pub fn handle_stream_started(&mut self, reference: Xid) {
+        self.drop_passing();
         self.discard_catch_ups();
         self.counters.streams += 1;
         self.mode = Mode::Streaming;
-        self.assembler = Assembler::new(self.bounds.transaction_bytes);
+        self.assembler = Assembler::in_parts(&self.bounds);
         self.reference = reference;
         self.watermark = Lsn(0);
         self.ring.clear();
@@ -111,6 +112,7 @@ impl Hub {
     }
 
     fn lose_stream(&mut self) {
+        self.drop_passing();
         if self.mode == Mode::Streaming {
             self.discard_catch_ups();
             self.rest_on_position(|_| true);
@@ -151,11 +153,15 @@ impl Hub {
                 let step = decode(message).map_err(|e| e.to_string()).and_then(|m| {
                     self.assembler.handle(m, self.reference, &catalog).map_err(|e| e.to_string())
                 });
+                let part = self.assembler.take_part();
+                if self.assembler.forgot() {
+                    self.reached_bound(Bound::PartKeys);
+                }
                 match step {
-                    Ok(None) => {}
+                    Ok(None) => part.into_iter().for_each(|part| self.pass(part)),
                     Ok(Some(mut delivered)) => {
                         self.heed(&mut delivered);
-                        self.deliver(Arc::new(delivered));
+                        self.deliver(Arc::new(delivered), part);
                         self.settle_polls();
                         self.settle_catch_ups();
                     }
@@ -407,6 +413,8 @@ impl Hub {
         for sub in session.subs.values_mut() {
             sub.read_again(id, &mut self.outputs);
             if let (SubState::Live, Some(base)) = (&sub.state, &session.base) {
+                // Of a transaction that is passed through, and that it leaves the stream before.
+                sub.unload(id, &mut self.outputs);
                 sub.state = SubState::Wanted(ReadFrom::Since(base.clone()));
             }
         }
