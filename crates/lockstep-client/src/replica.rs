@@ -297,8 +297,7 @@ impl Replica {
     /// of it behind: all rows are forgotten with the cursor, and the next join loads them anew.
     fn commit(&mut self, payload: &Json) -> Result<Commit, ReplicaError> {
         let (outbox, confirmed) = (self.outbox.clone(), self.confirmed);
-        self.ahead.committed();
-        let result = self.apply(payload);
+        let result = self.ahead.committed(&self.aside).and_then(|()| self.apply(payload));
         if result.is_err() {
             (self.outbox, self.confirmed) = (outbox, confirmed);
             self.shapes.clear();

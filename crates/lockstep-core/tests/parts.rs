@@ -343,7 +343,7 @@ fn a_row_that_was_written_and_leaves_later_is_in_doubt() {
     let parts = parts(db.messages, false, &bounds, &catalog);
     let doubts = |a: &str, key: &str| {
         let scope = [(1, Text::from(a))];
-        parts.iter().any(|part| part.doubts(ITEMS, &scope, &vec![key.into()]))
+        parts.iter().any(|part| part.doubts(ITEMS, &scope, &[key.into()].into_iter().collect()))
     };
     assert_eq!((doubts("x", "1"), doubts("y", "1"), doubts("x", "2")), (true, false, false));
 }

@@ -211,12 +211,11 @@ async fn upgrade(
     let accept = base64::engine::general_purpose::STANDARD.encode(accept.finalize());
     let id = shared.next_session.fetch_add(1, Ordering::Relaxed);
     let upgrade = hyper::upgrade::on(&mut request);
+    // What is moved into the task is kept for as long as the socket.
+    let (events, outbox) = (shared.events, Arc::new(Outbox::new(shared.sockets, deflates, address)));
     tokio::spawn(async move {
         match upgrade.await {
-            Ok(upgraded) => {
-                let outbox = Arc::new(Outbox::new(shared.sockets, deflates, address));
-                socket::run(upgraded, id, shared.events, outbox).await;
-            }
+            Ok(upgraded) => socket::run(upgraded, id, events, outbox).await,
             Err(error) => tracing::debug!(%error, "a client left during the upgrade"),
         }
     });

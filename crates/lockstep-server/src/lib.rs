@@ -19,6 +19,7 @@ pub mod metrics;
 pub mod node;
 pub mod operate;
 pub mod post;
+pub mod quiet;
 pub mod serve;
 pub mod socket;
 pub mod source;

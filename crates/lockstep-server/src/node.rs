@@ -331,11 +331,7 @@ impl Node {
                 self.links.health.name_defects(hub.catalog());
             }
             Event::SameDatabase => hub.handle_same_database(),
-            Event::StreamStarted(stream) => {
-                self.history = Arc::new(stream.history.clone());
-                hub.handle_stream_started(stream.reference);
-                self.stream = Some(Stream { handle: stream, untaken: VecDeque::new() });
-            }
+            Event::StreamStarted(stream) => self.stream_started(stream),
             Event::StreamLost => {
                 self.stream = None;
                 hub.handle_stream_lost();
@@ -378,6 +374,12 @@ impl Node {
             Event::Ask(details, answer) => drop(answer.send(self.asked(details))),
             Event::Defect => {}
         }
+    }
+
+    fn stream_started(&mut self, stream: StreamHandle) {
+        self.history = Arc::new(stream.history.clone());
+        self.hub.handle_stream_started(stream.reference);
+        self.stream = Some(Stream { handle: stream, untaken: VecDeque::new() });
     }
 
     fn asked(&self, details: bool) -> Asked {

@@ -3,8 +3,9 @@
 use crate::deflate::{Packed, Packer};
 use crate::metrics;
 use crate::node::Event;
-use futures_util::{SinkExt, StreamExt};
+use crate::quiet::Socket;
 use hyper_util::rt::TokioIo;
+use hyper_util::server::conn::auto::upgrade;
 use lockstep_core::limits;
 use lockstep_core::protocol::{Frame, is_load};
 use lockstep_core::session::{Full, SendQueue};
@@ -12,9 +13,10 @@ use std::collections::VecDeque;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
+use tokio::net::TcpStream;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio_websockets::proto::ProtocolError;
-use tokio_websockets::{CloseCode, Error, Limits, Message, ServerBuilder, WebSocketStream};
+use tokio_websockets::{CloseCode, Error, Limits, Message};
 
 /// A client that says nothing for so long is gone; the phoenix client sends a heartbeat every 30 s.
 const IDLE: Duration = Duration::from_secs(60);
@@ -97,9 +99,9 @@ impl Pongs {
     }
 
     /// Flushes them, and whatever else was fed.
-    async fn flush<S: futures_util::Sink<Message> + Unpin>(&self, sink: &mut S) -> Result<(), S::Error> {
+    async fn flush(&self, socket: &Socket) -> Result<(), Error> {
         let held = self.held.load(Ordering::Relaxed);
-        sink.flush().await?;
+        socket.flush().await?;
         self.held.fetch_sub(held, Ordering::Relaxed);
         self.flushed.notify_one();
         Ok(())
@@ -259,28 +261,29 @@ pub async fn run(
     outbox: Arc<Outbox>,
 ) {
     let limits = Limits::default().max_payload_len(Some(limits::CLIENT_FRAME_BYTES));
-    let socket = ServerBuilder::new().limits(limits).serve(TokioIo::new(upgraded));
+    // The connection itself: what HTTP keeps for it is let go.
+    let Ok(parts) = upgrade::downcast::<TokioIo<TcpStream>>(upgraded) else {
+        tracing::error!("a connection is not what was accepted; its client is not served");
+        return;
+    };
+    let socket = Socket::new(parts.io.into_inner(), parts.read_buf, limits);
     tracing::debug!(session = id, address = outbox.address(), "a client connected");
     if events.send(Event::Opened(id, outbox.clone())).await.is_err() {
         return;
     }
-    talk(socket, id, &outbox, &events).await;
+    talk(&socket, id, &outbox, &events).await;
     // The node is stopping if this fails; then it has forgotten the session anyway.
     let _ = events.send(Event::Closed(id)).await;
 }
 
-async fn talk<S>(socket: WebSocketStream<S>, id: u64, outbox: &Outbox, events: &mpsc::Sender<Event>)
-where
-    S: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin,
-{
-    let (mut sink, mut stream) = socket.split();
+async fn talk(socket: &Socket, id: u64, outbox: &Outbox, events: &mpsc::Sender<Event>) {
     let (abandon, abandoned) = oneshot::channel();
     outbox.with(|s| s.abandon = Some(abandon));
     let pongs = Pongs::default();
     let read = async {
         let unserved = Arc::new(Semaphore::new(limits::UNSERVED_BYTES / ROOM));
         loop {
-            let message = stream.next().await;
+            let message = socket.next().await;
             outbox.with(|s| s.unheard = 0);
             match message {
                 Some(Ok(message)) if message.is_text() => {
@@ -298,7 +301,7 @@ where
                 Some(Err(error)) => {
                     let end = broken(&error)?;
                     // The library has a farewell of its own ready for most of these, and says it when it is asked to go on.
-                    let _ = tokio::time::timeout(FAREWELL, stream.next()).await;
+                    let _ = tokio::time::timeout(FAREWELL, socket.next()).await;
                     return Some(end);
                 }
                 None => return None,
@@ -313,11 +316,11 @@ where
                         Some(deflated) => Message::binary(deflated),
                         None => Message::text(frame),
                     };
-                    sink.feed(message).await?;
+                    socket.feed(message).await?;
                 }
                 Next::Close(code, reason) => return Ok((code, reason)),
                 Next::Nothing => {
-                    pongs.flush(&mut sink).await?;
+                    pongs.flush(socket).await?;
                     outbox.changed.notified().await;
                 }
             }
@@ -332,7 +335,11 @@ where
         metrics::closed(code);
         let code = CloseCode::try_from(code).unwrap_or(CloseCode::INTERNAL_SERVER_ERROR);
         // A peer that takes no farewell gets none.
-        let _ = tokio::time::timeout(FAREWELL, sink.send(Message::close(Some(code), reason))).await;
+        let farewell = async {
+            socket.feed(Message::close(Some(code), reason)).await?;
+            socket.flush().await
+        };
+        let _ = tokio::time::timeout(FAREWELL, farewell).await;
     }
 }
 

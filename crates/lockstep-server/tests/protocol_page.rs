@@ -117,12 +117,12 @@ fn events() {
 
 #[test]
 fn capabilities() {
-    use lockstep_core::protocol::WIDEN;
+    use lockstep_core::protocol::{PROVISIONAL, WIDEN};
     let page = file("docs/protocol.md");
-    assert!(page.contains(&format!(r#""capabilities": ["{WIDEN}"]"#)), "in JOIN");
-    assert!(page.contains(&format!(r#""capabilities":["{WIDEN}"]"#)), "in JOINED");
+    assert!(page.contains(&format!(r#""capabilities": ["{WIDEN}", "{PROVISIONAL}"]"#)), "in JOIN");
+    assert!(page.contains(&format!(r#""capabilities":["{WIDEN}","{PROVISIONAL}"]"#)), "in JOINED");
     let client = file("packages/client/src/protocol.ts");
-    assert!(client.contains(&format!("CAPABILITIES: readonly string[] = ['{WIDEN}']")));
+    assert!(client.contains(&format!("CAPABILITIES: readonly string[] = ['{WIDEN}', '{PROVISIONAL}']")));
 }
 
 #[test]

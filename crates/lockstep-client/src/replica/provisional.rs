@@ -22,9 +22,13 @@ impl Ahead {
         }
     }
 
-    /// A batch became visible: nothing is provisional any more.
-    pub(super) fn committed(&mut self) {
-        self.shown.clear();
+    /// A batch is about to become visible: nothing is provisional any more. Of all that was, the batch takes the rows, or
+    /// they were forgotten before.
+    pub(super) fn committed(&mut self, aside: &BTreeMap<String, Vec<Json>>) -> Result<(), ReplicaError> {
+        match std::mem::take(&mut self.shown).keys().find(|load| aside.contains_key(*load)) {
+            None => Ok(()),
+            Some(_) => Err(bad("a commit that does not take what was provisional")),
+        }
     }
 
     pub(super) fn note(&mut self, payload: &Json) -> Result<(), ReplicaError> {

@@ -6,7 +6,7 @@ mod relation;
 mod transaction;
 mod value;
 
-pub use net::{Final, NetChanges, OldScope, TableNet};
+pub use net::{Final, KeyNet, NetChanges, OldScope, TableNet};
 pub use part::Part;
 pub use relation::{Relation, RelationColumn};
 pub use transaction::{Assembler, AssemblyError, Change, ChangeKind, Delivered, SCHEMA_MESSAGE, Transaction};

@@ -21,21 +21,28 @@ pub enum Final {
 /// Values of a table's scope columns, in the log's order, that a key had before: from a tombstone.
 pub type OldScope = Vec<Value>;
 
+/// What a transaction did to one key.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct KeyNet {
+    /// How it ends; None if nothing happened to it since a truncation, or only a tombstone names it.
+    pub end: Option<Final>,
+    /// The scopes that it left.
+    pub left: Vec<OldScope>,
+    /// The row as it was before the transaction, where the stream has it whole (REPLICA IDENTITY FULL).
+    pub before: Option<Tuple>,
+    /// Its first operation was an insert, or an update that gave it to a row: no row had it before.
+    pub fresh: bool,
+    /// Another key became this one: a client may not hold its unchanged values.
+    pub rekeyed: bool,
+}
+
 /// A table's part of a transaction.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct TableNet {
     /// All rows from before the transaction are gone.
     pub truncated: bool,
-    /// How each touched key ends.
-    pub rows: BTreeMap<Key, Final>,
-    /// Keys that left a scope, and the scopes they left.
-    pub moved: BTreeMap<Key, Vec<OldScope>>,
-    /// Keys that another key became: a client may not hold their unchanged values.
-    pub rekeyed: BTreeSet<Key>,
-    /// Keys whose first operation was an insert, or an update that gave them to a row: no row had them before.
-    pub fresh: BTreeSet<Key>,
-    /// Rows as they were before the transaction, where the stream has them whole (REPLICA IDENTITY FULL).
-    pub before: BTreeMap<Key, Tuple>,
+    /// What was done to each touched key, all of it in one place: a transaction may have a million of them.
+    pub keys: BTreeMap<Key, KeyNet>,
     /// A key came as an unchanged large value: nothing can be said of the table's rows from this alone.
     pub unreadable: bool,
 }
@@ -72,7 +79,7 @@ impl NetChanges {
                 && let ChangeKind::Insert(row) = &change.kind
             {
                 if let Some((key, scope)) = tombstone(row, table) {
-                    net.tables.entry(table.oid).or_default().moved.entry(key).or_default().push(scope);
+                    net.tables.entry(table.oid).or_default().keys.entry(key).or_default().left.push(scope);
                 } else if of_partition(row) {
                     net.tables.entry(table.oid).or_default().unreadable = true;
                 }
@@ -108,59 +115,21 @@ fn key_of(row: &Tuple, table: &Table) -> Option<Key> {
     texts(table.key.iter().map(|i| &row[*i]))
 }
 
-impl TableNet {
-    fn apply(&mut self, kind: &ChangeKind, table: &Table) {
-        match kind {
-            ChangeKind::Insert(new) => match key_of(new, table) {
-                Some(key) => {
-                    self.first(&key, None);
-                    self.rows.insert(key, Final::Row(new.clone()));
-                }
-                None => self.unreadable = true,
-            },
-            ChangeKind::Update { old, new } => self.update(old.as_ref(), new, table),
-            ChangeKind::Delete(old, full) => match key_of(old, table) {
-                Some(key) => {
-                    self.first(&key, Some((old, *full)));
-                    self.rows.insert(key, Final::Gone);
-                }
-                None => self.unreadable = true,
-            },
-            ChangeKind::Truncate => {
-                self.truncated = true;
-                self.rows.clear();
-            }
-        }
-    }
-
-    /// Notes what a key was before the transaction, at its first operation: nothing, or this row if it is whole.
-    fn first(&mut self, key: &Key, before: Option<(&Tuple, bool)>) {
-        if self.rows.contains_key(key) {
+impl KeyNet {
+    /// Notes what the key was before the transaction, at its first operation: nothing, or this row if it is whole.
+    fn first(&mut self, before: Option<(&Tuple, bool)>) {
+        if self.end.is_some() {
             return;
         }
         match before {
-            None => drop(self.fresh.insert(key.clone())),
-            Some((row, true)) if !row.contains(&Value::Unchanged) => {
-                self.before.insert(key.clone(), row.clone());
-            }
+            None => self.fresh = true,
+            Some((row, true)) if !row.contains(&Value::Unchanged) => self.before = Some(row.clone()),
             Some(_) => {}
         }
     }
 
-    fn update(&mut self, old: Option<&(Tuple, bool)>, new: &Tuple, table: &Table) {
-        let Some(key) = key_of(new, table) else {
-            self.unreadable = true;
-            return;
-        };
-        let old_key = old.and_then(|(old, _)| key_of(old, table)).unwrap_or_else(|| key.clone());
-        match old {
-            Some((old, full)) => self.first(&old_key, Some((old, *full))),
-            None => self.first(&old_key, Some((new, false))),
-        }
-        if old_key != key {
-            self.first(&key, None);
-        }
-        // An unchanged value comes from where the transaction last wrote it, or from a full old tuple.
+    /// The row, with unchanged values from where the transaction last wrote them, or from a full old tuple.
+    fn filled(&self, new: &Tuple, old: Option<&(Tuple, bool)>) -> Tuple {
         let mut row = new.clone();
         for (i, value) in row.iter_mut().enumerate() {
             if *value != Value::Unchanged {
@@ -170,14 +139,66 @@ impl TableNet {
                 && old[i] != Value::Unchanged
             {
                 *value = old[i].clone();
-            } else if let Some(Final::Row(before)) = self.rows.get(&old_key) {
+            } else if let Some(Final::Row(before)) = &self.end {
                 *value = before[i].clone();
             }
         }
-        if old_key != key {
-            self.rows.insert(old_key, Final::Gone);
-            self.rekeyed.insert(key.clone());
+        row
+    }
+}
+
+impl TableNet {
+    /// How each touched key ends, and what else was done to it.
+    pub fn ends(&self) -> impl Iterator<Item = (&Key, &Final, &KeyNet)> {
+        self.keys.iter().filter_map(|(key, net)| Some((key, net.end.as_ref()?, net)))
+    }
+
+    fn apply(&mut self, kind: &ChangeKind, table: &Table) {
+        match kind {
+            ChangeKind::Insert(new) => match key_of(new, table) {
+                Some(key) => {
+                    let net = self.keys.entry(key).or_default();
+                    net.first(None);
+                    net.end = Some(Final::Row(new.clone()));
+                }
+                None => self.unreadable = true,
+            },
+            ChangeKind::Update { old, new } => self.update(old.as_ref(), new, table),
+            ChangeKind::Delete(old, full) => match key_of(old, table) {
+                Some(key) => {
+                    let net = self.keys.entry(key).or_default();
+                    net.first(Some((old, *full)));
+                    net.end = Some(Final::Gone);
+                }
+                None => self.unreadable = true,
+            },
+            ChangeKind::Truncate => {
+                self.truncated = true;
+                self.keys.values_mut().for_each(|net| net.end = None);
+            }
         }
-        self.rows.insert(key, Final::Row(row));
+    }
+
+    fn update(&mut self, old: Option<&(Tuple, bool)>, new: &Tuple, table: &Table) {
+        let Some(key) = key_of(new, table) else {
+            self.unreadable = true;
+            return;
+        };
+        let old_key = old.and_then(|(old, _)| key_of(old, table)).filter(|old_key| *old_key != key);
+        let before = old.map_or((new, false), |(old, full)| (old, *full));
+        let Some(old_key) = old_key else {
+            let net = self.keys.entry(key).or_default();
+            net.first(Some(before));
+            net.end = Some(Final::Row(net.filled(new, old)));
+            return;
+        };
+        let was = self.keys.entry(old_key).or_default();
+        was.first(Some(before));
+        let row = was.filled(new, old);
+        was.end = Some(Final::Gone);
+        let net = self.keys.entry(key).or_default();
+        net.first(None);
+        net.rekeyed = true;
+        net.end = Some(Final::Row(row));
     }
 }

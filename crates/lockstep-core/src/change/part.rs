@@ -151,32 +151,30 @@ impl Earlier {
                 continue;
             };
             self.before(*oid, rows);
-            let late: Vec<Key> =
-                rows.moved.keys().filter(|key| !rows.rows.contains_key(*key)).cloned().collect();
-            for (key, end) in &rows.rows {
-                match end {
-                    Final::Row(row) => {
-                        if row.contains(&Value::Unchanged) {
-                            rows.rekeyed.insert(key.clone());
-                        }
+            let mut doubtful: BTreeMap<Key, Vec<Scope>> = BTreeMap::new();
+            // What the part's own rows say comes first: a late key is in doubt by earlier parts only, and has no row here.
+            for (key, net) in &mut rows.keys {
+                match &net.end {
+                    Some(Final::Row(row)) => {
+                        net.rekeyed |= row.contains(&Value::Unchanged);
                         for scope in scopes_of(table, |column| row.get(column)) {
                             self.note(put_hash(*oid, &scope, key));
                         }
                     }
-                    Final::Gone => self.note(gone_hash(*oid, key)),
-                }
-            }
-            let mut doubtful: BTreeMap<Key, Vec<Scope>> = BTreeMap::new();
-            for key in late {
-                for old in rows.moved.get(&key).into_iter().flatten() {
-                    let at = |column: usize| table.scope_columns.iter().position(|c| *c == column);
-                    for scope in scopes_of(table, |column| at(column).and_then(|at| old.get(at))) {
-                        if self.may_have(put_hash(*oid, &scope, &key)) {
-                            doubtful.entry(key.clone()).or_default().push(scope);
+                    Some(Final::Gone) => self.note(gone_hash(*oid, key)),
+                    None => {
+                        let at = |column: usize| table.scope_columns.iter().position(|c| *c == column);
+                        let left = net.left.iter();
+                        let left = left
+                            .flat_map(|old| scopes_of(table, |column| at(column).and_then(|at| old.get(at))));
+                        let again: Vec<Scope> =
+                            left.filter(|scope| self.may_have(put_hash(*oid, scope, key))).collect();
+                        if !again.is_empty() {
+                            doubtful.insert(key.clone(), again);
                         }
+                        net.end = Some(Final::Gone);
                     }
                 }
-                rows.rows.insert(key, Final::Gone);
             }
             if !doubtful.is_empty() {
                 doubts.insert(*oid, doubtful);
@@ -187,14 +185,16 @@ impl Earlier {
 
     /// What is said of rows as they were before the part, as far as it can be believed.
     fn before(&mut self, oid: Oid, rows: &mut TableNet) {
-        let told = |key: &Key| rows.fresh.contains(key) || rows.before.contains_key(key);
-        let blind = !rows.rows.keys().all(told);
-        if self.blind.contains(&oid) {
-            rows.before.clear();
+        let mut blind = false;
+        for (key, net) in rows.keys.iter_mut().filter(|(_, net)| net.end.is_some()) {
+            blind |= !net.fresh && net.before.is_none();
+            if self.blind.contains(&oid) {
+                net.before = None;
+            }
+            net.fresh &= !self.may_have(gone_hash(oid, key));
         }
         if blind {
             self.blind.insert(oid);
         }
-        rows.fresh.retain(|key| !self.may_have(gone_hash(oid, key)));
     }
 }

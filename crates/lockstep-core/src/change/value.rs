@@ -1,5 +1,6 @@
 //! Values as PostgreSQL prints them.
 
+use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// The text of a value; shared, since keys and rows hold the same ones.
@@ -34,5 +35,6 @@ impl Value {
 /// One row, in the order of a relation's columns.
 pub type Tuple = Vec<Value>;
 
-/// A primary key's values, in the key's order.
-pub type Key = Vec<Text>;
+/// A primary key's values, in the key's order. Nearly every key is one value, which then lies in the key itself: looking for
+/// one of a million compares twenty.
+pub type Key = SmallVec<[Text; 1]>;

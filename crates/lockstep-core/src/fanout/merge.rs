@@ -1,6 +1,6 @@
 //! What a transaction does to one shape.
 
-use crate::change::{Final, Key, NetChanges, TableNet, Tuple, Value};
+use crate::change::{Final, KeyNet, NetChanges, Tuple, Value};
 use crate::position::ResetReason;
 use crate::protocol::Delta;
 use crate::shape::{Shape, Untold};
@@ -23,12 +23,11 @@ pub(super) enum Effect<'a> {
 /// before. `passes` says whether a row passes the shape's predicate; of the row as it was before with `true`.
 pub(super) fn effect<'a>(
     shape: &Shape,
-    net: &'a TableNet,
-    key: &Key,
+    net: &KeyNet,
     end: &'a Final,
     mut passes: impl FnMut(&Tuple, bool) -> Result<bool, Untold>,
 ) -> Result<Effect<'a>, Hole> {
-    let absent = if was_here(shape, net, key, end, &mut passes) { Effect::Remove } else { Effect::Nothing };
+    let absent = if was_here(shape, net, end, &mut passes) { Effect::Remove } else { Effect::Nothing };
     let Final::Row(row) = end else { return Ok(absent) };
     if shape.scope().iter().any(|(column, _)| row[*column] == Value::Unchanged) {
         return Err(Hole);
@@ -38,7 +37,7 @@ pub(super) fn effect<'a>(
     }
     let partial = shape.columns.iter().any(|c| row[*c] == Value::Unchanged);
     // With a predicate the row may enter by this update, and then the client does not hold its large values.
-    if partial && (shape.predicate.is_some() || net.moved.contains_key(key) || net.rekeyed.contains(key)) {
+    if partial && (shape.predicate.is_some() || !net.left.is_empty() || net.rekeyed) {
         return Err(Hole);
     }
     Ok(Effect::Put(row))
@@ -49,21 +48,19 @@ pub(super) fn effect<'a>(
 /// old row; so with one, every key that is in the scope and not new.
 fn was_here(
     shape: &Shape,
-    net: &TableNet,
-    key: &Key,
+    net: &KeyNet,
     end: &Final,
     passes: &mut impl FnMut(&Tuple, bool) -> Result<bool, Untold>,
 ) -> bool {
-    let left =
-        || net.moved.get(key).is_some_and(|scopes| scopes.iter().any(|scope| shape.covers_old_scope(scope)));
+    let left = || net.left.iter().any(|scope| shape.covers_old_scope(scope));
     if shape.predicate.is_none() {
         return shape.scope().is_empty() || left();
     }
-    if let Some(before) = net.before.get(key) {
+    if let Some(before) = &net.before {
         return shape.covers(before) && passes(before, true) != Ok(false);
     }
     let stays = || matches!(end, Final::Row(row) if shape.covers(row));
-    !net.fresh.contains(key) && (shape.scope().is_empty() || left() || stays())
+    !net.fresh && (shape.scope().is_empty() || left() || stays())
 }
 
 /// A transaction's effect on one shape, by looking at every row: for catch-ups, and the matching index's oracle.
@@ -74,8 +71,8 @@ pub fn delta_for(shape: &Shape, net: &NetChanges) -> Result<Delta, Hole> {
         return Err(Hole);
     }
     delta.reset = table.truncated.then_some(ResetReason::Truncated);
-    for (key, end) in &table.rows {
-        match effect(shape, table, key, end, |row, _| shape.passes(row))? {
+    for (key, end, net) in table.ends() {
+        match effect(shape, net, end, |row, _| shape.passes(row))? {
             Effect::Put(row) => delta.put.push(row.clone()),
             Effect::Remove => delta.remove.push(key.clone()),
             Effect::Nothing => {}

@@ -326,19 +326,19 @@ fn table_places(table: &Table, net: &TableNet, places: &mut Vec<Place>) {
             let Some(texts) = texts else { return };
             places.push(scope_place(table.oid, columns.iter().copied().zip(texts)));
         };
-        for end in net.rows.values() {
-            if let Final::Row(row) = end {
+        for key in net.keys.values() {
+            if let Some(Final::Row(row)) = &key.end {
                 add(&|column| row.get(column).cloned());
             }
-        }
-        for row in net.before.values() {
-            add(&|column| row.get(column).cloned());
-        }
-        for old in net.moved.values().flatten() {
-            add(&|column| {
-                let at = table.scope_columns.iter().position(|c| *c == column)?;
-                old.get(at).cloned()
-            });
+            if let Some(row) = &key.before {
+                add(&|column| row.get(column).cloned());
+            }
+            for old in &key.left {
+                add(&|column| {
+                    let at = table.scope_columns.iter().position(|c| *c == column)?;
+                    old.get(at).cloned()
+                });
+            }
         }
     }
 }

@@ -90,7 +90,7 @@ fn fits(delivered: &Delivered, operations: usize) {
     assert_eq!(changes.len(), operations);
     assert!(changes.iter().enumerate().all(|(i, c)| c.index as usize == i));
     for net in delivered.net.as_ref().unwrap().tables.values() {
-        for (key, end) in &net.rows {
+        for (key, end, _) in net.ends() {
             if let Final::Row(row) = end {
                 assert_eq!((row.len(), row[0].text()), (sample::COLUMNS.len(), Some(&*key[0])));
             }

@@ -69,7 +69,7 @@ fn written(u: &mut Unstructured<'_>) -> Result<()> {
         for _ in 0..u.int_in_range(0..=2)? {
             let id = u.int_in_range(0..=5)?;
             model.remove(&id);
-            delta.remove.push(vec![id.to_string().into()]);
+            delta.remove.push([id.to_string().into()].into());
         }
         let mut taken = Vec::new();
         for _ in 0..u.int_in_range(0..=3)? {

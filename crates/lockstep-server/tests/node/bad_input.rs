@@ -170,7 +170,8 @@ async fn messages_that_cannot_be_meant_are_answered_and_the_session_goes_on() {
     client.send("mutate", payload).await.unwrap();
     let commits = client.until(|r| r.outbox.is_empty()).await.unwrap();
     let refusal = commits.iter().flat_map(|c| &c.outcomes).find_map(|o| o.refusal.clone()).unwrap();
-    assert_eq!(refusal, ("malformed".into(), "more than 1000 operations in one mutation".into()));
+    let sentence = "more than 1000 operations in one mutation; make several of it";
+    assert_eq!(refusal, ("malformed".into(), sentence.into()));
     world.sql.run("update lists set name = 'still served' where id = 1").await;
     world.settled(&mut client).await;
 }

@@ -137,7 +137,7 @@ impl Db {
         for key in keys {
             match self.visible[table].get(key).filter(|row| covers(shape, row)) {
                 Some(row) => delta.put.push(values(row)),
-                None => delta.remove.push(key.clone()),
+                None => delta.remove.push(key.clone().into()),
             }
         }
         delta

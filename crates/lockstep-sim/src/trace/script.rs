@@ -243,7 +243,7 @@ fn renumbered() -> Result<Trace, String> {
     s.rows("a", json!({"put": [[2, 1, "new"]]}))
         .ack(json!([{"n": "1", "id": "m2", "outcome": "applied"}]))
         .commit();
-    s.data("progress", json!({"of": 1})).data("rows_of_tomorrow", json!(null));
+    s.data("remove_digest", json!({"of": 1})).data("rows_of_tomorrow", json!(null));
     s.rows("a", json!({"put": [[3, 1, "new"]]}))
         .ack(json!([{"n": "2", "id": "m3", "outcome": "applied"}]))
         .commit();

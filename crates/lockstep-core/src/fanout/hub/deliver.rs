@@ -287,7 +287,7 @@ impl Hub {
 
 /// Rows of one table that a transaction changed.
 pub(super) fn rows_of(table: &TableNet) -> u64 {
-    u64::try_from(table.rows.len()).unwrap_or(u64::MAX)
+    u64::try_from(table.ends().count()).unwrap_or(u64::MAX)
 }
 
 /// What goes from a shape, and what is put there.

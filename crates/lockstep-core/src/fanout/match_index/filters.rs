@@ -134,11 +134,4 @@ impl Filters {
         }
         self.rest.iter().for_each(|index| found(*index));
     }
-
-    /// Calls `found` with each shape.
-    pub fn all(&self, found: &mut impl FnMut(ShapeIndex)) {
-        self.ranges.iter().for_each(|(_, _, intervals)| intervals.find(None, found));
-        self.patterns.iter().for_each(|(_, _, grams)| grams.all(found));
-        self.rest.iter().for_each(|index| found(*index));
-    }
 }

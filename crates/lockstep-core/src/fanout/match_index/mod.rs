@@ -1,25 +1,21 @@
 //! Which shapes a row belongs to, without looking at those that it does not.
 //!
-//! [`places`]: by hash of the values that a shape demands, in its scope and by equalities of its predicate; [`marks`]
-//! says of most of what is not there that it is not.
+//! [`places`]: by hash of the values that a shape demands, in its scope and by equalities of its predicate.
 //! [`filters`]: within one place, by what else a predicate demands: [`intervals`] for ranges, pieces of text for
 //! patterns. What is left is evaluated, once per distinct predicate and row.
 
 mod filters;
 mod intervals;
-mod marks;
-mod packed;
 mod places;
 mod routed;
 
 use super::merge::{Effect, Hole, effect};
 use crate::catalog::Oid;
-use crate::change::{Final, Key, NetChanges, OldScope, TableNet, Text, Tuple, Value};
+use crate::change::{Final, Key, KeyNet, NetChanges, OldScope, TableNet, Text, Tuple, Value};
 use crate::position::ResetReason;
 use crate::shape::{Shape, Untold};
 use filters::Filters;
-use marks::Probe;
-use places::{Group, Place, Places, text};
+use places::{Found, Group, Keys, Places, Probe, Tag};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -58,6 +54,8 @@ struct Where {
 struct Known {
     shape: Arc<Shape>,
     predicate: Option<u32>,
+    /// Where it is in the list of its group, and of its scope's group if it is in one.
+    at: [usize; 2],
 }
 
 /// A table's shapes.
@@ -79,11 +77,14 @@ struct TableIndex {
 /// Room that is used again for each row.
 #[derive(Debug, Default)]
 struct Scratch {
-    hashes: Vec<(usize, u64)>,
-    /// What to look for: its hash, in which group, and what it means to find it.
-    wanted: Vec<(u64, u32, Source)>,
+    hashes: Vec<(usize, u128)>,
+    /// What to look for: its tag, and what it means to find it.
+    wanted: Vec<(Tag, Source)>,
     /// Of each of them, where it may be.
     probes: Vec<Probe>,
+    /// The same for what is looked up by scope alone.
+    wanted_scopes: Vec<(Tag, Source)>,
+    scope_probes: Vec<Probe>,
     found: Vec<(ShapeIndex, Member, u8)>,
     passed: Passed,
 }
@@ -96,11 +97,11 @@ type Passed = HashMap<(u32, bool), Result<bool, Untold>>;
 enum Source {
     New,
     Before,
-    /// The nth scope that the row left.
-    Left(u32),
+    /// A scope that the row left.
+    Left,
     /// The scope of the row as it is, for shapes that it may have been in.
     Scope,
-    LeftScope(u32),
+    LeftScope,
 }
 
 /// Shapes by table, columns and values. Finding those of a row costs one lookup per set of columns in use, however
@@ -108,8 +109,18 @@ enum Source {
 #[derive(Debug, Default)]
 pub struct MatchIndex {
     tables: BTreeMap<Oid, TableIndex>,
-    places: Places,
+    places: Both,
     scratch: Scratch,
+}
+
+/// All places.
+#[derive(Debug, Default)]
+struct Both {
+    keys: Keys,
+    /// By all that a row must have.
+    exact: Places,
+    /// Shapes with predicates only, by scope.
+    scopes: Places,
 }
 
 fn of_scope(shape: &Shape) -> Where {
@@ -136,52 +147,51 @@ fn of_all(shape: &Shape) -> (Where, Member) {
     (Where { columns, values }, member)
 }
 
-fn group_of<'g>(groups: &'g mut Vec<Group>, columns: &[usize], places: &mut Places) -> &'g Group {
-    let at = groups.iter().position(|group| *group.columns == *columns).unwrap_or_else(|| {
-        groups.push(places.group(columns.into()));
+/// Puts a shape into the group of its columns, made if need be. Says the tag of its values, and where it is in the list.
+fn enlist(groups: &mut Vec<Group>, place: &Where, index: ShapeIndex, keys: &mut Keys) -> (Tag, usize) {
+    let at = groups.iter().position(|group| *group.columns == *place.columns).unwrap_or_else(|| {
+        groups.push(keys.group(place.columns.as_slice().into()));
         groups.len() - 1
     });
-    &groups[at]
-}
-
-fn take_from(groups: &mut Vec<Group>, place: &Where, places: &mut Places, change: impl FnOnce(&mut Place)) {
-    let Some(at) = groups.iter().position(|group| *group.columns == *place.columns) else { return };
-    places.take(&groups[at], &place.values, change);
-    if places.ended(&groups[at]) {
-        groups.remove(at);
-    }
+    groups[at].shapes.push(index);
+    (keys.tag(&groups[at], &place.values), groups[at].shapes.len() - 1)
 }
 
 impl MatchIndex {
     /// Adds a shape.
     pub fn insert(&mut self, index: ShapeIndex, shape: Arc<Shape>) {
         let table = self.tables.entry(shape.table.oid).or_default();
+        let Both { keys, exact, scopes } = &mut self.places;
         let (place, member) = of_all(&shape);
-        let group = group_of(&mut table.exact, &place.columns, &mut self.places);
-        let filtered = (member == Member::Filtered).then_some(&*shape);
-        self.places.at(group, &place.values).insert(index, member, filtered);
+        let (tag, at) = enlist(&mut table.exact, &place, index, keys);
+        exact.insert(tag, index, member, (member == Member::Filtered).then_some(&*shape));
+        let mut at = [at, 0];
         if member != Member::Plain {
-            let scope = of_scope(&shape);
-            let group = group_of(&mut table.scopes, &scope.columns, &mut self.places);
-            self.places.at(group, &scope.values).insert(index, Member::Filtered, None);
+            let (tag, nth) = enlist(&mut table.scopes, &of_scope(&shape), index, keys);
+            scopes.insert(tag, index, Member::Filtered, None);
+            at[1] = nth;
         }
         let predicate = shape.predicate.as_ref().map(|p| table.predicate(p.sql()));
-        table.shapes.insert(index, Known { shape, predicate });
+        table.shapes.insert(index, Known { shape, predicate, at });
     }
 
     /// Takes one out.
     pub fn remove(&mut self, index: ShapeIndex, shape: &Shape) {
         let Some(table) = self.tables.get_mut(&shape.table.oid) else { return };
-        if table.shapes.remove(&index).is_some()
-            && let Some(predicate) = &shape.predicate
-        {
+        let Some(known) = table.shapes.remove(&index) else { return };
+        if let Some(predicate) = &shape.predicate {
             table.forget(predicate.sql());
         }
+        let Both { keys, exact, scopes } = &mut self.places;
         let (place, member) = of_all(shape);
         let filtered = (member == Member::Filtered).then_some(shape);
-        take_from(&mut table.exact, &place, &mut self.places, |at| at.remove(index, filtered));
-        if member != Member::Plain {
-            take_from(&mut table.scopes, &of_scope(shape), &mut self.places, |at| at.remove(index, None));
+        if let Some(tag) = table.delist(0, &place, known.at, keys) {
+            exact.remove(tag, index, filtered);
+        }
+        if member != Member::Plain
+            && let Some(tag) = table.delist(1, &of_scope(shape), known.at, keys)
+        {
+            scopes.remove(tag, index, None);
         }
         if table.shapes.is_empty() {
             self.tables.remove(&shape.table.oid);
@@ -229,10 +239,27 @@ impl TableIndex {
         }
     }
 
+    /// Takes a shape out of the list of its group, the exact one (0) or its scope's (1), which goes when it is empty.
+    fn delist(&mut self, kind: usize, place: &Where, at: [usize; 2], keys: &Keys) -> Option<Tag> {
+        let groups = if kind == 0 { &mut self.exact } else { &mut self.scopes };
+        let number = groups.iter().position(|group| *group.columns == *place.columns)?;
+        let group = &mut groups[number];
+        let tag = keys.tag(group, &place.values);
+        group.shapes.swap_remove(at[kind]);
+        let moved = group.shapes.get(at[kind]).copied();
+        if group.shapes.is_empty() {
+            groups.remove(number);
+        }
+        if let Some(moved) = moved.and_then(|moved| self.shapes.get_mut(&moved)) {
+            moved.at[kind] = at[kind];
+        }
+        Some(tag)
+    }
+
     fn route<'n>(
         &self,
         net: &'n TableNet,
-        places: &Places,
+        places: &Both,
         scratch: &mut Scratch,
         routed: &mut Vec<(ShapeIndex, Touch<'n>)>,
     ) {
@@ -245,8 +272,8 @@ impl TableIndex {
         }
         // Shapes of a table are of one schema.
         let Some(any) = self.shapes.values().next() else { return };
-        for (key, end) in &net.rows {
-            let before = net.before.get(key);
+        for (key, end, net) in net.ends() {
+            let before = net.before.as_ref();
             let row = Row { net, key, end, before, scope_columns: &any.shape.table.scope_columns };
             let partial = row.is_partial();
             self.find(&row, places, scratch);
@@ -266,54 +293,62 @@ impl TableIndex {
     }
 
     /// The shapes that a key's change may concern: at least those on which it has an effect.
-    fn find(&self, row: &Row<'_, '_>, places: &Places, scratch: &mut Scratch) {
+    fn find(&self, row: &Row<'_, '_>, places: &Both, scratch: &mut Scratch) {
         scratch.wanted.clear();
+        scratch.wanted_scopes.clear();
         scratch.found.clear();
         let untold = row.untold();
         if let Final::Row(new) = row.end {
+            scratch.hashes.clear();
             let value = |column| new.get(column);
-            self.want(&self.exact, Source::New, value, places, scratch);
+            self.want(Source::New, value, places, scratch);
             if untold {
-                self.want(&self.scopes, Source::Scope, value, places, scratch);
+                self.want(Source::Scope, value, places, scratch);
             }
         }
         if let Some(before) = row.before {
-            self.want(&self.exact, Source::Before, |column| before.get(column), places, scratch);
+            scratch.hashes.clear();
+            self.want(Source::Before, |column| before.get(column), places, scratch);
         }
-        for (nth, scope) in (0..).zip(row.left()) {
+        for scope in row.left() {
+            scratch.hashes.clear();
             let value = |column| row.old(scope, column);
-            self.want(&self.exact, Source::Left(nth), value, places, scratch);
+            self.want(Source::Left, value, places, scratch);
             if untold {
-                self.want(&self.scopes, Source::LeftScope(nth), value, places, scratch);
+                self.want(Source::LeftScope, value, places, scratch);
             }
         }
         if *row.end == Final::Gone {
             // A delete has no row to look by: all shapes without scope.
-            self.want(&self.exact, Source::Left(u32::MAX), |_| None, places, scratch);
+            self.want(Source::Left, |_| None, places, scratch);
             if untold {
-                self.want(&self.scopes, Source::LeftScope(u32::MAX), |_| None, places, scratch);
+                self.want(Source::LeftScope, |_| None, places, scratch);
             }
         }
         // Nothing is read in between: what goes to memory goes there together.
-        let Scratch { wanted, probes, found, .. } = scratch;
-        places.probe(wanted.iter().map(|(hash, ..)| *hash), probes);
-        for ((_, group, source), probe) in wanted.iter().zip(probes) {
-            self.look_up(*probe, *group, *source, row, places, found);
+        let Scratch { wanted, probes, wanted_scopes, scope_probes, found, .. } = scratch;
+        places.exact.probe(wanted.iter().map(|(tag, _)| *tag), probes);
+        places.scopes.probe(wanted_scopes.iter().map(|(tag, _)| *tag), scope_probes);
+        for ((_, source), probe) in wanted.iter().zip(probes) {
+            self.look_up(&places.exact, *probe, *source, row, found);
+        }
+        for ((_, source), probe) in wanted_scopes.iter().zip(scope_probes) {
+            self.look_up(&places.scopes, *probe, *source, row, found);
         }
     }
 
-    /// Notes what to look for: one hash per group whose columns all have values.
+    /// Notes what to look for: one tag per group whose columns all have values.
     fn want<'v>(
         &self,
-        groups: &[Group],
         source: Source,
         value: impl Fn(usize) -> Option<&'v Value>,
-        places: &Places,
+        places: &Both,
         scratch: &mut Scratch,
     ) {
-        let Scratch { hashes, wanted, found, .. } = scratch;
-        hashes.clear();
-        'groups: for (number, group) in (0..).zip(groups) {
+        let Scratch { hashes, wanted, wanted_scopes, found, .. } = scratch;
+        let by_scope = matches!(source, Source::Scope | Source::LeftScope);
+        let (groups, wanted) = if by_scope { (&self.scopes, wanted_scopes) } else { (&self.exact, wanted) };
+        'groups: for group in groups {
             let mut unknown = false;
             for column in &group.columns {
                 match value(*column) {
@@ -321,48 +356,41 @@ impl TableIndex {
                     Some(Value::Unchanged) => unknown = true,
                     Some(Value::Text(text)) => {
                         if hashes.iter().all(|(c, _)| c != column) {
-                            hashes.push((*column, places.hash(text)));
+                            hashes.push((*column, places.keys.hash(text)));
                         }
                     }
                 }
             }
             if unknown {
                 // Too large to be repeated: any of them may be it.
-                for place in places.of_group(group) {
-                    let mut all = |index| found.push((index, Member::Filtered, LOOK));
-                    place.each(|index, _| all(index));
-                    place.filters().into_iter().for_each(|filters| filters.all(&mut all));
-                }
+                found.extend(group.shapes.iter().map(|index| (*index, Member::Filtered, LOOK)));
                 continue;
             }
             let of = |column: &usize| hashes.iter().find(|(c, _)| c == column).map_or(0, |(_, hash)| *hash);
-            wanted.push((group.hash(group.columns.iter().map(of)), number, source));
+            wanted.push((group.tag(group.columns.iter().map(of)), source));
         }
     }
 
     fn look_up(
         &self,
+        places: &Places,
         probe: Probe,
-        group: u32,
         source: Source,
         row: &Row<'_, '_>,
-        places: &Places,
-        found: &mut Vec<(ShapeIndex, Member, u8)>,
+        all: &mut Vec<(ShapeIndex, Member, u8)>,
     ) {
-        let by_scope = matches!(source, Source::Scope | Source::LeftScope(_));
-        let groups = if by_scope { &self.scopes } else { &self.exact };
-        let Some(group) = groups.get(group as usize) else { return };
-        let values = group.columns.iter().filter_map(|column| row.value(source, *column).and_then(text));
-        let Some(place) = places.find(probe, group, values) else { return };
         let how = match source {
             Source::New => NEW,
             Source::Before => BEFORE,
-            Source::Left(_) => LEFT,
-            Source::Scope | Source::LeftScope(_) => SCOPED,
+            Source::Left => LEFT,
+            Source::Scope | Source::LeftScope => SCOPED,
         };
-        place.each(|index, member| found.push((index, member, how)));
-        let Some(filters) = place.filters() else { return };
-        self.filtered(filters, source, row, |index| found.push((index, Member::Filtered, LOOK)));
+        places.find(probe, |found| match found {
+            Found::Shape(index, member) => all.push((index, member, how)),
+            Found::Filters(filters) => {
+                self.filtered(filters, source, row, |index| all.push((index, Member::Filtered, LOOK)));
+            }
+        });
     }
 
     fn filtered(
@@ -380,7 +408,7 @@ impl TableIndex {
             Source::Before => row.before,
             // Of a scope that was left only its shapes are known; if nothing says what the row was, the shapes are
             // found by scope.
-            Source::Left(_) | Source::Scope | Source::LeftScope(_) => None,
+            Source::Left | Source::Scope | Source::LeftScope => None,
         };
         let Some(any) = self.shapes.values().next() else { return };
         if let Some(whole) = whole {
@@ -391,7 +419,7 @@ impl TableIndex {
 
 /// One key's change.
 struct Row<'n, 't> {
-    net: &'n TableNet,
+    net: &'n KeyNet,
     key: &'n Key,
     end: &'n Final,
     /// As it was before the transaction, if the stream says so.
@@ -402,26 +430,15 @@ struct Row<'n, 't> {
 impl<'n> Row<'n, '_> {
     /// Nothing says what the row was before, and it was.
     fn untold(&self) -> bool {
-        self.before.is_none() && !self.net.fresh.contains(self.key)
+        self.before.is_none() && !self.net.fresh
     }
 
     fn left(&self) -> &'n [OldScope] {
-        self.net.moved.get(self.key).map(Vec::as_slice).unwrap_or_default()
+        &self.net.left
     }
 
     fn old(&self, scope: &'n OldScope, column: usize) -> Option<&'n Value> {
         self.scope_columns.iter().position(|c| *c == column).and_then(|at| scope.get(at))
-    }
-
-    fn value(&self, source: Source, column: usize) -> Option<&'n Value> {
-        match source {
-            Source::New | Source::Scope => match self.end {
-                Final::Row(row) => row.get(column),
-                Final::Gone => None,
-            },
-            Source::Before => self.before?.get(column),
-            Source::Left(nth) | Source::LeftScope(nth) => self.old(self.left().get(nth as usize)?, column),
-        }
     }
 
     /// Large values that were not repeated: whoever is told of the row must be looked at.
@@ -445,12 +462,12 @@ impl<'n> Row<'n, '_> {
 
     /// What happens to any shape. Each predicate is evaluated once for the row, and once for what it was.
     fn look(&self, known: &Known, passed: &mut Passed) -> Option<Touch<'n>> {
-        let Known { shape, predicate } = known;
+        let Known { shape, predicate, .. } = known;
         let passes = |row: &Tuple, before: bool| match predicate {
             None => Ok(true),
             Some(number) => *passed.entry((*number, before)).or_insert_with(|| shape.passes(row)),
         };
-        match effect(shape, self.net, self.key, self.end, passes) {
+        match effect(shape, self.net, self.end, passes) {
             Ok(Effect::Put(row)) => Some(Touch::Put(row)),
             Ok(Effect::Remove) => Some(Touch::Remove(self.key)),
             Ok(Effect::Nothing) => None,

@@ -1,300 +1,371 @@
-//! Shapes by the values that their rows must have: one hash table for all sets of columns of all tables.
+//! Shapes by the values that their rows must have: hash tables for all sets of columns of all tables.
 //!
-//! A row is looked up once per set of columns in use. With a million shapes each place that is read comes from memory.
-//! So a byte per place ([`marks`](super::marks)) is asked first, which are few enough to stay near, and nearly all that
-//! is not there ends with them; what may be there is read all at the same time, before the first of it is looked at.
+//! A row is looked up once per set of columns in use, and with a million shapes each look comes from memory. So there is
+//! one to be waited for, and not one after another: four shapes share a line of the processor's cache, with nothing of
+//! them but a tag of their values and their number, and all lines that a row may concern are asked for at the same time.
+//!
+//! Equal tags are taken for equal values. A tag is 96 bits of a keyed pseudorandom function (SipHash-2-4 with a key that
+//! this process draws and tells nobody), so whoever chooses values knows nothing of their tags; a row is compared with few
+//! shapes, each of which has the tag of another's values with a probability of 2^-76 among a million
+//! (docs/decisions/0042-tags.md).
 
 use super::filters::Filters;
-use super::marks::{Marks, Probe};
-use super::packed::Packed;
 use super::{Member, ShapeIndex};
-use crate::change::{Text, Value};
+use crate::change::Text;
 use crate::shape::Shape;
+use siphasher::sip128::{Hasher128, SipHasher24};
 use std::collections::BTreeMap;
-use std::hash::{BuildHasher, RandomState};
+use std::hash::{BuildHasher, Hasher, RandomState};
+
+/// Rooms of a line.
+const ROOMS: usize = 4;
+/// So many shapes of the same values have a room each; more share one.
+const FEW: usize = 3;
+
+/// Stands for a set of columns and the values in them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Tag {
+    high: u64,
+    low: u32,
+}
 
 /// A set of columns (indices into the table's) in which shapes demand values.
 #[derive(Debug)]
 pub(super) struct Group {
     /// Ascending.
     pub columns: Box<[usize]>,
-    number: u32,
-    seed: u64,
+    /// Its shapes, in no order.
+    pub shapes: Vec<ShapeIndex>,
+    seed: u128,
+    factors: Box<[u128]>,
 }
 
 impl Group {
     /// Of its values' hashes in the order of its columns.
-    pub fn hash(&self, values: impl Iterator<Item = u64>) -> u64 {
-        values.fold(self.seed, |hash, value| mix(hash ^ value, 0x9E37_79B9_7F4A_7C15))
+    #[allow(clippy::cast_possible_truncation, reason = "parts of a hash")]
+    pub fn tag(&self, values: impl Iterator<Item = u128>) -> Tag {
+        let sum = values.zip(&self.factors).fold(self.seed, |sum, (value, factor)| {
+            // Odd: nothing of the value is lost.
+            sum.wrapping_add(value.wrapping_mul(*factor))
+        });
+        Tag { high: (sum >> 64) as u64, low: (sum >> 32) as u32 }
     }
 }
 
-/// Shapes whose rows must have the same values in the same columns.
-///
-/// One line of the processor's cache: with a million of them each one that is looked at comes from memory.
-#[derive(Debug, Default)]
-#[repr(align(64))]
-pub(super) struct Place {
-    hash: u64,
-    /// 0 if it is a free room.
-    group: u32,
-    /// Where it is in its group's list.
-    at: u32,
-    values: Packed,
-    shapes: Shapes,
-}
-
-/// Nearly all places have few shapes, about which their values alone decide: they lie in the place itself.
+/// The key of this process by which values are hashed: clients choose them.
 #[derive(Debug)]
-enum Shapes {
-    Few { members: [Option<Member>; 3], shapes: [ShapeIndex; 3] },
-    Many(Box<Several>),
+pub(super) struct Keys {
+    values: SipHasher24,
+    groups: SipHasher24,
+    /// Number of the next group; none has two.
+    next: u64,
 }
 
-impl Default for Shapes {
+impl Default for Keys {
     fn default() -> Self {
-        Self::Few { members: [None; 3], shapes: [0; 3] }
+        let hasher = || {
+            let random = RandomState::new();
+            SipHasher24::new_with_keys(random.hash_one(0), random.hash_one(1))
+        };
+        Self { values: hasher(), groups: hasher(), next: 0 }
     }
 }
 
-/// More of them, and those that ask for more.
+impl Keys {
+    /// A set of columns with no shape yet.
+    pub fn group(&mut self, columns: Box<[usize]>) -> Group {
+        self.next += 1;
+        let random = |nth: usize| {
+            let mut hasher = self.groups;
+            hasher.write_u64(self.next);
+            hasher.write_usize(nth);
+            hasher.finish128().as_u128()
+        };
+        let factors = (1..=columns.len()).map(|nth| random(nth) | 1).collect();
+        Group { seed: random(0), factors, columns, shapes: Vec::new() }
+    }
+
+    /// A value's part of a tag.
+    pub fn hash(&self, value: &str) -> u128 {
+        self.values.hash(value.as_bytes()).as_u128()
+    }
+
+    /// The tag of these values.
+    pub fn tag(&self, group: &Group, values: &[Text]) -> Tag {
+        group.tag(values.iter().map(|value| self.hash(value)))
+    }
+}
+
+/// What lies in a room.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Content {
+    Free,
+    /// It was left while its line was full: what is looked for may lie behind.
+    Left,
+    Shape(ShapeIndex, Member),
+    /// More shapes of one tag, and those that ask for more.
+    Several(u32),
+}
+
+/// Shapes of greater numbers share rooms: two bits say what lies there.
+const GREATEST: u32 = u32::MAX >> 2;
+
+impl Content {
+    const fn packed(self) -> u32 {
+        match self {
+            Self::Free => 0,
+            Self::Left => 4,
+            Self::Shape(index, Member::Plain) => index << 2 | 1,
+            // What else is asked of a shape's rows is known where it is found with its filters.
+            Self::Shape(index, _) => index << 2 | 2,
+            Self::Several(number) => number << 2 | 3,
+        }
+    }
+
+    const fn of(packed: u32) -> Self {
+        match packed & 3 {
+            1 => Self::Shape(packed >> 2, Member::Plain),
+            2 => Self::Shape(packed >> 2, Member::Equal),
+            3 => Self::Several(packed >> 2),
+            _ if packed == 0 => Self::Free,
+            _ => Self::Left,
+        }
+    }
+
+    const fn is_taken(self) -> bool {
+        matches!(self, Self::Shape(..) | Self::Several(_))
+    }
+}
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Room {
+    high: u64,
+    low: u32,
+    content: u32,
+}
+
+impl Room {
+    const fn new(tag: Tag, content: Content) -> Self {
+        Self { high: tag.high, low: tag.low, content: content.packed() }
+    }
+
+    const fn content(self) -> Content {
+        Content::of(self.content)
+    }
+
+    const fn tag(self) -> Tag {
+        Tag { high: self.high, low: self.low }
+    }
+
+    const fn is(self, tag: Tag) -> bool {
+        self.high == tag.high && self.low == tag.low
+    }
+}
+
+/// One line of the processor's cache.
+#[derive(Debug, Clone, Copy, Default)]
+#[repr(align(64))]
+struct Line([Room; ROOMS]);
+
+impl Line {
+    fn has_free(&self) -> bool {
+        self.0.iter().any(|room| room.content == Content::Free.packed())
+    }
+}
+
+/// Shapes of one tag: too many, or of which some ask for more than values.
 #[derive(Debug, Default)]
-struct Several {
+pub(super) struct Several {
     simple: BTreeMap<ShapeIndex, Member>,
     filters: Filters,
 }
 
-/// All places, and the random seed of this process by which they are hashed: clients choose the values.
+/// What was found.
+pub(super) enum Found<'p> {
+    /// A shape about which its values alone decide.
+    Shape(ShapeIndex, Member),
+    /// Shapes that ask for more.
+    Filters(&'p Filters),
+}
+
+/// A tag, and the line where it is looked for first.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Probe {
+    tag: Tag,
+    line: usize,
+}
+
+/// The rooms of all shapes of a kind.
+///
+/// Invariant: whatever lies behind its own line passed only lines without a free room. So a room is made free only in a
+/// line that has another free one, which nothing ever passed.
 #[derive(Debug, Default)]
 pub(super) struct Places {
-    marks: Marks,
-    rooms: Vec<Place>,
-    /// By a group's number, less one: the rooms of its places.
-    lists: Vec<Vec<u32>>,
-    /// Numbers of groups that are no more.
+    lines: Vec<Line>,
+    taken: usize,
+    left: usize,
+    several: Vec<Several>,
+    /// Numbers of those that are empty.
     free: Vec<u32>,
-    random: RandomState,
 }
 
-/// Multiplies and folds: every bit of both counts.
-fn mix(a: u64, b: u64) -> u64 {
-    let product = u128::from(a) * u128::from(b | 1);
-    #[allow(clippy::cast_possible_truncation, reason = "the halves are what is wanted")]
-    let halves = (product as u64, (product >> 64) as u64);
-    halves.0 ^ halves.1
-}
+/// Where a room is.
+type At = (usize, usize);
 
 impl Places {
-    /// A set of columns with no place yet.
-    pub fn group(&mut self, columns: Box<[usize]>) -> Group {
-        let number = self.free.pop().unwrap_or_else(|| {
-            self.lists.push(Vec::new());
-            u32::try_from(self.lists.len()).unwrap_or(u32::MAX)
-        });
-        Group { columns, number, seed: self.random.hash_one(number) }
+    /// The upper bits say where, in the order of the tags: a larger table is filled from front to back.
+    #[allow(clippy::cast_possible_truncation, reason = "below the number of lines")]
+    fn home(&self, tag: Tag) -> usize {
+        ((u128::from(tag.high) * self.lines.len() as u128) >> 64) as usize
     }
 
-    /// Whether a group has no place; then it is no more, and must not be used again.
-    pub fn ended(&mut self, group: &Group) -> bool {
-        let list = &mut self.lists[group.number as usize - 1];
-        let empty = list.is_empty();
-        if empty {
-            *list = Vec::new();
-            self.free.push(group.number);
-        }
-        empty
-    }
-
-    /// A group's places, to be looked at one by one.
-    pub fn of_group(&self, group: &Group) -> impl Iterator<Item = &Place> {
-        self.lists[group.number as usize - 1].iter().map(|room| &self.rooms[*room as usize])
-    }
-
-    /// A value's part of a hash.
-    pub fn hash(&self, value: &str) -> u64 {
-        self.random.hash_one(value)
-    }
-
-    /// The place with these values, if there is one.
-    pub fn find<'v>(
-        &self,
-        probe: Probe,
-        group: &Group,
-        values: impl Iterator<Item = &'v str> + Clone,
-    ) -> Option<&Place> {
-        self.room(probe, group, values).map(|room| &self.rooms[room])
-    }
-
-    fn room<'v>(
-        &self,
-        probe: Probe,
-        group: &Group,
-        values: impl Iterator<Item = &'v str> + Clone,
-    ) -> Option<usize> {
-        self.marks.find(probe, |room| {
-            let place = &self.rooms[room];
-            place.hash == probe.hash && place.group == group.number && place.values.is(values.clone())
-        })
-    }
-
-    /// Has all that says where hashes may be read at the same time, and then all places where they are.
-    pub fn probe(&self, hashes: impl Iterator<Item = u64>, probes: &mut Vec<Probe>) {
+    /// Has all lines where tags may be read at the same time.
+    pub fn probe(&self, tags: impl Iterator<Item = Tag>, probes: &mut Vec<Probe>) {
         probes.clear();
-        probes.extend(hashes.map(|hash| self.marks.probe(hash)));
-        let likely = probes.iter().filter_map(|probe| self.rooms.get(Marks::likely(*probe)));
-        std::hint::black_box(likely.fold(0, |touched, place| touched ^ place.hash));
+        probes.extend(tags.map(|tag| Probe { tag, line: self.home(tag) }));
+        let lines = probes.iter().filter_map(|probe| self.lines.get(probe.line));
+        std::hint::black_box(lines.fold(0, |touched, line| touched ^ line.0[0].content));
     }
 
-    fn probe_texts(&self, group: &Group, values: &[Text]) -> Probe {
-        self.marks.probe(group.hash(values.iter().map(|v| self.hash(v))))
-    }
-
-    /// The place with these values, made if need be.
-    pub fn at(&mut self, group: &Group, values: &[Text]) -> &mut Place {
-        let probe = self.probe_texts(group, values);
-        let room = match self.room(probe, group, values.iter().map(AsRef::as_ref)) {
-            Some(room) => room,
-            None => self.add(probe.hash, group, values),
-        };
-        &mut self.rooms[room]
-    }
-
-    fn add(&mut self, hash: u64, group: &Group, values: &[Text]) -> usize {
-        if !self.marks.has_room() {
-            self.make_room();
-        }
-        let place = Place {
-            hash,
-            group: group.number,
-            at: 0,
-            values: Packed::of(values.iter().map(AsRef::as_ref)),
-            shapes: Shapes::default(),
-        };
-        self.lists[group.number as usize - 1].push(0);
-        let at = self.lists[group.number as usize - 1].len() - 1;
-        self.put(Place { at: number(at), ..place })
-    }
-
-    /// Into a free room, of which its group's list is told.
-    fn put(&mut self, place: Place) -> usize {
-        let room = self.marks.take(place.hash);
-        self.lists[place.group as usize - 1][place.at as usize] = number(room);
-        self.rooms[room] = place;
-        room
-    }
-
-    fn make_room(&mut self) {
-        self.marks = Marks::for_taken(self.marks.taken());
-        let rooms = std::iter::repeat_with(Place::default).take(self.marks.rooms()).collect();
-        for place in std::mem::replace(&mut self.rooms, rooms) {
-            if place.group != 0 {
-                self.put(place);
+    /// Calls `found` with each taken room of a tag.
+    fn rooms(&self, probe: Probe, mut found: impl FnMut(At, Content)) {
+        let Probe { tag, line: mut at } = probe;
+        while let Some(line) = self.lines.get(at) {
+            for (nth, room) in line.0.iter().enumerate() {
+                if room.is(tag) && room.content().is_taken() {
+                    found((at, nth), room.content());
+                }
             }
-        }
-    }
-
-    /// Lets `change` take something out of a place, which goes when nothing is left in it.
-    pub fn take(&mut self, group: &Group, values: &[Text], change: impl FnOnce(&mut Place)) {
-        let probe = self.probe_texts(group, values);
-        let Some(room) = self.room(probe, group, values.iter().map(AsRef::as_ref)) else { return };
-        change(&mut self.rooms[room]);
-        if !self.rooms[room].is_empty() {
-            return;
-        }
-        let at = std::mem::take(&mut self.rooms[room]).at;
-        self.marks.leave(room);
-        let list = &mut self.lists[group.number as usize - 1];
-        list.swap_remove(at as usize);
-        if let Some(moved) = list.get(at as usize) {
-            self.rooms[*moved as usize].at = at;
-        }
-    }
-}
-
-/// Of places there are fewer than four thousand million: each takes 64 bytes.
-fn number(of: usize) -> u32 {
-    u32::try_from(of).unwrap_or(u32::MAX)
-}
-
-impl Place {
-    fn several(&mut self) -> &mut Several {
-        if let Shapes::Few { members, shapes } = self.shapes {
-            let simple = shapes.into_iter().zip(members).filter_map(|(s, m)| Some((s, m?))).collect();
-            self.shapes = Shapes::Many(Box::new(Several { simple, ..Several::default() }));
-        }
-        match &mut self.shapes {
-            Shapes::Many(several) => several,
-            Shapes::Few { .. } => unreachable!("it was just replaced"),
-        }
-    }
-
-    /// Adds a shape: one that the values alone decide about, or one that asks for more.
-    pub fn insert(&mut self, index: ShapeIndex, member: Member, filtered: Option<&Shape>) {
-        if let Some(shape) = filtered {
-            return self.several().filters.insert(index, shape);
-        }
-        if let Shapes::Few { members, shapes } = &mut self.shapes {
-            let same = members.iter().zip(&*shapes).position(|(m, s)| m.is_some() && *s == index);
-            if let Some(at) = same.or_else(|| members.iter().position(Option::is_none)) {
-                (members[at], shapes[at]) = (Some(member), index);
+            if line.has_free() {
                 return;
             }
-        }
-        self.several().simple.insert(index, member);
-    }
-
-    /// Takes one out.
-    pub fn remove(&mut self, index: ShapeIndex, filtered: Option<&Shape>) {
-        match &mut self.shapes {
-            Shapes::Few { members, shapes } => {
-                for (member, shape) in members.iter_mut().zip(shapes) {
-                    if *shape == index {
-                        *member = None;
-                    }
-                }
-            }
-            Shapes::Many(several) => {
-                match filtered {
-                    Some(shape) => several.filters.remove(index, shape),
-                    None => drop(several.simple.remove(&index)),
-                }
-                if several.simple.is_empty() && several.filters.is_empty() {
-                    self.shapes = Shapes::default();
-                }
-            }
+            at = if at + 1 < self.lines.len() { at + 1 } else { 0 };
         }
     }
 
-    fn is_empty(&self) -> bool {
-        matches!(self.shapes, Shapes::Few { members: [None, None, None], .. })
+    /// Calls `found` with what has a tag.
+    pub fn find<'p>(&'p self, probe: Probe, mut found: impl FnMut(Found<'p>)) {
+        self.rooms(probe, |_, content| match content {
+            Content::Shape(index, member) => found(Found::Shape(index, member)),
+            Content::Several(number) => {
+                let Some(several) = self.several.get(number as usize) else { return };
+                several.simple.iter().for_each(|(index, member)| found(Found::Shape(*index, *member)));
+                if !several.filters.is_empty() {
+                    found(Found::Filters(&several.filters));
+                }
+            }
+            Content::Free | Content::Left => {}
+        });
     }
 
-    /// Those that ask for more than values.
-    pub fn filters(&self) -> Option<&Filters> {
-        match &self.shapes {
-            Shapes::Many(several) if !several.filters.is_empty() => Some(&several.filters),
+    fn of(&self, tag: Tag) -> Vec<(At, Content)> {
+        let mut rooms = Vec::new();
+        self.rooms(Probe { tag, line: self.home(tag) }, |at, content| rooms.push((at, content)));
+        rooms
+    }
+
+    /// Adds a shape: one that its values alone decide about, or one that asks for more.
+    pub fn insert(&mut self, tag: Tag, index: ShapeIndex, member: Member, filtered: Option<&Shape>) {
+        let rooms = self.of(tag);
+        let same = |content: &Content| matches!(content, Content::Shape(other, _) if *other == index);
+        let several = rooms.iter().find_map(|(_, content)| match content {
+            Content::Several(number) => Some(*number),
             _ => None,
+        });
+        let before = rooms.iter().find(|(_, content)| same(content));
+        if let Some((at, _)) = before {
+            self.leave(*at);
+        }
+        let others = rooms.len() - usize::from(before.is_some());
+        if several.is_none() && filtered.is_none() && index <= GREATEST && others < FEW {
+            return self.take(tag, Content::Shape(index, member));
+        }
+        let number = several.unwrap_or_else(|| self.gather(tag, &rooms, index));
+        let several = &mut self.several[number as usize];
+        match filtered {
+            Some(shape) => several.filters.insert(index, shape),
+            None => drop(several.simple.insert(index, member)),
         }
     }
 
-    /// Calls `found` with each shape that the values alone decide about.
-    pub fn each(&self, mut found: impl FnMut(ShapeIndex, Member)) {
-        match &self.shapes {
-            Shapes::Few { members, shapes } => {
-                for (member, shape) in members.iter().zip(shapes) {
-                    if let Some(member) = member {
-                        found(*shape, *member);
+    /// Makes one room of those that have a tag, all but this shape's.
+    fn gather(&mut self, tag: Tag, rooms: &[(At, Content)], but: ShapeIndex) -> u32 {
+        let number = self.free.pop().unwrap_or_else(|| {
+            self.several.push(Several::default());
+            u32::try_from(self.several.len() - 1).unwrap_or(GREATEST)
+        });
+        for (at, content) in rooms {
+            if let Content::Shape(index, member) = content
+                && *index != but
+            {
+                self.leave(*at);
+                self.several[number as usize].simple.insert(*index, *member);
+            }
+        }
+        self.take(tag, Content::Several(number));
+        number
+    }
+
+    /// Takes a shape out.
+    pub fn remove(&mut self, tag: Tag, index: ShapeIndex, filtered: Option<&Shape>) {
+        for (at, content) in self.of(tag) {
+            match content {
+                Content::Shape(other, _) if other == index => self.leave(at),
+                Content::Several(number) => {
+                    let several = &mut self.several[number as usize];
+                    match filtered {
+                        Some(shape) => several.filters.remove(index, shape),
+                        None => drop(several.simple.remove(&index)),
+                    }
+                    if several.simple.is_empty() && several.filters.is_empty() {
+                        *several = Several::default();
+                        self.free.push(number);
+                        self.leave(at);
                     }
                 }
+                _ => {}
             }
-            Shapes::Many(several) => several.simple.iter().for_each(|(index, member)| found(*index, *member)),
         }
     }
-}
 
-/// The text of a value that can be looked up.
-pub(super) fn text(value: &Value) -> Option<&str> {
-    value.text()
+    /// Puts something into the first room of a tag that is not taken.
+    fn take(&mut self, tag: Tag, content: Content) {
+        // A quarter stays free, so that few lie behind their own line, and looking for something comes to an end.
+        if (self.taken + self.left + 1) * 4 > self.lines.len() * ROOMS * 3 {
+            self.grow();
+        }
+        self.put(Room::new(tag, content));
+    }
+
+    fn put(&mut self, room: Room) {
+        let mut at = self.home(room.tag());
+        loop {
+            if let Some(open) = self.lines[at].0.iter_mut().find(|room| !room.content().is_taken()) {
+                self.left -= usize::from(open.content() == Content::Left);
+                self.taken += 1;
+                *open = room;
+                return;
+            }
+            at = if at + 1 < self.lines.len() { at + 1 } else { 0 };
+        }
+    }
+
+    fn grow(&mut self) {
+        let lines = (self.taken + self.taken / 2).div_ceil(ROOMS * 3 / 4).max(2);
+        let before = std::mem::replace(&mut self.lines, vec![Line::default(); lines]);
+        (self.taken, self.left) = (0, 0);
+        for room in before.into_iter().flat_map(|line| line.0).filter(|room| room.content().is_taken()) {
+            self.put(room);
+        }
+    }
+
+    fn leave(&mut self, (line, nth): At) {
+        let free = self.lines[line].has_free();
+        let content = if free { Content::Free } else { Content::Left };
+        self.lines[line].0[nth] = Room::new(Tag { high: 0, low: 0 }, content);
+        self.left += usize::from(!free);
+        self.taken -= 1;
+    }
 }
 
 #[cfg(test)]
@@ -304,54 +375,102 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
-    fn shapes(places: &Places, group: &Group, values: &[Text]) -> BTreeSet<ShapeIndex> {
-        let probe = places.probe_texts(group, values);
-        let mut found = BTreeSet::new();
-        if let Some(place) = places.find(probe, group, values.iter().map(AsRef::as_ref)) {
-            place.each(|index, _| {
-                found.insert(index);
-            });
-        }
+    fn shapes(places: &Places, tag: Tag) -> BTreeSet<ShapeIndex> {
+        let (mut probes, mut found) = (Vec::new(), BTreeSet::new());
+        places.probe(std::iter::once(tag), &mut probes);
+        places.find(probes[0], |one| {
+            if let Found::Shape(index, _) = one {
+                assert!(found.insert(index), "twice");
+            }
+        });
         found
     }
 
     proptest! {
-        /// Against ordered maps: after every insertion and removal the same shapes are found everywhere.
+        /// Against an ordered map: after every insertion and removal the same shapes are found everywhere. Tags crowd in
+        /// one line, wrap around, and differ in their low bits only.
         #[test]
-        fn finds_what_a_map_finds(steps in proptest::collection::vec((any::<bool>(), 0usize..2, 0u8..12, 0u32..40), 0..120)) {
+        fn finds_what_a_map_finds(steps in proptest::collection::vec((any::<bool>(), 0u64..3, 0u32..3, 0u32..9), 0..200)) {
             let mut places = Places::default();
-            let groups = [places.group([0].into()), places.group([0, 1].into())];
-            let mut naive: BTreeMap<(usize, u8), BTreeSet<u32>> = BTreeMap::new();
-            let values = |group: usize, value: u8| -> Vec<Text> {
-                // Some are too long to lie in the place.
-                let text = format!("{value}").repeat(if value.is_multiple_of(3) { 20 } else { 1 });
-                vec![Text::from(text.as_str()); group + 1]
-            };
-            for (add, group, value, shape) in steps {
-                let of = naive.entry((group, value)).or_default();
-                let texts = values(group, value);
+            let mut naive: BTreeMap<(u64, u32), BTreeSet<u32>> = BTreeMap::new();
+            let tag = |place: u64, low: u32| Tag { high: (u64::MAX / 2 * place).wrapping_sub(place / 2), low };
+            for (add, place, low, shape) in steps {
+                // Some are too great to have a room of their own.
+                let shape = if shape == 8 { u32::MAX } else { shape };
+                let of = naive.entry((place, low)).or_default();
                 if add {
                     of.insert(shape);
-                    places.at(&groups[group], &texts).insert(shape, Member::Plain, None);
+                    places.insert(tag(place, low), shape, Member::Plain, None);
                 } else {
                     of.remove(&shape);
-                    places.take(&groups[group], &texts, |place| place.remove(shape, None));
+                    places.remove(tag(place, low), shape, None);
                 }
-                for (number, group) in groups.iter().enumerate() {
-                    for value in 0..12 {
-                        let wanted = naive.get(&(number, value)).cloned().unwrap_or_default();
-                        prop_assert_eq!(shapes(&places, group, &values(number, value)), wanted);
+                for place in 0..3 {
+                    for low in 0..3 {
+                        let wanted = naive.get(&(place, low)).cloned().unwrap_or_default();
+                        prop_assert_eq!(shapes(&places, tag(place, low)), wanted);
                     }
-                    let used = naive.iter().filter(|((g, _), s)| *g == number && !s.is_empty()).count();
-                    prop_assert_eq!(places.of_group(group).filter(|place| place.group == group.number).count(), used);
-                    prop_assert_eq!(places.of_group(group).count(), used);
                 }
             }
+            for ((place, low), of) in naive {
+                of.into_iter().for_each(|shape| places.remove(tag(place, low), shape, None));
+            }
+            prop_assert_eq!((places.taken, places.free.len()), (0, places.several.len()));
         }
     }
 
+    /// Many come and go: what was left is used again, and everything is found where it lies behind its own line.
     #[test]
-    fn a_place_is_one_line_of_the_cache() {
-        assert_eq!(size_of::<Place>(), 64);
+    fn many_are_found_each_by_its_own_values() {
+        let (mut keys, mut places) = (Keys::default(), Places::default());
+        let groups = [keys.group([0].into()), keys.group([0, 1].into())];
+        let values = |nth: u32, group: &Group| -> Vec<Text> {
+            group.columns.iter().map(|column| (nth + *column as u32).to_string().into()).collect()
+        };
+        for round in 0..3 {
+            for (number, group) in (0..).zip(&groups) {
+                (0..20_000).for_each(|nth| {
+                    places.insert(
+                        keys.tag(group, &values(nth, group)),
+                        nth * 2 + number,
+                        Member::Equal,
+                        None,
+                    );
+                });
+            }
+            for (number, group) in (0..).zip(&groups) {
+                for nth in 0..20_000 {
+                    let found = shapes(&places, keys.tag(group, &values(nth, group)));
+                    assert_eq!(found, BTreeSet::from([nth * 2 + number]), "in round {round}");
+                    places.remove(keys.tag(group, &values(nth, group)), nth * 2 + number, None);
+                }
+                assert_eq!(shapes(&places, keys.tag(group, &values(7, group))), BTreeSet::new());
+            }
+        }
+        assert!(places.lines.len() * ROOMS < 100_000, "{} lines", places.lines.len());
+    }
+
+    #[test]
+    fn boundaries_and_columns_count() {
+        let mut keys = Keys::default();
+        let tag = |group: &Group, values: &[&str], keys: &Keys| {
+            keys.tag(group, &values.iter().map(|v| Text::from(*v)).collect::<Vec<_>>())
+        };
+        let (one, two) = (keys.group([0, 1].into()), keys.group([0, 1].into()));
+        let tags = [
+            tag(&one, &["ab", "c"], &keys),
+            tag(&one, &["a", "bc"], &keys),
+            tag(&one, &["c", "ab"], &keys),
+            tag(&two, &["ab", "c"], &keys),
+        ];
+        for (nth, one) in tags.iter().enumerate() {
+            assert!(tags[..nth].iter().all(|other| other != one));
+        }
+        assert_eq!(tags[0], tag(&one, &["ab", "c"], &keys));
+    }
+
+    #[test]
+    fn four_rooms_are_one_line_of_the_cache() {
+        assert_eq!(size_of::<Line>(), 64);
     }
 }
