@@ -15,11 +15,12 @@ pub(super) struct Ahead {
 
 impl Ahead {
     /// A load is over: part of the batch, or forgotten. What is shown of it stays until the commit.
-    pub(super) fn end(&mut self, load: &str, taken: bool) {
-        self.about.remove(load);
+    /// Returns whether its size was told.
+    pub(super) fn end(&mut self, load: &str, taken: bool) -> bool {
         if !taken {
             self.shown.remove(load);
         }
+        self.about.remove(load).is_some()
     }
 
     /// A batch is about to become visible: nothing is provisional any more. Of all that was, the batch takes the rows, or

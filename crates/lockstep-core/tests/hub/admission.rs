@@ -86,3 +86,18 @@ fn a_node_that_starts_says_when_to_come_again() {
     let (least, most) = (told.iter().min().copied().unwrap(), told.iter().max().copied().unwrap());
     assert!((500..600).contains(&least) && (2_000..2_500).contains(&most), "{least} to {most} ms");
 }
+
+/// Who was served and joins anew, as after `renumber`, would stand still until its turn.
+#[test]
+fn a_session_that_is_there_joins_anew_without_a_turn() {
+    let bounds = Bounds { waiting_sessions: 1, ..Bounds::default() };
+    let mut world = World::streaming_within(bounds, "700:700:");
+    (1..=3).for_each(|session| world.hub.handle_open(session));
+    assert_eq!(join(&mut world, 1)["status"], "ok");
+    let request = world.catch_up();
+    world.answer(&request, "700:700:", 1);
+    assert_eq!(world.events(1), ["shape", "rows", "commit"]);
+    assert_eq!(join(&mut world, 2)["status"], "ok");
+    assert_eq!(join(&mut world, 3)["response"]["code"], "crowded");
+    assert_eq!(join(&mut world, 1)["status"], "ok");
+}

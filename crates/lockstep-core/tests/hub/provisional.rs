@@ -176,7 +176,9 @@ fn how_large_a_load_is_comes_before_its_rows() {
         [("progress".into(), json!({"load": format!("{}.0", request.id), "about": 20_000}))]
     );
     assert_eq!(world.events(2), [] as [&str; 0]);
+    world.hub.handle_stream_lost();
+    assert_eq!(world.events(1), ["unload"], "its rows will not come");
     world.hub.handle_catch_up_size(request.id, 7, 1);
-    world.hub.handle_catch_up_size(request.id + 1, 0, 1);
+    world.hub.handle_catch_up_size(request.id + 70, 0, 1);
     assert_eq!(world.events(1), [] as [&str; 0]);
 }

@@ -120,13 +120,20 @@ impl Admission {
         if self.arriving.remove(&id) {
             self.served += 1;
             self.measure(now, most);
+            self.relieve(most);
         }
     }
 
     /// It has left, or joins anew.
-    pub(super) fn left(&mut self, id: SessionId) {
+    pub(super) fn left(&mut self, id: SessionId, most: usize) {
         self.arriving.remove(&id);
         self.forget(id);
+        self.relieve(most);
+    }
+
+    /// The crowd is gone before it was measured: the quiet that follows says nothing of its pace.
+    fn relieve(&mut self, most: usize) {
+        self.pressed &= self.arriving.len() * 2 >= most;
     }
 
     /// It has joined.
@@ -261,12 +268,30 @@ mod tests {
         admission.arrived(0, 2_100, 1);
         assert_eq!(admission.admit(2, 3_000, 1), Err(1_000), "1 goes first");
         assert_eq!(admission.admit(2_001, 3_000, 1), Err(1_000), "and so do all of them");
-        admission.left(1);
+        admission.left(1, 1);
         assert_eq!(admission.admit(2, 4_000, 1), Ok(()));
         // Who does not come is not waited for.
         let much_later = 4_000 + 10 * limits::TURN_KEPT_MS;
         assert_eq!(admission.admit(3_000, much_later, 1), Ok(()));
         assert_eq!(admission.later(), 0);
+    }
+
+    /// A crowd that is answered from memory, all at one moment, then an hour of quiet in which somebody comes now and then.
+    #[test]
+    fn quiet_after_a_crowd_is_not_its_pace() {
+        let mut admission = Admission::default();
+        (0..10).for_each(|id| admission.joined(id));
+        admission.arrived(0, 10_000, 10);
+        (1..10).for_each(|id| admission.arrived(id, 10_000, 10));
+        admission.joined(10);
+        admission.arrived(10, 3_600_000, 10);
+        assert_eq!(admission.each_us, limits::ARRIVAL_FIRST_US);
+        (20..30).for_each(|id| admission.joined(id));
+        admission.arrived(20, 3_610_000, 10);
+        (21..30).for_each(|id| admission.left(id, 10));
+        admission.joined(30);
+        admission.arrived(30, 7_200_000, 10);
+        assert_eq!(admission.each_us, limits::ARRIVAL_FIRST_US, "neither if the crowd left");
     }
 
     #[test]

@@ -131,10 +131,14 @@ impl Hub {
         let Some(running) = self.running.get(&id) else { return };
         let Some(request) = running.request.reads.get(read) else { return };
         let Some(index) = self.by_id.get(&request.shape.id) else { return };
-        let frame = progress_frame(LoadId { catch_up: id, read }, about);
+        let load = LoadId { catch_up: id, read };
+        let frame = progress_frame(load, about);
         for reader in running.readers.get(read).into_iter().flatten() {
-            let subs = self.sessions.get(reader).into_iter().flat_map(|s| s.subs.values());
-            if subs.into_iter().any(|s| s.shape == *index && s.is_read_by(id) && s.aside.is_empty()) {
+            let Some(session) = self.sessions.get_mut(reader) else { continue };
+            let mut subs = session.subs.values_mut();
+            if let Some(sub) = subs.find(|s| s.shape == *index && s.is_read_by(id) && s.aside.is_empty()) {
+                // Its rows come next; if they do not, it is taken back.
+                sub.aside.push(load);
                 self.outputs.push_back(Output::Send(*reader, frame.clone()));
             }
         }

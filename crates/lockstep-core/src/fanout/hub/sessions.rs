@@ -132,7 +132,11 @@ impl Hub {
     }
 
     fn join(&mut self, id: SessionId, envelope: &Envelope, join: &Join, fresh_client: &str) {
-        if let Err(refusal) = self.admit(join, fresh_client).and_then(|()| self.let_in(id, fresh_client)) {
+        // Who was served and joins anew is one of those who are there: it would be in the dark until its turn.
+        let served = self.sessions.get(&id).is_some_and(|s| s.established);
+        let admitted = self.admit(join, fresh_client);
+        let admitted = admitted.and_then(|()| if served { Ok(()) } else { self.let_in(id, fresh_client) });
+        if let Err(refusal) = admitted {
             self.reply(id, envelope, &refusal);
             return;
         }
@@ -291,7 +295,7 @@ impl Hub {
 
     /// Everything of a join but the socket.
     fn end_join(&mut self, id: SessionId) {
-        self.admission.left(id);
+        self.admission.left(id, self.bounds.waiting_sessions);
         let Some(session) = self.sessions.insert(id, Session::default()) else { return };
         let key = (Text::from(session.subject), Text::from(session.client));
         if let Some(sessions) = self.by_client.get_mut(&key) {
