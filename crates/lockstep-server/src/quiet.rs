@@ -41,6 +41,9 @@ impl AsyncRead for Counted {
             let most = self.early.len().min(into.remaining());
             into.put_slice(&self.early[..most]);
             self.early.advance(most);
+            if self.early.is_empty() {
+                self.early = Bytes::new();
+            }
         }
         self.read += (into.filled().len() - before) as u64;
         Poll::Ready(Ok(()))
@@ -155,7 +158,9 @@ pub struct Socket(Mutex<State>);
 
 impl Socket {
     /// Of a connection that has become a WebSocket, and what was already read of it.
-    pub fn new(connection: TcpStream, early: Bytes, limits: Limits) -> Self {
+    pub fn new(connection: TcpStream, early: &[u8], limits: Limits) -> Self {
+        // A copy: these may be the last bytes of a buffer of 8 kB, all of which would be kept with them.
+        let early = Bytes::copy_from_slice(early);
         let line = Line::Waits(Counted { connection, early, read: 0 });
         Self(Mutex::new(State { line, told: 0, ends: false, limits }))
     }
@@ -231,7 +236,7 @@ mod tests {
         let client = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         client.set_nodelay(true).unwrap();
         let (connection, _) = listener.accept().await.unwrap();
-        (client, Socket::new(connection, Bytes::copy_from_slice(early), Limits::default()))
+        (client, Socket::new(connection, early, Limits::default()))
     }
 
     impl Socket {

@@ -266,7 +266,7 @@ pub async fn run(
         tracing::error!("a connection is not what was accepted; its client is not served");
         return;
     };
-    let socket = Socket::new(parts.io.into_inner(), parts.read_buf, limits);
+    let socket = Socket::new(parts.io.into_inner(), &parts.read_buf, limits);
     tracing::debug!(session = id, address = outbox.address(), "a client connected");
     if events.send(Event::Opened(id, outbox.clone())).await.is_err() {
         return;
