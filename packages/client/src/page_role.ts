@@ -65,6 +65,8 @@ export class PageRole implements TabPorts {
     this.tabs?.close()
     this.tabs = null
     this.at = null
+    // what the place holds was read from it; of another place order numbers say nothing here, nor does what it holds
+    this.unheard.clear()
     const isAlone = this.platform === null || place === null
     this.role = isAlone ? 'alone' : 'follower'
     if (!isAlone) this.tabs = new Tabs(place, this.platform, this.parts.timers, this, first)
