@@ -104,6 +104,20 @@ describe('two pages', () => {
     expect(second.page.client.status.getSnapshot()).toMatchObject({ connection: 'live', unsent: 0 })
   })
 
+  it('tell each other of a commit what it changed, and no other row', async () => {
+    const { browser, first, second } = await two()
+    const said: string[] = []
+    browser.profile.overhear = (message) => said.push(JSON.stringify(message, (_, value) => (value instanceof Map ? [...value] : value)))
+    first.server.send('rows', { shape: 'S', put: [todo('2', 'Bread')] })
+    first.server.send('commit', { lsn: '0/2', xid: '7', cursor: 'k2' })
+    await browser.calm()
+    const [change, ...more] = said.filter((text) => text.includes('"kind":"change"'))
+    expect(more).toEqual([])
+    expect(change).toContain('Bread')
+    expect(change).not.toContain('Milk')
+    expect(second.titles()).toEqual(['Milk', 'Bread'])
+  })
+
   it('show and send what either writes, saved before it is said to be, decided in both', async () => {
     const { browser, first, second } = await two()
     const mutation = second.page.client.mutate(add('2', 'Bread'))
