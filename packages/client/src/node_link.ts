@@ -256,7 +256,10 @@ export class NodeLink implements TransportEvents, ChannelEvents, SenderPorts {
       const frame = readFrame(event, payload)
       if (frame === null) return this.parts.screen.status.countUnknownFrame()
       const batch = session.collector.take(frame)
-      if (batch !== null) return this.inSession(session, () => this.parts.writer.applyBatch(session, batch))
+      if (batch !== null) {
+        session.provisional = []
+        return this.inSession(session, () => this.parts.writer.applyBatch(session, batch))
+      }
       this.takeProvisional(session, frame)
       this.parts.screen.showStatus()
     } catch (error) {
@@ -266,19 +269,23 @@ export class NodeLink implements TransportEvents, ChannelEvents, SenderPorts {
 
   /** In the queue as batches are: what was set aside is shown until the next commit, or until it is forgotten. */
   private takeProvisional(session: Session, frame: DataFrame): void {
-    const { screen } = this.parts
     if (frame.event === 'provisional') {
-      const { loads } = frame
-      const frames = session.collector.provisional(loads)
-      session.provisional = loads
-      this.inSession(session, async () => {
-        const isWanted = this.session === session && session.provisional === loads
-        if (isWanted) screen.showProvisional(provisionalShapes(screen.base, session.shapes, frames))
-      })
-    } else if (frame.event === 'unload' && frame.loads.some((load) => session.provisional.includes(load))) {
-      session.provisional = []
-      screen.showProvisional()
+      session.provisional = session.collector.provisional(frame.loads)
+      this.inSession(session, async () => this.showProvisional(session))
+    } else if (frame.event === 'unload') {
+      const kept = session.provisional.filter((one) => one.event !== 'rows' || !frame.loads.includes(one.load as string))
+      const isLess = kept.length < session.provisional.length
+      session.provisional = kept
+      // what is not shown yet is about to be, without what was forgotten
+      if (isLess && this.parts.screen.base.provisional) this.showProvisional(session)
     }
+  }
+
+  private showProvisional(session: Session): void {
+    if (this.session !== session) return
+    const { screen } = this.parts
+    const shapes = provisionalShapes(screen.base, session.shapes, session.provisional)
+    screen.showProvisional(shapes.size > 0 ? shapes : undefined)
   }
 
   private sweep(): void {

@@ -143,6 +143,8 @@ export interface ShapeFrame {
 /** The event `rows`; absent lists are empty, an absent `reset` is null. */
 export interface RowsFrame {
   readonly event: 'rows'
+  /** the name under which it was set aside, if it was */
+  readonly load?: string
   readonly shape: string
   readonly reset: string | null
   readonly remove: readonly WireRow[]
