@@ -13,7 +13,7 @@ import {
   type WithdrawFrame,
 } from './protocol'
 import type { ShapeWrite, StoredShape } from './store'
-import { type Json, keyReader, keyText, type WireRow } from './values'
+import { type Json, keyReader, keyText, own, type WireRow } from './values'
 
 /** A shape's rows in memory, as of the cursor. */
 export interface HeldShape extends StoredShape {
@@ -257,7 +257,7 @@ class Planner {
     for (const row of this.currentRows(id).values()) {
       const moved = shape.columns.map(({ name }) => {
         const at = held.columns.findIndex((column) => column.name === name)
-        return (at < 0 ? frame.fill[name] : row[at]) ?? null
+        return (at < 0 ? own(frame.fill, name) : row[at]) ?? null
       })
       rows.set(keyOf(moved), moved)
     }

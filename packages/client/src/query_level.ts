@@ -11,7 +11,7 @@ import { isDecimal, type KnownColumn, type OrderBy, comparatorOf } from './order
 import { joinReader, type Knowledge, type Relation } from './schema'
 import { Sum } from './sums'
 import type { TableIndex, TableIndexes } from './table_index'
-import { isNull, type Row } from './values'
+import { isNull, own, type Row } from './values'
 import type { RowChange, TableRows, ViewChanges } from './view'
 
 /** What a level shows of its rows: a list, one of them or null, how many there are, or the sum of a column. */
@@ -111,7 +111,7 @@ class Aggregate extends Group {
   end(): void {}
 
   private count(row: Row | undefined, by: 1 | -1): void {
-    if (row !== undefined) this.sum?.add(row[this.level.column], by)
+    if (row !== undefined) this.sum?.add(own(row, this.level.column), by)
   }
 }
 
