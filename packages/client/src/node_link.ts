@@ -161,7 +161,7 @@ export class NodeLink implements TransportEvents, ChannelEvents, SenderPorts {
       case 'end_session':
         return this.endSession()
       case 'start_pause':
-        this.cancelPause = this.parts.timers.after(this.retryIn ?? this.pause(), () => this.dispatch('retry_due'))
+        this.cancelPause = this.parts.timers.after(this.joinPause(), () => this.dispatch('retry_due'))
         this.retryIn = null
         return
       case 'cancel_pause':
@@ -172,6 +172,11 @@ export class NodeLink implements TransportEvents, ChannelEvents, SenderPorts {
   /** Counted until a batch arrives: a connection that opens and brings nothing is a failure too. */
   pause(): number {
     return pauseAfter((this.failures += 1), this.parts.timers.chance())
+  }
+
+  /** What the node says counts, but a node that is at fault is not asked again at the speed of its answers. */
+  private joinPause(): number {
+    return this.retryIn === null ? this.pause() : Math.max(this.retryIn, pauseAfter(1, this.parts.timers.chance()))
   }
 
   /** Everything received earlier is stored first; then one turn for components that subscribe while they mount. */
