@@ -287,7 +287,8 @@ export class NodeLink implements TransportEvents, ChannelEvents, SenderPorts {
   }
 
   private showProvisional(session: Session): void {
-    if (this.session !== session) return
+    // once the commit has come, what is shown stays until it is applied
+    if (this.session !== session || session.provisional.length === 0) return
     const { screen } = this.parts
     const shapes = provisionalShapes(screen.base, session.shapes, session.provisional)
     screen.showProvisional(shapes.size > 0 ? shapes : undefined)

@@ -65,7 +65,7 @@ export class PageRole implements TabPorts {
     this.tabs?.close()
     this.tabs = null
     this.at = null
-    // what the place holds was read from it; of another place order numbers say nothing here, nor does what it holds
+    // what this place holds was just read from it, and the order numbers of another one mean nothing here
     this.unheard.clear()
     const isAlone = this.platform === null || place === null
     this.role = isAlone ? 'alone' : 'follower'

@@ -59,6 +59,14 @@ describe('a provisional first load', () => {
     expect([stored.meta.cursor, [...stored.rows.values()].map(({ size }) => size)]).toEqual(['k1', [2]])
   })
 
+  it('that is offered once more with the commit right behind it does not leave the screen in between', async () => {
+    const { world, titles, seen } = await provisional()
+    world.server.send('provisional', { loads: ['1'] })
+    world.server.send('loaded', { loads: ['1'] })
+    await commit(world, 'k1')
+    expect([titles(), seen]).toEqual([['Milk', 'Bread'], [['Milk', 'Bread']]])
+  })
+
   it('is nothing that anybody waits for: `ready` and `onCommit` mean what is settled', async () => {
     const { world } = await provisional()
     const { client, server } = world
