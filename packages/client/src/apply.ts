@@ -13,7 +13,7 @@ import {
   type WithdrawFrame,
 } from './protocol'
 import type { ShapeWrite, StoredShape } from './store'
-import { type Json, keyReader, keyText, type WireRow } from './values'
+import { type Json, keyReader, keyText, own, type WireRow } from './values'
 
 /** A shape's rows in memory, as of the cursor. */
 export interface HeldShape extends StoredShape {
@@ -182,8 +182,8 @@ export function reloadsOf(base: Base, session: SessionShapes, { frames }: Batch)
   return [...found.values()]
 }
 
-function storedShape(id: string, frame: ShapeFrame): StoredShape {
-  const { fingerprint, table, key, columns } = frame
+/** A shape without its rows: a plan is told to other pages. */
+function storedShape(id: string, { fingerprint, table, key, columns }: Omit<StoredShape, 'id'>): StoredShape {
   return { id, fingerprint, table, key, columns }
 }
 
@@ -257,7 +257,7 @@ class Planner {
     for (const row of this.currentRows(id).values()) {
       const moved = shape.columns.map(({ name }) => {
         const at = held.columns.findIndex((column) => column.name === name)
-        return (at < 0 ? frame.fill[name] : row[at]) ?? null
+        return (at < 0 ? own(frame.fill, name) : row[at]) ?? null
       })
       rows.set(keyOf(moved), moved)
     }
@@ -277,9 +277,9 @@ class Planner {
     const held = this.base.shapes.get(id)
     const frame = this.session.described.get(id)
     const loads = reset || held === undefined || !this.session.covered.has(id)
-    const shape = loads && frame !== undefined ? storedShape(id, frame) : held
-    if (shape === undefined) throw new FrameError('rows: of no described shape')
-    const change: ShapePlan = { shape, described: loads, reset: loads, rows: new Map() }
+    const is = loads && frame !== undefined ? frame : held
+    if (is === undefined) throw new FrameError('rows: of no described shape')
+    const change: ShapePlan = { shape: storedShape(id, is), described: loads, reset: loads, rows: new Map() }
     this.changes.set(id, change)
     this.session.covered.add(id)
     return change
@@ -393,7 +393,8 @@ export function carryOut(base: Base, plan: Omit<Plan, 'acks'>): TouchedKeys {
     // the held map is this module's own; it changes only here
     const rows = (change.reset || held === undefined ? new Map() : held.rows) as Map<string, WireRow>
     putAll(rows, change.rows)
-    base.shapes.set(id, { ...change.shape, rows })
+    // what is told of a shape that was not described anew is a copy, where another page planned this
+    base.shapes.set(id, { ...(change.described ? change.shape : (held ?? change.shape)), rows })
   }
   base.cursor = plan.cursor
   return touched

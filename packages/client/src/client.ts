@@ -280,7 +280,7 @@ export class LockstepClient implements Client, Parts {
   async takeOver(): Promise<void> {
     if (this.isClosed) return
     const { role, keeper } = this
-    const contents = await keeper.lead(role.revision)
+    const contents = await keeper.lead(role.revision, this.screen.outbox.lastSeq)
     if (keeper.keepsRows) {
       if (contents.revision === role.revision) this.screen.replaceOutbox(contents)
       else this.screen.replace(contents)
@@ -413,7 +413,7 @@ export class LockstepClient implements Client, Parts {
         }
         if (this.isClosed) return
       }
-      await this.keeper.lead(contents.revision)
+      await this.keeper.lead(contents.revision, this.screen.outbox.lastSeq)
       this.writer.stored = new Set(contents.shapes.map(({ id }) => id))
       this.role.leads(this.keeper.epoch)
       // the join told what another store holds

@@ -1,6 +1,6 @@
 /** Conditions as data: what SQL says of a row, three-valued logic included. */
 import { compareFor, type KnownColumn } from './order'
-import { encodeValue, isNull, type Row } from './values'
+import { encodeValue, isNull, own, reader, type Row } from './values'
 
 /** An operator of two values. `is` and `is not` are SQL's `is [not] distinct from`, and take null. */
 export type Operator = '=' | '<>' | '<' | '<=' | '>' | '>=' | 'in' | 'not in' | 'is' | 'is not' | 'like' | 'not like'
@@ -46,7 +46,7 @@ function not(truth: Truth): Truth {
 
 /** What the comparison of one column says of a value of it. */
 function comparison(operator: Operator, given: unknown, column: KnownColumn | null): (value: unknown) => Truth {
-  const opposite = OPPOSITES[operator]
+  const opposite = own(OPPOSITES, operator)
   if (opposite !== undefined) {
     const test = comparison(opposite, given, column)
     return (value) => not(test(value))
@@ -54,7 +54,7 @@ function comparison(operator: Operator, given: unknown, column: KnownColumn | nu
   const compare = compareFor(column)
   const wanted = Array.isArray(given) ? given.map(encodeValue) : encodeValue(given)
   const known = (test: (value: unknown) => Truth) => (value: unknown) => (isNull(value) || isNull(wanted) ? null : test(value))
-  const holds = ORDERS[operator]
+  const holds = own(ORDERS, operator)
   if (holds !== undefined) return known((value) => holds(compare(value, wanted)))
   if (operator === 'is') return (value) => (isNull(value) || isNull(wanted) ? isNull(value) === isNull(wanted) : compare(value, wanted) === 0)
   if (operator === 'like') {
@@ -102,8 +102,8 @@ export function filterOf(where: Where<Row> | undefined, columns: Columns): (row:
   if (typeof where === 'function') return where
   const test = fold<Test>(where, {
     compare: (name, operator, value) => {
-      const holds = comparison(operator, value, columns(name))
-      return (row) => holds(row[name])
+      const [read, holds] = [reader(name), comparison(operator, value, columns(name))]
+      return (row) => holds(read(row))
     },
     join: joined,
     not: (part) => (row) => not(part(row)),

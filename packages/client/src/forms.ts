@@ -1,6 +1,6 @@
 /** Values in the form that an application chose with `lockstep types`; everything below live queries keeps them as they came. */
 import { instantOf } from './times'
-import { isNull, type Row } from './values'
+import { isNull, own, type Row } from './values'
 
 /** What a value is shown as that came as text. */
 export type Form = 'bigint' | 'number' | 'Date'
@@ -24,7 +24,7 @@ export function presenter(forms?: Readonly<Record<string, Form>>): (row: Row) =>
   if (forms === undefined) return (row) => row
   const shown = new WeakMap<Row, Row>()
   return (row) => {
-    const made = shown.get(row) ?? Object.fromEntries(Object.entries(row).map(([name, value]) => [name, inForm(forms[name], value)]))
+    const made = shown.get(row) ?? Object.fromEntries(Object.entries(row).map(([name, value]) => [name, inForm(own(forms, name), value)]))
     shown.set(row, made)
     return made
   }

@@ -76,9 +76,9 @@ export class Keeper {
   }
 
   /** Makes this page the leader of the store. `rows` is empty when `revision` is that of the store. */
-  async lead(revision: number | null): Promise<StoreContents> {
+  async lead(revision: number | null, lastSeq: number): Promise<StoreContents> {
     if (this.mode === 'nothing') return { ...NOTHING, database: this.database }
-    return this.opened(() => this.store.lead(revision))
+    return this.opened(() => this.store.lead(revision, lastSeq))
   }
 
   /** Whether this page may send. Without a store nobody else can. */
@@ -88,12 +88,12 @@ export class Keeper {
   }
 
   /** Opens a store that the browser threw away, and leads it. Null when that does not work (yet). */
-  async reopen(url: string, subject: string, database: string | null): Promise<StoreContents | null> {
+  async reopen(url: string, subject: string, database: string | null, lastSeq: number): Promise<StoreContents | null> {
     this.mode = 'nothing'
     try {
       await this.store.open(url, subject)
-      let contents = await this.store.lead(null)
-      if (database !== null && (await this.store.adopt(database)) !== null) contents = await this.store.lead(null)
+      let contents = await this.store.lead(null, lastSeq)
+      if (database !== null && (await this.store.adopt(database)) !== null) contents = await this.store.lead(null, lastSeq)
       this.mode = 'all'
       return contents
     } catch {

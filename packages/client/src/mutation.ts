@@ -1,7 +1,7 @@
 /** Mutations as an application writes them, and the promises it gets for them. */
 import type { DraftMutation } from './store'
 import type { Op } from './protocol'
-import { encodeRecord, encodeValue, type Json } from './values'
+import { encodeRecord, encodeValue, type Json, own } from './values'
 
 type Values = Readonly<Record<string, unknown>>
 
@@ -66,7 +66,7 @@ function conditionOf(input: OpInput & { op: 'update' | 'delete' }, key: Record<s
   const row = seen(input.table, key)
   if (row === undefined) throw new TypeError('a row that is not shown cannot be unchanged since it was')
   const names = input.op === 'update' ? Object.keys(input.set) : Object.keys(row)
-  return { if: Object.fromEntries(names.map((name) => [name, row[name] ?? null])) }
+  return { if: Object.fromEntries(names.map((name) => [name, own(row, name) ?? null])) }
 }
 
 function toOp(input: OpInput, seen: Seen): Op {

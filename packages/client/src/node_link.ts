@@ -161,7 +161,7 @@ export class NodeLink implements TransportEvents, ChannelEvents, SenderPorts {
       case 'end_session':
         return this.endSession()
       case 'start_pause':
-        this.cancelPause = this.parts.timers.after(this.retryIn ?? this.pause(), () => this.dispatch('retry_due'))
+        this.cancelPause = this.parts.timers.after(this.joinPause(), () => this.dispatch('retry_due'))
         this.retryIn = null
         return
       case 'cancel_pause':
@@ -172,6 +172,11 @@ export class NodeLink implements TransportEvents, ChannelEvents, SenderPorts {
   /** Counted until a batch arrives: a connection that opens and brings nothing is a failure too. */
   pause(): number {
     return pauseAfter((this.failures += 1), this.parts.timers.chance())
+  }
+
+  /** What the node says counts, but a node that is at fault is not asked again at the speed of its answers. */
+  private joinPause(): number {
+    return this.retryIn === null ? this.pause() : Math.max(this.retryIn, pauseAfter(1, this.parts.timers.chance()))
   }
 
   /** Everything received earlier is stored first; then one turn for components that subscribe while they mount. */
@@ -256,7 +261,10 @@ export class NodeLink implements TransportEvents, ChannelEvents, SenderPorts {
       const frame = readFrame(event, payload)
       if (frame === null) return this.parts.screen.status.countUnknownFrame()
       const batch = session.collector.take(frame)
-      if (batch !== null) return this.inSession(session, () => this.parts.writer.applyBatch(session, batch))
+      if (batch !== null) {
+        session.provisional = []
+        return this.inSession(session, () => this.parts.writer.applyBatch(session, batch))
+      }
       this.takeProvisional(session, frame)
       this.parts.screen.showStatus()
     } catch (error) {
@@ -266,19 +274,24 @@ export class NodeLink implements TransportEvents, ChannelEvents, SenderPorts {
 
   /** In the queue as batches are: what was set aside is shown until the next commit, or until it is forgotten. */
   private takeProvisional(session: Session, frame: DataFrame): void {
-    const { screen } = this.parts
     if (frame.event === 'provisional') {
-      const { loads } = frame
-      const frames = session.collector.provisional(loads)
-      session.provisional = loads
-      this.inSession(session, async () => {
-        const isWanted = this.session === session && session.provisional === loads
-        if (isWanted) screen.showProvisional(provisionalShapes(screen.base, session.shapes, frames))
-      })
-    } else if (frame.event === 'unload' && frame.loads.some((load) => session.provisional.includes(load))) {
-      session.provisional = []
-      screen.showProvisional()
+      session.provisional = session.collector.provisional(frame.loads)
+      this.inSession(session, async () => this.showProvisional(session))
+    } else if (frame.event === 'unload') {
+      const kept = session.provisional.filter((one) => one.event !== 'rows' || !frame.loads.includes(one.load as string))
+      const isLess = kept.length < session.provisional.length
+      session.provisional = kept
+      // what is not shown yet is about to be, without what was forgotten
+      if (isLess && this.parts.screen.base.provisional) this.showProvisional(session)
     }
+  }
+
+  private showProvisional(session: Session): void {
+    // once the commit has come, what is shown stays until it is applied
+    if (this.session !== session || session.provisional.length === 0) return
+    const { screen } = this.parts
+    const shapes = provisionalShapes(screen.base, session.shapes, session.provisional)
+    screen.showProvisional(shapes.size > 0 ? shapes : undefined)
   }
 
   private sweep(): void {

@@ -3,7 +3,7 @@
  * descending. Texts are compared by code points, as `collate "C"` does.
  */
 import { compareTimes } from './times'
-import { type Column, compareTexts, isNull, type Row } from './values'
+import { type Column, compareTexts, isNull, reader, type Row } from './values'
 
 /** A column, columns with directions, or a comparator of rows. */
 export type OrderBy<T> = string | readonly (readonly [column: string, direction: 'asc' | 'desc'])[] | ((a: T, b: T) => number)
@@ -91,11 +91,11 @@ export function comparatorOf(
   const given = typeof orderBy === 'string' ? [orderBy] : typeof orderBy === 'function' ? [] : (orderBy ?? [])
   const steps = [...given, ...key].map((one) => {
     const [name, direction] = typeof one === 'string' ? [one] : one
-    return { name, isDown: direction === 'desc', compare: compareFor(column(name)) }
+    return { read: reader(name), isDown: direction === 'desc', compare: compareFor(column(name)) }
   })
   const byColumns = (a: Row, b: Row) => {
-    for (const { name, isDown, compare } of steps) {
-      const [x, y] = [a[name], b[name]]
+    for (const { read, isDown, compare } of steps) {
+      const [x, y] = [read(a), read(b)]
       if (x === y) continue
       const [noX, noY] = [isNull(x), isNull(y)]
       const order = noX || noY ? Number(noX) - Number(noY) : compare(x, y)

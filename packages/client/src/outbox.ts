@@ -59,7 +59,10 @@ export class Outbox {
   refused: readonly RefusedMutation[] = []
   /** What the server may be told: the highest decided number that is known to be in the store. */
   confirmed = EMPTY_META.confirmed
-  /** the highest order number seen; never given twice in one run */
+  /**
+   * The highest order number seen. It never goes down in a page that sends, not even in another place: what was sent in a
+   * session is known by it. A place that this page leads goes on behind it (`Store.lead`).
+   */
   lastSeq = 0
 
   /** Takes over what a store holds; drafts stay. */

@@ -65,6 +65,8 @@ export class PageRole implements TabPorts {
     this.tabs?.close()
     this.tabs = null
     this.at = null
+    // what this place holds was just read from it, and the order numbers of another one mean nothing here
+    this.unheard.clear()
     const isAlone = this.platform === null || place === null
     this.role = isAlone ? 'alone' : 'follower'
     if (!isAlone) this.tabs = new Tabs(place, this.platform, this.parts.timers, this, first)

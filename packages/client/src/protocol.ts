@@ -4,7 +4,7 @@
  */
 import type { Condition } from './condition'
 import { type Fields, fieldsOf, FrameError, list, listOf, object, or, type Read, record, text, that } from './reading'
-import type { Column, Json, WireRow } from './values'
+import { type Column, type Json, own, type WireRow } from './values'
 
 export { FrameError } from './reading'
 
@@ -143,6 +143,8 @@ export interface ShapeFrame {
 /** The event `rows`; absent lists are empty, an absent `reset` is null. */
 export interface RowsFrame {
   readonly event: 'rows'
+  /** the name under which it was set aside, if it was */
+  readonly load?: string
   readonly shape: string
   readonly reset: string | null
   readonly remove: readonly WireRow[]
@@ -245,9 +247,9 @@ const HINTS: Readonly<Record<string, Read>> = { progress: record({ load: text, a
  * Throws FrameError when a known event is not what the protocol describes.
  */
 export function readFrame(event: string, payload: unknown): DataFrame | null {
-  const hint = Object.hasOwn(HINTS, event) && (HINTS[event] as Read)(payload)
+  const hint = own(HINTS, event)?.(payload)
   if (hint) return { event, ...hint } as DataFrame
-  const fields = Object.hasOwn(FRAMES, event) ? FRAMES[event] : undefined
+  const fields = own(FRAMES, event)
   if (fields === undefined) return null
   const frame = { event, ...fieldsOf<object>(fields, payload, event) } as DataFrame
   if (frame.event === 'shape' && !frame.key.every((name) => frame.columns.some((column) => column.name === name))) throw new FrameError('shape: key')

@@ -11,7 +11,7 @@ import { isDecimal, type KnownColumn, type OrderBy, comparatorOf } from './order
 import { joinReader, type Knowledge, type Relation } from './schema'
 import { Sum } from './sums'
 import type { TableIndex, TableIndexes } from './table_index'
-import type { Row } from './values'
+import { isNull, own, type Row } from './values'
 import type { RowChange, TableRows, ViewChanges } from './view'
 
 /** What a level shows of its rows: a list, one of them or null, how many there are, or the sum of a column. */
@@ -111,7 +111,7 @@ class Aggregate extends Group {
   end(): void {}
 
   private count(row: Row | undefined, by: 1 | -1): void {
-    if (row !== undefined) this.sum?.add(row[this.level.column], by)
+    if (row !== undefined) this.sum?.add(own(row, this.level.column), by)
   }
 }
 
@@ -351,8 +351,9 @@ export class Level {
   private spread(key: string, { before, after }: RowChange, add: (text: string | null, change: Change) => void): void {
     if (this.index === null) return add(null, [key, after])
     const [was, is] = [before, after].map((row) => row && this.index?.text(row))
-    if (was && was !== is) add(was, [key, undefined])
-    if (is) add(is, [key, after])
+    // an empty text is one under which rows meet; null is none
+    if (!isNull(was) && was !== is) add(was, [key, undefined])
+    if (!isNull(is)) add(is, [key, after])
   }
 
   private rowsOf(text: string | null): Iterable<readonly [string, Row]> {

@@ -5,7 +5,7 @@
 import { type Form, presenter } from './forms'
 import { type KnownColumn, plainDecimal, isDecimal } from './order'
 import type { SchemaTypes } from './typed'
-import { isNull, type Row } from './values'
+import { isNull, own, reader, type Row } from './values'
 
 /** A declared relationship: rows of `table` whose `to` columns equal this table's `from` columns. */
 export interface Relation {
@@ -47,18 +47,18 @@ export function knowledgeOf(schema: SchemaModule | undefined, described: Pick<Kn
   const tables: Readonly<Record<string, TableDescription | undefined>> = schema?.tables ?? {}
   const presenters = new Map(Object.entries(tables).map(([name, table]) => [name, presenter(table?.forms)]))
   return {
-    form: (table, name) => tables[table]?.forms?.[name],
+    form: (table, name) => own(own(tables, table)?.forms, name),
     present: (table) => presenters.get(table) ?? presenter(),
     column(table, name) {
-      const known = tables[table]
-      const type = known?.columns[name]
+      const known = own(tables, table)
+      const type = own(known?.columns, name)
       if (type === undefined) return described.column(table, name)
-      const labels = known?.labels?.[name]
+      const labels = own(known?.labels, name)
       return labels === undefined ? { type } : { type, labels }
     },
-    key: (table) => described.key(table) ?? tables[table]?.key ?? null,
+    key: (table) => described.key(table) ?? own(tables, table)?.key ?? null,
     relation(table, name) {
-      const relation = tables[table]?.relations?.[name]
+      const relation = own(own(tables, table)?.relations, name)
       if (relation === undefined) throw new TypeError(`the schema declares no relationship ${name} of ${table}: generate it anew with lockstep types`)
       return relation
     },
@@ -69,7 +69,11 @@ export function knowledgeOf(schema: SchemaModule | undefined, described: Pick<Kn
 export function joinReader(names: readonly string[], column: (name: string) => KnownColumn | null): (row: Row) => string | null {
   const reads = names.map((name) => {
     const plain = isDecimal(column(name)) ? plainDecimal : String
-    return (row: Row) => (isNull(row[name]) ? null : plain(String(row[name])))
+    const read = reader(name)
+    return (row: Row) => {
+      const value = read(row)
+      return isNull(value) ? null : plain(String(value))
+    }
   })
   const [only] = reads
   if (reads.length === 1 && only !== undefined) return only

@@ -1,5 +1,5 @@
 /** One session: from the join that is sent to whatever ends it. */
-import { BatchCollector, newSessionShapes, type Base } from './apply'
+import { type Batch, BatchCollector, newSessionShapes, type Base } from './apply'
 import { CAPABILITIES, PROTOCOL_VERSION, tableName, type JoinRequest, type ShapeRequest } from './protocol'
 import type { Outbox } from './outbox'
 import type { SubscriptionEntry } from './subscriptions'
@@ -8,8 +8,8 @@ import type { SubscriptionEntry } from './subscriptions'
 export class Session {
   readonly shapes = newSessionShapes()
   readonly collector = new BatchCollector()
-  /** the loads that are shown, or about to be, before they are settled */
-  provisional: readonly string[] = []
+  /** what is shown, or about to be, before it is settled */
+  provisional: Batch['frames'] = []
   /** refs given up that the node was not told of yet */
   givenUp: string[] = []
   /** its first commit was applied: what was resumed is up to date */

@@ -175,8 +175,12 @@ export interface Store {
   onEvent: (event: StoreEvent) => void
   /** Opens what is kept for this URL and subject; works without a network. */
   open(url: string, subject: string): Promise<StoreContents>
-  /** Makes this page the leader and reads all there is; `rows` is empty when `revision` is that of the store. */
-  lead(revision: number | null): Promise<StoreContents>
+  /**
+   * Makes this page the leader and reads all there is; `rows` is empty when `revision` is that of the store. `lastSeq` is
+   * the highest order number that the page has seen, in another place perhaps: what is appended here from now on comes
+   * behind it, so that no page ever takes it for something that was read, sent or decided before.
+   */
+  lead(revision: number | null, lastSeq?: number): Promise<StoreContents>
   /** Whether this page leads still. */
   isLeader(): Promise<boolean>
   /**

@@ -141,7 +141,7 @@ class IdbStore implements Store {
     return this.read()
   }
 
-  async lead(revision: number | null): Promise<StoreContents> {
+  async lead(revision: number | null, seen = 0): Promise<StoreContents> {
     const { idb, database } = this.isOpen()
     if ((await this.named()) !== database) throw new MovedError('the store has moved')
     const [contents, epoch] = await transact(idb, STORES, 'readwrite', async (tx) => {
@@ -154,7 +154,7 @@ class IdbStore implements Store {
       }
       writeAll(tx, repair, lead, this.logs)
       const epoch = Math.max(lead.epoch, this.highest) + 1
-      const lastSeq = Math.max(lead.lastSeq, contents.outbox.at(-1)?.seq ?? 0, ...unreadable)
+      const lastSeq = Math.max(lead.lastSeq, seen, contents.outbox.at(-1)?.seq ?? 0, ...unreadable)
       putLead(tx, { ...lead, epoch, lastSeq, moved: false })
       return [contents, epoch] as const
     })

@@ -92,10 +92,10 @@ class MemoryStore implements Store {
     return contentsOf(this.here)
   }
 
-  async lead(revision: number | null): Promise<StoreContents> {
+  async lead(revision: number | null, seen = 0): Promise<StoreContents> {
     const place = this.opened()
     this.epoch = place.epoch += 1
-    place.lastSeq = Math.max(place.lastSeq, outboxOf(place).at(-1)?.seq ?? 0)
+    place.lastSeq = Math.max(place.lastSeq, seen, outboxOf(place).at(-1)?.seq ?? 0)
     const contents = contentsOf(place)
     return revision === place.revision ? { ...contents, rows: new Map() } : contents
   }

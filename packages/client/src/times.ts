@@ -1,5 +1,5 @@
 /** Dates and timestamps as text: what PostgreSQL prints (ISO, UTC) and what applications write (`toISOString`). */
-import { compareTexts } from './values'
+import { compareTexts, own } from './values'
 
 const TIME = /^([+-]?\d{1,6})-(\d\d)-(\d\d)(?:[ T](\d\d):(\d\d)(?::(\d\d)(\.\d+)?)?\s*(?:(Z)|([+-])(\d\d)(?::?(\d\d))?(?::?(\d\d))?)?)?( BC)?$/
 
@@ -34,7 +34,7 @@ export function compareTimes(a: string, b: string): number {
   const end = plainEnd(a)
   // such texts sort as they are
   if (a === b || (end !== null && end === plainEnd(b))) return compareTexts(a, b)
-  const [endA, endB] = [INFINITE[a] ?? 0, INFINITE[b] ?? 0]
+  const [endA, endB] = [own(INFINITE, a) ?? 0, own(INFINITE, b) ?? 0]
   if (endA !== 0 || endB !== 0) return endA - endB
   const [x, y] = [instantOf(a), instantOf(b)]
   if (x === null || y === null) return compareTexts(a, b)

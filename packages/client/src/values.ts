@@ -23,6 +23,16 @@ export function isNull(value: unknown): value is null | undefined {
   return value === null || value === undefined
 }
 
+/** What an object says under a name that others chose. Every object also inherits some, `constructor` for one. */
+export function own<T>(of: Readonly<Record<string, T>> | undefined, name: string): T | undefined {
+  return of !== undefined && Object.hasOwn(of, name) ? of[name] : undefined
+}
+
+/** Reads a column of rows, many times: only a name that every object knows costs a closer look. */
+export function reader(name: string): (row: Row) => unknown {
+  return name in {} ? (row) => own(row, name) : (row) => row[name]
+}
+
 /** The text that names a row within its table: its key values as JSON. */
 export function keyText(values: readonly Json[]): string {
   return JSON.stringify(values)
@@ -74,12 +84,8 @@ export function encodeValue(value: unknown): Json | undefined {
 
 /** Encodes every value of a record; names whose value is `undefined` are left out. */
 export function encodeRecord(record: Readonly<Record<string, unknown>>): Record<string, Json> {
-  const encoded: Record<string, Json> = {}
-  for (const [name, value] of Object.entries(record)) {
-    const json = encodeValue(value)
-    if (json !== undefined) encoded[name] = json
-  }
-  return encoded
+  const encoded = Object.entries(record).map(([name, value]) => [name, encodeValue(value)] as const)
+  return Object.fromEntries(encoded.filter((one): one is [string, Json] => one[1] !== undefined))
 }
 
 /**

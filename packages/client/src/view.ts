@@ -8,7 +8,7 @@ import { KIND_CONDITIONAL, KIND_OPS } from './store'
 import { type AskedShape, tableName } from './protocol'
 import { passes } from './shape_where'
 import { TableIndexes } from './table_index'
-import { type Column, decodeValue, guessValue, type Json, keyText, type Row, sameRow } from './values'
+import { type Column, decodeValue, guessValue, type Json, keyText, own, type Row, sameRow } from './values'
 
 /** A shape that the application asked for; `held` is null until its first commit. */
 export interface ActiveShape {
@@ -65,7 +65,10 @@ function baseRow(table: Table | undefined, key: string): Row | undefined {
     row ??= {}
     for (let at = 0; at < columns.length; at += 1) {
       const { name, wire } = columns[at] as Column
-      row[name] = decodeValue(wire, values[at] ?? null)
+      const value = decodeValue(wire, values[at] ?? null)
+      // assigned, it would be what the row inherits from
+      if (name === '__proto__') Object.defineProperty(row, name, { value, enumerable: true })
+      else row[name] = value
     }
   }
   return row
@@ -74,7 +77,7 @@ function baseRow(table: Table | undefined, key: string): Row | undefined {
 /** Before the table was described its key is a guess: `id`, or else all that an insert gives. */
 function keyOf(table: Table, values: Readonly<Record<string, unknown>>): string | null {
   const names = table.key ?? ('id' in values ? ['id'] : Object.keys(values).sort())
-  const key = names.map((name) => guessValue(table.columns.get(name), (values[name] ?? null) as Json))
+  const key = names.map((name) => guessValue(table.columns.get(name), (own(values, name) ?? null) as Json))
   // a key that the database will fill in cannot be shown before it did
   return key.includes(null) ? null : keyText(key as Json[])
 }
@@ -90,7 +93,7 @@ function guessRow(table: Table, values: Readonly<Record<string, Json>>): Record<
 function isInShape(table: Table, row: Row, missing: ReadonlySet<string> | undefined): boolean {
   return table.active.some(
     ({ definition: { scope, condition } }) =>
-      Object.entries(scope ?? {}).every(([name, value]) => !(name in row) || String(row[name]) === String(value)) &&
+      Object.entries(scope ?? {}).every(([name, value]) => !Object.hasOwn(row, name) || String(row[name]) === String(value)) &&
       passes(condition, row, missing, (name) => table.columns.get(name) ?? null),
   )
 }
@@ -117,7 +120,7 @@ function overlayOf(tables: Tables, outbox: readonly PendingMutation[]): Overlay 
         const blank = Object.fromEntries([...table.columns.keys()].map((column) => [column, null]))
         const row = { ...blank, ...guessRow(table, op.values) }
         rows.set(key, row)
-        missing.set(row, new Set([...table.columns.keys()].filter((column) => !(column in op.values))))
+        missing.set(row, new Set([...table.columns.keys()].filter((column) => !Object.hasOwn(op.values, column))))
       } else {
         const before = rows.has(key) ? rows.get(key) : baseRow(table, key)
         if (!before) continue
@@ -126,7 +129,7 @@ function overlayOf(tables: Tables, outbox: readonly PendingMutation[]): Overlay 
         if (newKey !== key) rows.set(key, null)
         rows.set(newKey, after)
         const absent = missing.get(before)
-        if (absent) missing.set(after, new Set([...absent].filter((column) => !(column in op.set))))
+        if (absent) missing.set(after, new Set([...absent].filter((column) => !Object.hasOwn(op.set, column))))
       }
     }
   }

@@ -132,10 +132,10 @@ export class Writer {
   /** The browser threw the store away while this page was open: what memory holds is written anew, the outbox first. */
   async restore(url: string, subject: string, attempt = 1): Promise<void> {
     const { screen, keeper, role } = this.parts
-    const { meta, entries, refused } = screen.outbox.contents()
+    const { meta, entries, refused, lastSeq } = screen.outbox
     const message = 'the browser deleted the local data of this site; what this page holds is stored anew'
     screen.status.setError('store', { code: 'store_lost', message })
-    const contents = await keeper.reopen(url, subject, keeper.database)
+    const contents = await keeper.reopen(url, subject, keeper.database, lastSeq)
     if (contents === null) {
       // it may still be busy deleting
       if (attempt < ATTEMPTS) this.parts.timers.after(RETRY_MS, () => this.parts.run(() => this.restore(url, subject, attempt + 1)))

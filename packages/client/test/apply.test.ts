@@ -54,6 +54,16 @@ describe('a batch', () => {
     expect(collector.isOpen).toBe(false)
   })
 
+  it('that changes rows is planned without the others, and leaves the description the same object also where the plan is a copy', () => {
+    apply(shape('s1', 'S'), ['rows', { shape: 'S', reset: 'first', put: [[1, 'x', 'y'], [2, 'x', 'y']] }])
+    const { columns } = base.shapes.get('one')!
+    const made = plan(['rows', { shape: 'S', put: [[3, 'z', 'z']] }])
+    expect(Object.keys(made.changes.get('one')!.shape).sort()).toEqual(['columns', 'fingerprint', 'id', 'key', 'table'])
+    carryOut(base, structuredClone(made))
+    expect(base.shapes.get('one')!.columns).toBe(columns)
+    expect(held('one')).toEqual([[1, 'x', 'y'], [2, 'x', 'y'], [3, 'z', 'z']])
+  })
+
   it('is not begun by looking at what was set aside: the names of the session stay what they are', () => {
     const collector = new BatchCollector()
     for (const [event, payload] of [shape('s1', 'S'), ['load', { load: '1', shape: 'S', reset: 'first', put: [[1, 'x', 'y']] }]] as [string, unknown][]) {

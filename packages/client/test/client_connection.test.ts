@@ -118,6 +118,21 @@ describe('the connection', () => {
     expect(client.status.getSnapshot().error).toBeUndefined()
   })
 
+  it('does not storm a node that says to come at once, again and again', async () => {
+    const { server, timers } = openWorld()
+    server.open()
+    const chances = [1, 0.5, 0.9]
+    for (const [at, retry_in] of [0, 0.001, 300].entries()) {
+      timers.chance = () => chances[at] as number
+      server.refuse(await server.next('phx_join'), 'not_ready', { retry_in })
+      await turn()
+      expect(server.unread()).toEqual([])
+      // the first pause of its own, or what it was told if that is longer
+      timers.pass(Math.max(retry_in, 500 * timers.chance()))
+    }
+    await answerJoin(server)
+  })
+
   it('pauses any time up to a bound that doubles, counted until something arrives: a node that takes a connection and drops it is not stormed', async () => {
     const world = openWorld()
     const { client, server, timers } = world

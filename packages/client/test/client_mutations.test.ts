@@ -321,6 +321,45 @@ describe('errors of a reply', () => {
     expect((await taken(world)).payload.mutations).toMatchObject([{ n: '1', id: second.id }])
   })
 
+  it('renumber: a node that is crowded is asked again when it says, and nothing is lost or done twice meanwhile', async () => {
+    const world = await loaded()
+    const { client, server, timers, titles } = world
+    const first = client.mutate([add('2', 'done, not acknowledged')])
+    const second = client.mutate([add('3', 'number taken')])
+    await second.saved
+    server.refuse(await server.next('mutate'), 'renumber', { client: 'c2' })
+    const crowded = async (retry_in: number, unsent: number) => {
+      const request = await server.next('phx_join')
+      server.refuse(request, 'crowded', { retry_in })
+      await turn()
+      expect(client.status.getSnapshot()).toMatchObject({ connection: 'connecting', unsent, error: { code: 'crowded', message: 'crowded in words' } })
+      expect(titles()).toEqual(['Milk', 'done, not acknowledged', 'number taken'])
+      return request.payload
+    }
+    expect(await crowded(1234, 2)).toMatchObject({ client: 'c1', cursor: 'k1' })
+    // a join that is refused leaves the session before it as it is at the node: what it goes on to say is of no use here
+    server.send('rows', { shape: 'S', put: [todo('4', 'of the old session')] })
+    server.send('commit', { lsn: '0/1', xid: null, cursor: 'k-old' })
+    server.heartbeat('k-old')
+    await turn()
+    expect([titles(), server.unread()]).toEqual([['Milk', 'done, not acknowledged', 'number taken'], []])
+    timers.pass(1234)
+    expect((await answerJoin(server)).payload).toMatchObject({ client: 'c1', cursor: 'k1' })
+    expect(client.status.getSnapshot().error).toBeUndefined()
+    server.send('shape', todosShape(world.ref))
+    server.send('rows', { shape: 'S', put: [todo('2', 'done, not acknowledged')] })
+    server.send('ack', { mutations: [{ n: '1', id: first.id, outcome: 'applied' }, { n: '2', id: 'of the copy', outcome: 'applied' }] })
+    server.send('commit', { lsn: '0/1', xid: null, cursor: 'k2' })
+    expect(await crowded(2000, 1)).toMatchObject({ client: 'c2', cursor: 'k2' })
+    timers.pass(2000)
+    expect((await answerJoin(server, { client: 'c2' })).payload).toMatchObject({ client: 'c2', cursor: 'k2', shapes: [{ have: true }] })
+    const sent = await taken(world)
+    expect(sent.payload.mutations).toMatchObject([{ n: '1', id: second.id }])
+    await ack(world, sent, 'k3')
+    expect(client.status.getSnapshot()).toMatchObject({ connection: 'live', unsent: 0 })
+    expect((await first.outcome).outcome).toBe('applied')
+  })
+
   it('renumber: what another copy of the profile had forgotten is for the application to decide', async () => {
     const world = await loaded()
     const first = world.client.mutate([add('2', 'done; the other copy was told')])

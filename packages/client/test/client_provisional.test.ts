@@ -3,7 +3,7 @@ import { describe, expect, it } from 'vitest'
 import type { Conflict } from '../src/conflicts'
 import { memoryStore } from '../src/store_memory'
 import { type Sent } from './support/fake_server'
-import { answerJoin, commit, join, load, openWorld, type Todo, todo, todosShape, turn, type World } from './support/world'
+import { answerJoin, commit, join, load, openWorld, type Todo, TODO_COLUMNS, todo, todosShape, turn, type World } from './support/world'
 
 const MILK = todo('1', 'Milk')
 const BREAD = todo('2', 'Bread')
@@ -59,6 +59,14 @@ describe('a provisional first load', () => {
     expect([stored.meta.cursor, [...stored.rows.values()].map(({ size }) => size)]).toEqual(['k1', [2]])
   })
 
+  it('that is offered once more with the commit right behind it does not leave the screen in between', async () => {
+    const { world, titles, seen } = await provisional()
+    world.server.send('provisional', { loads: ['1'] })
+    world.server.send('loaded', { loads: ['1'] })
+    await commit(world, 'k1')
+    expect([titles(), seen]).toEqual([['Milk', 'Bread'], [['Milk', 'Bread']]])
+  })
+
   it('is nothing that anybody waits for: `ready` and `onCommit` mean what is settled', async () => {
     const { world } = await provisional()
     const { client, server } = world
@@ -88,6 +96,71 @@ describe('a provisional first load', () => {
     expect([titles(), state()]).toEqual([[], ['pending', 'loading', false]])
   })
 
+  it('and no second one: after what was shown is forgotten the status says that it loads, until the commit shows all', async () => {
+    const { world, titles, seen, state } = await provisional()
+    const { client, server } = world
+    server.send('unload', { loads: ['1'] })
+    expect([titles(), state()]).toEqual([[], ['pending', 'loading', false]])
+    expect(client.status.getSnapshot()).toMatchObject({ loadedRows: 0, aboutRows: 0 })
+    server.send('load', { load: '2', shape: 'S', reset: 'first', put: [MILK, BREAD] })
+    await turn()
+    expect([titles(), state(), client.status.getSnapshot().loadedRows]).toEqual([[], ['pending', 'loading', false], 2])
+    server.send('loaded', { loads: ['2'] })
+    await turn()
+    expect([titles(), state()]).toEqual([[], ['pending', 'loading', false]])
+    await commit(world, 'k1')
+    expect([titles(), state()]).toEqual([['Milk', 'Bread'], ['live', 'live', false]])
+    expect(seen).toEqual([['Milk', 'Bread'], [], ['Milk', 'Bread']])
+  })
+
+  it('of which a shape is withdrawn before the batch goes with the commit, and what else there was is settled by it', async () => {
+    const { world, titles, state } = await provisional()
+    const { client, server } = world
+    const other = client.subscribe({ table: 'todos', scope: { list_id: 'M' } })
+    const request = await server.next('subscribe')
+    server.reply(request, { shapes: [{ ref: other.ref, ok: true }] })
+    server.send('shape', todosShape(other.ref, 'T'))
+    server.send('loaded', { loads: ['1'] })
+    server.send('withdraw', { shape: 'S' })
+    server.send('rows', { shape: 'T', reset: 'first', put: [todo('7', 'Paint', false, 'M')] })
+    await turn()
+    // a withdrawal is part of its batch like everything else
+    expect([titles(), state()[0]]).toEqual([['Milk', 'Bread'], 'provisional'])
+    await commit(world, 'k1')
+    expect([titles(), state(), other.getSnapshot().state]).toEqual([['Paint'], ['pending', 'loading', false], 'live'])
+    expect((await world.store.lead(null)).shapes).toHaveLength(1)
+  })
+
+  it('of which a shape is described anew before the batch is shown as it was until the commit, which has the new columns', async () => {
+    const { world, ref, titles } = await provisional()
+    const { client, server } = world
+    const rows = client.query({ table: 'todos', orderBy: 'id' })
+    const wide = { ...todosShape(ref, 'S', 'f2'), columns: [...TODO_COLUMNS, { name: 'due', type: 'date', wire: 'text' }], fill: { due: '2026-12-24' } }
+    server.send('loaded', { loads: ['1'] })
+    server.send('shape', wide)
+    server.send('rows', { shape: 'S', put: [[...todo('3', 'Eggs'), null]] })
+    await turn()
+    expect([titles(), 'due' in rows.getSnapshot()[0]!]).toEqual([['Milk', 'Bread'], false])
+    await commit(world, 'k1')
+    expect(rows.getSnapshot().map(({ title, due }) => [title, due])).toEqual([['Milk', '2026-12-24'], ['Bread', '2026-12-24'], ['Eggs', null]])
+    expect((await world.store.lead(null)).shapes).toMatchObject([{ fingerprint: 'f2' }])
+  })
+
+  it('of which a shape is described anew and loaded again is shown anew, by the new description', async () => {
+    const { world, ref, titles, state } = await provisional()
+    const { client, server } = world
+    const columns = TODO_COLUMNS.filter(({ name }) => name !== 'done')
+    server.send('unload', { loads: ['1'] })
+    server.send('shape', { ...todosShape(ref, 'S2', 'f2'), columns })
+    server.send('load', { load: '2', shape: 'S2', reset: 'first', put: [['2', 'L', 'Rye bread']] })
+    server.send('provisional', { loads: ['2'] })
+    await turn()
+    expect([client.query({ table: 'todos' }).getSnapshot(), state()[0]]).toEqual([[{ id: '2', list_id: 'L', title: 'Rye bread' }], 'provisional'])
+    server.send('loaded', { loads: ['2'] })
+    await commit(world, 'k1')
+    expect([titles(), state()]).toEqual([['Rye bread'], ['live', 'live', false]])
+  })
+
   it('is forgotten with what it was set aside under, also before it was shown', async () => {
     const { world, ref, titles, state } = await provisional()
     const { server } = world
@@ -110,6 +183,42 @@ describe('a provisional first load', () => {
     server.send('loaded', { loads: ['3'] })
     await commit(world, 'k1')
     expect([titles(), state()]).toEqual([['Bread'], ['live', 'live', false]])
+  })
+
+  it('of several shapes loses what is forgotten and nothing else, shown already or about to be', async () => {
+    const world = openWorld()
+    const { client, server } = world
+    const [milk, paint] = ['L', 'M'].map((list_id) => client.subscribe({ table: 'todos', scope: { list_id } }))
+    const query = client.query<Todo>({ table: 'todos', orderBy: 'id' })
+    const shown = () => [query.getSnapshot().map(({ title }) => title), milk!.getSnapshot().state, paint!.getSnapshot().state, client.status.getSnapshot().isProvisional]
+    const seen: string[][] = []
+    query.subscribe(() => seen.push(query.getSnapshot().map(({ title }) => title)))
+    await join(server)
+    server.send('shape', todosShape(milk!.ref, 'S'))
+    server.send('shape', todosShape(paint!.ref, 'T'))
+    const loads = (from: number) => {
+      server.send('load', { load: `${from}`, shape: 'S', reset: 'first', put: [MILK] })
+      server.send('load', { load: `${from + 1}`, shape: 'T', reset: 'first', put: [todo('7', 'Paint', false, 'M')] })
+      server.send('provisional', { loads: [`${from}`, `${from + 1}`] })
+    }
+    loads(1)
+    await turn()
+    const before = query.getSnapshot()
+    expect(shown()).toEqual([['Milk', 'Paint'], 'provisional', 'provisional', true])
+    server.send('unload', { loads: ['1'] })
+    expect(shown()).toEqual([['Paint'], 'pending', 'provisional', true])
+    expect(query.getSnapshot()[0]).toBe(before[1])
+    server.send('unload', { loads: ['2'] })
+    expect(shown()).toEqual([[], 'pending', 'pending', false])
+    loads(3)
+    server.send('unload', { loads: ['4'] })
+    await turn()
+    expect(shown()).toEqual([['Milk'], 'provisional', 'pending', true])
+    server.send('loaded', { loads: ['3'] })
+    server.send('rows', { shape: 'T', reset: 'first', put: [todo('8', 'Brush', false, 'M')] })
+    await commit(world, 'k1')
+    expect(shown()).toEqual([['Milk', 'Brush'], 'live', 'live', false])
+    expect(seen).toEqual([['Milk', 'Paint'], ['Paint'], [], ['Milk'], ['Milk', 'Brush']])
   })
 
   it.each<[string, (world: World) => Promise<Sent>]>([

@@ -147,9 +147,10 @@ const pick = <T>(roll: (sides: number) => number, ...from: T[]) => from[roll(fro
 
 function randomRow(roll: (sides: number) => number, table: string): Json[] {
   if (table === 'lists') return [`${roll(6)}`, pick(roll, 'x', 'y', '😀', '\uffee'), pick(roll, null, `${roll(6)}`)]
-  if (table === 'people') return [pick(roll, 'ann', 'bob', 'cid'), pick(roll, null, roll(90))]
+  // an empty text is a value like any other, and meets its like
+  if (table === 'people') return [pick(roll, 'ann', 'bob', 'cid', ''), pick(roll, null, roll(90))]
   const hours = pick(roll, null, `${roll(9)}.50`, `-${roll(9)}.25`)
-  return [roll(20), pick(roll, null, `${roll(6)}`, `${roll(6)}.0`), pick(roll, null, 'ann', 'bob', 'dan'), pick(roll, null, 'low', 'mid', 'high'), hours]
+  return [roll(20), pick(roll, null, `${roll(6)}`, `${roll(6)}.0`), pick(roll, null, 'ann', 'bob', 'dan', ''), pick(roll, null, 'low', 'mid', 'high'), hours]
 }
 
 function randomOp(roll: (sides: number) => number): Op {
@@ -229,6 +230,22 @@ describe('a joined live query', () => {
     }
     for (const off of offs) off?.()
     expect(tables.attached.size).toBe(0)
+  })
+
+  it('joins empty texts: what meets by them comes, goes and moves as everything else', () => {
+    const tables = new Tables()
+    const people = tables.query({ table: 'people', orderBy: 'name', include: { todos: true } })
+    people.subscribe(() => undefined)
+    const met = () => people.getSnapshot().map(({ name, todos }) => [name, todos.map(({ id }: Row) => id)])
+    tables.put('people', ['', 1], ['ann', 2]).commit()
+    tables.put('todos', [1, null, '', null, null]).commit()
+    expect(met()).toEqual([['', [1]], ['ann', []]])
+    tables.put('todos', [1, null, 'ann', null, null]).commit()
+    expect(met()).toEqual([['', []], ['ann', [1]]])
+    tables.put('todos', [1, null, '', null, null]).commit()
+    expect(met()).toEqual([['', [1]], ['ann', []]])
+    tables.remove('todos', 1).commit()
+    expect(met()).toEqual([['', []], ['ann', []]])
   })
 
   it('counts and sums incrementally at the top', () => {

@@ -3,6 +3,7 @@ import { IDBFactory, IDBObjectStore as FakeObjectStore } from 'fake-indexeddb'
 import 'fake-indexeddb/auto'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { idbStore } from '../src/store_idb'
+import { watchStores } from './support/throw_away'
 import { commit, join, load, openWorld, type Todo, todo, todosShape, untilStatus, type World } from './support/world'
 
 const PLACE = 'lockstep ["database","db1",""]'
@@ -222,17 +223,10 @@ describe('two versions of the application', () => {
 
 describe('a browser that throws the store away', () => {
   it('while the page is open: what memory holds is stored anew, the outbox first, and the application is told', async () => {
-    // the browser's event, which nothing but a browser can make
-    const closed: (() => void)[] = []
-    const listen = IDBDatabase.prototype.addEventListener
-    vi.spyOn(IDBDatabase.prototype, 'addEventListener').mockImplementation(function (this: IDBDatabase, ...[name, callback]: unknown[]) {
-      if (name === 'close') closed.push(callback as () => void)
-      else listen.call(this, name as never, callback as never)
-    })
+    const throwAway = watchStores()
     const world = await loaded()
     await world.client.mutate(add('2', 'unsent')).saved
-    globalThis.indexedDB = new IDBFactory()
-    for (const tell of closed) tell()
+    throwAway()
     await untilStatus(world.client, ({ error }) => error?.code === 'store_lost')
     world.server.send('rows', { shape: 'S', put: [todo('3', 'goes on')] })
     await commit(world, 'k2')
@@ -242,6 +236,29 @@ describe('a browser that throws the store away', () => {
     expect(later.titles()).toEqual(['Milk', 'unsent', 'goes on'])
     expect((await join(later.server)).payload).toMatchObject({ client: 'c1', cursor: 'k2', shapes: [{ have: true }] })
     await later.client.close()
+  })
+
+  it('with nothing unsent: what is written afterwards is sent, in order and under the next number', async () => {
+    const throwAway = watchStores()
+    const world = await loaded()
+    const taken = async () => {
+      const message = await world.server.next('mutate')
+      world.server.reply(message, {})
+      return message.payload.mutations.map(({ n, id }: { n: string; id: string }) => ({ n, id }))
+    }
+    const write = (id: string) => world.client.mutate(add(id, id)).id
+    const first = write('2')
+    const [{ id }] = await taken()
+    expect(id).toBe(first)
+    world.server.send('ack', { mutations: [{ n: '1', id, outcome: 'applied' }] })
+    await commit(world, 'k2')
+    throwAway()
+    await untilStatus(world.client, ({ error }) => error?.code === 'store_lost')
+    for (const n of ['2', '3']) {
+      const id = write(n)
+      expect(await taken()).toEqual([{ n, id }])
+    }
+    await world.client.close()
   })
 
   it('between two visits: the next one begins from nothing, without an error', async () => {

@@ -165,6 +165,20 @@ export function storeConformance(name: string, makeFamily: () => () => Store): v
       expect((await reopen(second, next)).contents.outbox.map(({ id }) => id)).toEqual(['m8', 'x'])
     })
 
+    it('orders what is appended behind all that the page that leads has seen, elsewhere too, and numbers it as what is here', async () => {
+      const next = makeFamily()
+      const store = next()
+      await store.open(url, '')
+      await store.lead(null, 50)
+      const draft = (id: string) => ({ id, name: null, args: null, ops: mutation(1).ops })
+      expect(await store.append([draft('a')])).toMatchObject([{ seq: 51, n: '1' }])
+      await store.write({ durability: 'strict', outboxRemove: [51], meta: { ...EMPTY_META, confirmed: '1' } })
+      await store.lead(null, 7)
+      expect(await store.append([draft('b')])).toMatchObject([{ seq: 52, n: '2' }])
+      const { store: later } = await reopen(store, next)
+      expect(await later.append([draft('c')])).toMatchObject([{ seq: 53, n: '3' }])
+    })
+
     it('leaves everything where it is when the server is another database', async () => {
       const next = makeFamily()
       const store = next()

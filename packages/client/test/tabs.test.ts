@@ -4,74 +4,16 @@ import 'fake-indexeddb/auto'
 import { beforeEach, describe, expect, it, vi } from 'vitest'
 import { idbStore } from '../src/store_idb'
 import { PING_MS, SILENCE_MS } from '../src/tabs'
+import { Browser, type Open } from './support/browser'
 import { FakeServer } from './support/fake_server'
 import { type FakePage, Profile } from './support/profile'
-import { joined, type Todo, todo, todosShape, turn } from './support/world'
+import { joined, todo, todosShape } from './support/world'
 
 const add = (id: string, title: string) => [{ op: 'insert' as const, table: 'todos', values: { id, list_id: 'L', title, done: false } }]
 
 beforeEach(() => {
   globalThis.indexedDB = new IDBFactory()
 })
-
-interface Open {
-  page: FakePage
-  server: FakeServer
-  titles: () => string[]
-  seen: string[][]
-}
-
-class Browser {
-  readonly profile = new Profile()
-
-  open(keep: 'sync' | 'live' = 'sync'): Open {
-    const page = this.profile.newPage()
-    const server = new FakeServer()
-    const client = page.open(server.transport)
-    client.subscribe({ table: 'todos', keep })
-    const query = client.query<Todo>({ table: 'todos', orderBy: 'id' })
-    const titles = () => query.getSnapshot().map(({ title }) => title)
-    const seen: string[][] = []
-    query.subscribe(() => seen.push(titles()))
-    return { page, server, titles, seen }
-  }
-
-  /** Until nothing is under way between pages, nor in one of them. */
-  async calm(): Promise<void> {
-    for (let quiet = 0; quiet < 12; ) {
-      const waiting = this.profile.waiting()
-      for (const line of waiting) this.profile.deliver(line)
-      for (const page of this.profile.pages) page.pass(50)
-      await turn()
-      quiet = waiting.length > 0 ? 0 : quiet + 1
-    }
-  }
-
-  /** Answers the join of the page that leads, with rows when it has none. */
-  async join({ server }: Open, cursor: string, ...rows: unknown[]): Promise<any> {
-    await this.calm()
-    server.open()
-    await this.calm()
-    const request = await server.next('phx_join')
-    server.reply(request, joined(request))
-    const [shape] = request.payload.shapes
-    server.send('shape', todosShape(shape.ref))
-    if (rows.length > 0) server.send('rows', { shape: 'S', ...(shape.have ? {} : { reset: 'first' }), put: rows })
-    server.send('commit', { lsn: '0/1', xid: null, cursor })
-    await this.calm()
-    return request.payload
-  }
-
-  /** The first visit: the place moves to the database's, and whoever leads joins again there. */
-  async firstVisit(open: Open, ...rows: unknown[]): Promise<void> {
-    await this.calm()
-    open.server.open()
-    const request = await open.server.next('phx_join')
-    open.server.reply(request, joined(request))
-    await this.calm()
-    await this.join(open, 'k1', ...rows)
-  }
-}
 
 async function two(): Promise<{ browser: Browser; first: Open; second: Open }> {
   const browser = new Browser()
@@ -160,6 +102,20 @@ describe('two pages', () => {
     await browser.calm()
     expect(second.seen).toEqual([['Bread'], ['Bread', 'Jam']])
     expect(second.page.client.status.getSnapshot()).toMatchObject({ connection: 'live', unsent: 0 })
+  })
+
+  it('tell each other of a commit what it changed, and no other row', async () => {
+    const { browser, first, second } = await two()
+    const said: string[] = []
+    browser.profile.overhear = (message) => said.push(JSON.stringify(message, (_, value) => (value instanceof Map ? [...value] : value)))
+    first.server.send('rows', { shape: 'S', put: [todo('2', 'Bread')] })
+    first.server.send('commit', { lsn: '0/2', xid: '7', cursor: 'k2' })
+    await browser.calm()
+    const [change, ...more] = said.filter((text) => text.includes('"kind":"change"'))
+    expect(more).toEqual([])
+    expect(change).toContain('Bread')
+    expect(change).not.toContain('Milk')
+    expect(second.titles()).toEqual(['Milk', 'Bread'])
   })
 
   it('show and send what either writes, saved before it is said to be, decided in both', async () => {

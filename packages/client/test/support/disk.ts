@@ -77,7 +77,7 @@ export class Disk {
       onEvent: () => undefined,
       open: (url, subject) => first(async () => (this.found = await store.open(url, subject))),
       // a page that has just been opened leads without further ado; after a move it is a step
-      lead: (revision) => (page.isBorn ? transaction(() => store.lead(revision)) : first(() => ((page.isBorn = true), store.lead(revision)))),
+      lead: (...args) => (page.isBorn ? transaction(() => store.lead(...args)) : first(() => ((page.isBorn = true), store.lead(...args)))),
       isLeader: () => store.isLeader(),
       adopt: (database) => transaction(() => store.adopt(database)),
       append: (drafts) => transaction(() => store.append(drafts)),

@@ -58,6 +58,8 @@ class Locks {
 export class Profile {
   readonly locks = new Locks()
   readonly pages: FakePage[] = []
+  /** Sees what pages say to each other. */
+  overhear: (message: unknown) => void = () => undefined
   private pagesEver = 0
 
   /** What is under way between pages: by sender and receiver, in order. */
@@ -168,6 +170,7 @@ export class FakePage implements Timers {
 
   private post(name: string, message: unknown): void {
     const copy = structuredClone(message)
+    this.profile.overhear(copy)
     for (const to of this.profile.pages) {
       if (to === this) continue
       const line = `${this.id} to ${to.id}`
