@@ -241,7 +241,13 @@ impl Outbox {
                 (Some((code, reason)), None) => Next::Close(code, reason),
                 (Some((code @ 1013, reason)), Some(_)) => Next::Close(code, reason),
                 (_, Some(frame)) => Next::Frame(frame, packed),
-                (None, None) => Next::Nothing,
+                (None, None) => {
+                    s.queue.rest();
+                    if s.packed.capacity() > 8 {
+                        s.packed = VecDeque::new();
+                    }
+                    Next::Nothing
+                }
             }
         })
     }
@@ -260,13 +266,10 @@ pub async fn run(
     events: mpsc::Sender<Event>,
     outbox: Arc<Outbox>,
 ) {
-    let limits = Limits::default().max_payload_len(Some(limits::CLIENT_FRAME_BYTES));
-    // The connection itself: what HTTP keeps for it is let go.
-    let Ok(parts) = upgrade::downcast::<TokioIo<TcpStream>>(upgraded) else {
+    let Some(socket) = connection(upgraded) else {
         tracing::error!("a connection is not what was accepted; its client is not served");
         return;
     };
-    let socket = Socket::new(parts.io.into_inner(), &parts.read_buf, limits);
     tracing::debug!(session = id, address = outbox.address(), "a client connected");
     if events.send(Event::Opened(id, outbox.clone())).await.is_err() {
         return;
@@ -274,6 +277,13 @@ pub async fn run(
     talk(&socket, id, &outbox, &events).await;
     // The node is stopping if this fails; then it has forgotten the session anyway.
     let _ = events.send(Event::Closed(id)).await;
+}
+
+/// The connection itself: what HTTP keeps for it is let go, a buffer of 16 kB above all.
+fn connection(upgraded: hyper::upgrade::Upgraded) -> Option<Socket> {
+    let limits = Limits::default().max_payload_len(Some(limits::CLIENT_FRAME_BYTES));
+    let parts = upgrade::downcast::<TokioIo<TcpStream>>(upgraded).ok()?;
+    Some(Socket::new(parts.io.into_inner(), &parts.read_buf, limits))
 }
 
 async fn talk(socket: &Socket, id: u64, outbox: &Outbox, events: &mpsc::Sender<Event>) {

@@ -3,6 +3,9 @@
 use crate::protocol::{Frame, is_commit, is_load, is_part};
 use std::collections::VecDeque;
 
+/// Frames for which an empty queue may keep room.
+const AT_REST: usize = 8;
+
 /// The queue's bound is reached: the session does not read. It is closed and resumes by its cursor.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Full;
@@ -58,6 +61,13 @@ impl SendQueue {
         Some(frame)
     }
 
+    /// Nothing waits: lets go of the room that a burst took.
+    pub fn rest(&mut self) {
+        if self.frames.is_empty() && self.frames.capacity() > AT_REST {
+            self.frames = VecDeque::new();
+        }
+    }
+
     /// Of these, the bytes of rows that are set aside.
     pub fn aside(&self) -> usize {
         self.aside
@@ -71,9 +81,21 @@ impl SendQueue {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
     use super::*;
     use crate::position::Lsn;
     use crate::protocol::{ack_frame, commit_frame};
+
+    #[test]
+    fn a_burst_leaves_no_room_behind() {
+        let mut queue = SendQueue::new(usize::MAX);
+        (0..200).for_each(|_| queue.push("reply".into()).unwrap());
+        queue.rest();
+        assert!(queue.frames.capacity() >= 200, "something waits");
+        while queue.pop().is_some() {}
+        queue.rest();
+        assert_eq!(queue.frames.capacity(), 0);
+    }
 
     #[test]
     fn a_batch_is_taken_whole_and_the_next_one_not() {
