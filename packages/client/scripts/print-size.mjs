@@ -5,7 +5,7 @@ import { application, gzipped } from './application.mjs'
 
 /** Bytes, gzipped, without phoenix: what was aimed at, and what it must not grow beyond (docs/decisions/0032). */
 const AIM = 20_000
-const LIMIT = 29_500
+const LIMIT = 28_500
 
 /** What the modules are for. */
 const PARTS = {
