@@ -21,8 +21,9 @@ pub const RETURN_LOOKS: usize = 20_000;
 /// One transaction held in memory, in bytes. A larger one is passed through in parts of [`PART_BYTES`].
 pub const TRANSACTION_BYTES: usize = 32 << 20;
 
-/// Bytes of a part of a transaction that is passed through: about 20,000 rows. The node does nothing else while it tells
-/// one; of smaller ones each shape would get more frames.
+/// Bytes of a part of a transaction that is passed through: about 20,000 rows; of a larger row as many as it has, so that
+/// what is held does not grow. The node does nothing else while it tells one; of smaller ones each shape would get more
+/// frames.
 pub const PART_BYTES: usize = 4 << 20;
 
 /// Keys of a transaction that is passed through which are remembered until its commit, in 9 bytes each. Past it none is,

@@ -41,7 +41,7 @@ impl Hub {
                 self.skip(xid, &passed.fallen);
                 Routed::default()
             }
-            None => self.route(&delivered),
+            None => delivered.net.as_ref().map(|net| self.index.route(net)).unwrap_or_default(),
         };
         self.skip_holes(xid, &routed);
         self.now_sure(xid);
@@ -67,17 +67,6 @@ impl Hub {
             }
         }
         self.poll_soon();
-    }
-
-    /// What it does to each shape. All shapes of a table are holes if its rows are not held.
-    fn route<'d>(&mut self, delivered: &'d Delivered) -> Routed<'d> {
-        match &delivered.net {
-            Some(net) => self.index.route(net),
-            None => {
-                let touched = delivered.transaction.touched.iter();
-                Routed::holes(touched.flat_map(|oid| self.index.of_table(*oid)))
-            }
-        }
     }
 
     /// Shapes that this transaction cannot be told to from the stream alone: their sessions stand before it, and

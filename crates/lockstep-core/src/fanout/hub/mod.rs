@@ -285,7 +285,7 @@ impl Hub {
             identified: false,
             catalog: Arc::default(),
             schema: schema::Schema::default(),
-            assembler: Assembler::in_parts(&bounds),
+            assembler: Assembler::new(&bounds),
             reference: 0,
             watermark: Lsn(0),
             ring: Ring::new(bounds.ring_bytes),
