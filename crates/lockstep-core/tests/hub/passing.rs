@@ -5,6 +5,7 @@ use lockstep_core::catalog::{Catalog, Table};
 use lockstep_core::fanout::Output;
 use lockstep_core::fanout::hub::{Bound, ReadFrom};
 use lockstep_core::limits::{self, Bounds};
+use lockstep_core::protocol::is_load;
 use serde_json::json;
 use std::sync::Arc;
 
@@ -157,6 +158,41 @@ fn who_reads_too_slowly_is_caught_up_past_it() {
     world.hub.handle_slow(1);
     assert_eq!(world.events(1), [""; 0]);
     assert_eq!(reached(&world, Bound::PassedBytes), 1, "and only then");
+    assert_eq!(caught_up_from(&mut world, "701:701:", 10), "700:700:");
+}
+
+/// The part is told, and the socket says after its first frame that too much waited before. Whoever reads gets all of it.
+#[test]
+fn who_falls_gets_no_more_of_the_part() {
+    let mut world = following(Bounds { part_bytes: 300_000, ..bounds() });
+    live(&mut world, 2, "x", 1);
+    let subscribe = json!(["1", "2", "sync", "subscribe", {"shapes": [{"ref": "1", "table": "items", "scope": {"a": "y"}}]}]);
+    world.hub.handle_text(1, &subscribe.to_string(), "");
+    world.later(limits::GATHER_MS);
+    let request = world.catch_up();
+    world.answer(&request, "700:700:", 1);
+    world.heard(1);
+    world.begin(700, 10);
+    for key in ["a", "b", "c", "d", "e"] {
+        world.feed(&insert(ITEMS, &[key, if key == "e" { "y" } else { "x" }, &"l".repeat(70_000)]));
+    }
+    // As the node does: it says so as soon as it has the frame.
+    let mut told = 0;
+    while let Some(output) = world.hub.poll_output() {
+        let first = matches!(&output, Output::Send(1, frame) if is_load(frame));
+        world.outputs.push(output);
+        if first {
+            told += 1;
+            world.hub.handle_slow(1);
+        }
+    }
+    assert_eq!(told, 1);
+    let heard = world.heard(1);
+    assert_eq!(heard.iter().map(|(e, _)| e.as_str()).collect::<Vec<_>>(), ["load", "unload"]);
+    assert_eq!(json!([heard[0].1["load"]]), heard[1].1["loads"], "nothing is taken back that was never told");
+    assert_eq!(world.events(2), ["load"; 4]);
+    world.commit(10);
+    assert_eq!((world.events(1), world.events(2)), (vec![], vec!["loaded".to_owned(), "commit".into()]));
     assert_eq!(caught_up_from(&mut world, "701:701:", 10), "700:700:");
 }
 

@@ -202,7 +202,14 @@ impl World {
         self.hub.handle_stream(&frame);
     }
 
+    /// A message of the stream. As a node does, what it gives out is taken before anything else happens.
     pub fn data(&mut self, message: &[u8]) {
+        self.feed(message);
+        self.drain();
+    }
+
+    /// The same, and nothing is taken.
+    pub fn feed(&mut self, message: &[u8]) {
         let mut frame = vec![b'w'];
         frame.extend([0; 24]);
         frame.extend(message);

@@ -357,6 +357,7 @@ impl Hub {
 
     /// The next thing to do; None when all is done for now.
     pub fn poll_output(&mut self) -> Option<Output> {
+        self.pass_on();
         if self.outputs.is_empty() {
             self.ask_for_catalog();
             self.answer_returning();

@@ -28,7 +28,7 @@ use crate::limits;
 use crate::mutation::Acknowledged;
 use crate::protocol::{Frame, LoadId, touches_load};
 use crate::shape::Shape;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A transaction of which a part was told.
 #[derive(Debug)]
@@ -41,6 +41,8 @@ pub(super) struct Passing {
     fallen: BTreeSet<SessionId>,
     /// Sessions of which a shape became live since the first part.
     late: BTreeSet<SessionId>,
+    /// What is still to be given out, one frame after another: whoever falls meanwhile gets no more of it.
+    told: VecDeque<Told>,
     acknowledged: Vec<Acknowledged>,
     /// The catalog changed: nothing more is told.
     untold: bool,
@@ -54,7 +56,14 @@ pub(super) struct Passed {
 }
 
 /// What a part has for a shape, and who follows it.
-type Told = (ShapeIndex, Vec<Frame>, Vec<SessionId>);
+#[derive(Debug)]
+struct Told {
+    shape: ShapeIndex,
+    frames: Vec<Frame>,
+    followers: Vec<SessionId>,
+    /// Frames that the last of them got.
+    given: usize,
+}
 
 impl Hub {
     fn passing(&mut self) -> &mut Passing {
@@ -66,6 +75,7 @@ impl Hub {
                 takers: BTreeSet::new(),
                 fallen: BTreeSet::new(),
                 late: BTreeSet::new(),
+                told: VecDeque::new(),
                 acknowledged: Vec::new(),
                 untold: false,
             }
@@ -74,33 +84,52 @@ impl Hub {
 
     /// A part of a transaction whose commit is still to come.
     pub(super) fn pass(&mut self, part: Part) {
+        while self.pass_frame() {}
         let number = self.passing().number;
         let told = self.follow(part, |shape, index, touches| {
             let load = LoadId { catch_up: number, read: index as usize };
             let (remove, put) = split(touches);
             touches_load(shape, limits::ROWS_FRAME_BYTES, load, remove, put)
         });
-        for (index, frames, followers) in told {
-            let load = LoadId { catch_up: number, read: index as usize };
-            for id in followers {
-                let Some(passing) = self.passing.as_mut().filter(|p| !p.fallen.contains(&id)) else {
-                    continue;
-                };
-                let Some(session) = self.sessions.get_mut(&id) else { continue };
-                let mut live = session.subs.values_mut().filter(|s| s.state == SubState::Live);
-                let Some(sub) = live.find(|s| s.shape == index) else { continue };
-                if sub.aside.is_empty() {
-                    sub.aside.push(load);
-                }
+        self.passing().told = told.into();
+    }
+
+    /// Gives out what is next of a part, if there is nothing else to do first.
+    pub(super) fn pass_on(&mut self) {
+        while self.outputs.is_empty() && self.pass_frame() {}
+    }
+
+    /// Gives out a frame, or finds that somebody gets no more; false if all is given out.
+    fn pass_frame(&mut self) -> bool {
+        let Some(passing) = &mut self.passing else { return false };
+        let Some(told) = passing.told.front_mut() else { return false };
+        let Some(id) = told.followers.last().copied() else {
+            passing.told.pop_front();
+            return true;
+        };
+        let Some(frame) = told.frames.get(told.given).filter(|_| !passing.fallen.contains(&id)).cloned()
+        else {
+            told.followers.pop();
+            told.given = 0;
+            return true;
+        };
+        told.given += 1;
+        let load = LoadId { catch_up: passing.number, read: told.shape as usize };
+        let session = self.sessions.get_mut(&id).filter(|s| s.base.is_none() && !passing.late.contains(&id));
+        let mut subs = session.into_iter().flat_map(|session| session.subs.values_mut());
+        if let Some(sub) = subs.find(|sub| sub.shape == told.shape && sub.state == SubState::Live) {
+            if sub.aside.is_empty() {
+                sub.aside.push(load);
                 passing.takers.insert(id);
-                self.outputs.extend(frames.iter().map(|frame| Output::Send(id, frame.clone())));
             }
+            self.outputs.push_back(Output::Send(id, frame));
         }
+        true
     }
 
     /// Its commit, with the rest of its rows.
     pub(super) fn end_passing(&mut self, delivered: &Delivered, rest: Part) -> Passed {
-        self.passing();
+        while self.pass_frame() {}
         let told = self.follow(rest, |shape, _, touches| frame_of(shape, touches).into_iter().collect());
         let (mut parts, mut fallen) = (BTreeMap::<_, Parts>::new(), BTreeSet::new());
         let Some(mut passing) = self.passing.take() else { return Passed { parts, fallen } };
@@ -120,7 +149,7 @@ impl Hub {
                 parts.entry(*id).or_default().loads = loads;
             }
         }
-        for (_, frames, followers) in told {
+        for Told { frames, followers, .. } in told {
             for id in followers.into_iter().filter(|id| !fallen.contains(id)) {
                 parts.entry(id).or_default().rows.extend(frames.iter().cloned());
             }
@@ -181,7 +210,7 @@ impl Hub {
             held.frames += sent * u64::try_from(frames.len()).unwrap_or(u64::MAX);
             held.bytes += sent * bytes;
             if !frames.is_empty() {
-                told.push((index, frames, followers));
+                told.push(Told { shape: index, frames, followers, given: 0 });
             }
         }
         lost.into_iter().for_each(|id| self.fall(id));
@@ -240,6 +269,7 @@ impl Hub {
     pub(super) fn stop_passing(&mut self) {
         let Some(passing) = &mut self.passing else { return };
         passing.untold = true;
+        passing.told.clear();
         for id in std::mem::take(&mut passing.takers) {
             self.forget_passed(id);
         }
