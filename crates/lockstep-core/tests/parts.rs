@@ -188,6 +188,10 @@ fn key(row: &Tuple) -> Text {
 
 /// The relation as the stream describes it.
 fn relation(oid: Oid, full: bool) -> Message {
+    Message::Relation(described(oid, full))
+}
+
+fn described(oid: Oid, full: bool) -> Relation {
     let (name, columns): (&str, Vec<&str>) = match oid {
         ITEMS => ("items", COLUMNS.to_vec()),
         FREE => ("free", COLUMNS.to_vec()),
@@ -204,7 +208,27 @@ fn relation(oid: Oid, full: bool) -> Message {
         columns.drain(1..3);
     }
     let identity = if full { b'f' } else { b'd' };
-    Message::Relation(Relation { oid, schema: "public".into(), name: name.into(), identity, columns })
+    Relation { oid, schema: "public".into(), name: name.into(), identity, columns }
+}
+
+/// A partition is truncated, and then the log is built anew: only the old log's tombstones name the table.
+#[test]
+fn a_table_is_touched_by_tombstones_of_a_log_that_is_no_more() {
+    let catalog = catalog();
+    let mut old = Relation { oid: 700, ..described(ITEMS + 1, false) };
+    (old.schema, old.name) = ("lockstep".into(), format!("tombstones_{ITEMS}"));
+    let new = ["9", "-", "-", "-", "700", "p"].map(text).to_vec();
+    let mut assembler = Assembler::default();
+    let delivered = [
+        Message::Begin { final_lsn: Lsn(1), xid: 700 },
+        Message::Relation(old),
+        Message::Insert { relation: 700, new },
+        Message::Commit { commit_lsn: Lsn(1), end_lsn: Lsn(2) },
+    ]
+    .into_iter()
+    .find_map(|message| assembler.handle(message, 700, &catalog).unwrap());
+    let touched = delivered.unwrap().transaction.touched;
+    assert!(catalog.among(&touched).any(|table| table.oid == ITEMS));
 }
 
 /// Gives a transaction to an assembler; returns its parts.

@@ -52,7 +52,7 @@ pub struct Transaction {
     pub end_lsn: Lsn,
     /// Its operations in order; None if there were too many to hold.
     pub changes: Option<Vec<Change>>,
-    /// Every relation it touched.
+    /// Every relation it touched, and tables that it named by none of the catalog's.
     pub touched: BTreeSet<Oid>,
     /// Bytes held.
     pub bytes: usize,
@@ -290,8 +290,10 @@ impl Assembler {
         if open.parts.is_some() {
             self.cut(usize::MAX, catalog);
         }
-        let open = self.open.take().ok_or(AssemblyError::Order("COMMIT"))?;
+        let mut open = self.open.take().ok_or(AssemblyError::Order("COMMIT"))?;
         let unfit = unfit(&open.described, catalog);
+        // Perhaps by the tombstones of a log that is no more.
+        open.touched.extend(&unfit);
         let is_held = open.parts.is_none();
         let changes = is_held.then(|| Vec::from(open.changes));
         let net = changes.as_ref().map(|changes| NetChanges::of_fitting(changes, catalog, &unfit));

@@ -9,6 +9,8 @@ use lockstep_core::protocol::is_load;
 use serde_json::json;
 use std::sync::Arc;
 
+const OTHER: u32 = 800;
+
 fn bounds() -> Bounds {
     Bounds { transaction_bytes: 600, part_bytes: 600, ..Bounds::default() }
 }
@@ -42,7 +44,19 @@ fn tombstone(scope: &str, key: &str) -> Vec<u8> {
 }
 
 fn client(n: u64) -> Vec<u8> {
-    insert(CLIENTS, &["", "c1", &n.to_string(), &format!("m{n}"), "applied", "-", "-", "now"])
+    of_client("c1", n)
+}
+
+fn of_client(client: &str, n: u64) -> Vec<u8> {
+    insert(CLIENTS, &["", client, &n.to_string(), &format!("m{n}"), "applied", "-", "-", "now"])
+}
+
+/// Large rows of a table that is not tracked.
+fn elsewhere(world: &mut World) {
+    world.data(&relation(OTHER, "other", &["id"]));
+    for _ in 0..2 {
+        world.data(&insert(OTHER, &[&"l".repeat(400)]));
+    }
 }
 
 fn reached(world: &World, bound: Bound) -> u64 {
@@ -350,4 +364,53 @@ fn more_acknowledgements_than_are_remembered_are_read() {
     assert_eq!(reached(&world, Bound::PartAcknowledgements), 1);
     world.poll("701:701:", 10);
     assert_eq!(world.catch_up().clients.len(), 1);
+}
+
+/// The second client's acknowledgement is beyond the bound, and its session comes after it. No shape is touched.
+#[test]
+fn who_comes_after_an_acknowledgement_that_is_forgotten_reads_it() {
+    let mut world = following(bounds());
+    world.join(2, "x");
+    let request = world.catch_up();
+    world.hub.handle_closed(2);
+    world.begin(700, 10);
+    elsewhere(&mut world);
+    for n in 0..limits::PART_ACKNOWLEDGEMENTS as u64 {
+        world.data(&client(n + 1));
+    }
+    world.data(&of_client("c2", 1));
+    elsewhere(&mut world);
+    world.answer(&request, "700:700:", 1);
+    live(&mut world, 2, "x", 1);
+    world.hub.handle_committed(&[700]);
+    world.commit(10);
+    assert_eq!((world.events(1), world.events(2)), (vec!["ack".to_owned(), "commit".into()], vec![]));
+    world.poll("701:701:", 10);
+    assert_eq!(world.catch_up().clients.len(), 1);
+}
+
+/// ```text
+///  part ─ a table is tracked ─ a partition of another one is truncated: its tombstones alone say so ─ commit
+/// ```
+#[test]
+fn whose_partition_is_truncated_is_caught_up_past_it() {
+    for late in [true, false] {
+        let mut world = following(bounds());
+        world.begin(700, 10);
+        elsewhere(&mut world);
+        if late {
+            live(&mut world, 2, "x", 1);
+        } else {
+            let other = Table { oid: OTHER, log: 2, tombstones: OTHER + 1, ..Table::default() };
+            let tables = catalog().tables().map(|t| Table::clone(t)).chain([other]).collect();
+            let mut anew = Catalog::new(tables, CLIENTS, "installation".into());
+            anew.as_of = "701:701:".parse().unwrap();
+            world.hub.handle_catalog(Arc::new(anew));
+        }
+        world.data(&insert(ITEMS + 1, &["9", "-", "-", "700", "p"]));
+        world.commit(10);
+        let fallen = world.hub.report().counters.passed_fallen;
+        assert_eq!((world.events(1), fallen), (vec![], if late { 2 } else { 1 }), "late: {late}");
+        assert_eq!(caught_up_from(&mut world, "701:701:", 10), "700:700:");
+    }
 }

@@ -44,6 +44,8 @@ pub(super) struct Passing {
     /// What is still to be given out, one frame after another: whoever falls meanwhile gets no more of it.
     told: VecDeque<Told>,
     acknowledged: Vec<Acknowledged>,
+    /// There were more of these than are remembered.
+    forgot: bool,
     /// The catalog changed: nothing more is told.
     untold: bool,
 }
@@ -77,6 +79,7 @@ impl Hub {
                 late: BTreeSet::new(),
                 told: VecDeque::new(),
                 acknowledged: Vec::new(),
+                forgot: false,
                 untold: false,
             }
         })
@@ -136,11 +139,13 @@ impl Hub {
         fallen.append(&mut passing.fallen);
         let touched = &delivered.transaction.touched;
         if passing.untold {
-            let shapes = touched.iter().flat_map(|oid| self.index.of_table(*oid));
+            let shapes = self.catalog.among(touched).flat_map(|table| self.index.of_table(table.oid));
             let held = shapes.filter_map(|shape| self.shapes.get(&shape));
             fallen.extend(held.flat_map(|held| held.subscribers.iter().copied()));
         }
-        fallen.extend(passing.late.iter().copied().filter(|id| self.has_shape_of(*id, touched)));
+        // Whoever was established meanwhile was not there when what is forgotten came.
+        let lacks = |id: &SessionId| passing.forgot || self.has_shape_of(*id, touched);
+        fallen.extend(passing.late.iter().copied().filter(lacks));
         for id in passing.takers.iter().filter(|id| !fallen.contains(id)) {
             let Some(session) = self.sessions.get_mut(id).filter(|s| s.base.is_none()) else { continue };
             let live = session.subs.values_mut().filter(|s| s.state == SubState::Live);
@@ -223,6 +228,7 @@ impl Hub {
             if self.passing().acknowledged.len() < limits::PART_ACKNOWLEDGEMENTS {
                 self.passing().acknowledged.push(ack.clone());
             } else {
+                self.passing().forgot = true;
                 self.reached_bound(Bound::PartAcknowledgements);
                 self.of_client(ack).into_iter().for_each(|id| self.fall(id));
             }
@@ -237,7 +243,7 @@ impl Hub {
     fn has_shape_of(&self, id: SessionId, touched: &BTreeSet<Oid>) -> bool {
         let Some(session) = self.sessions.get(&id) else { return false };
         let mut held = session.subs.values().filter_map(|sub| self.shapes.get(&sub.shape));
-        held.any(|h| [h.shape.table.oid, h.shape.table.tombstones].iter().any(|oid| touched.contains(oid)))
+        held.any(|h| h.shape.table.is_among(touched))
     }
 
     /// The session is not told of the transaction, and is caught up past it.
