@@ -52,7 +52,7 @@ pub struct Transaction {
     pub end_lsn: Lsn,
     /// Its operations in order; None if there were too many to hold.
     pub changes: Option<Vec<Change>>,
-    /// Every relation it touched, and tables that it named by none of the catalog's.
+    /// Every relation it touched, and tables by the tombstones of an earlier log.
     pub touched: BTreeSet<Oid>,
     /// Bytes held.
     pub bytes: usize,

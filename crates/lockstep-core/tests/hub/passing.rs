@@ -18,6 +18,7 @@ fn bounds() -> Bounds {
 /// Session 1 follows the stream with scope `x`.
 fn following(bounds: Bounds) -> World {
     let mut world = World::streaming_within(bounds, "700:700:");
+    world.data(&relation(OTHER, "other", &["id"]));
     live(&mut world, 1, "x", 1);
     world
 }
@@ -53,7 +54,6 @@ fn of_client(client: &str, n: u64) -> Vec<u8> {
 
 /// Large rows of a table that is not tracked.
 fn elsewhere(world: &mut World) {
-    world.data(&relation(OTHER, "other", &["id"]));
     for _ in 0..2 {
         world.data(&insert(OTHER, &[&"l".repeat(400)]));
     }
@@ -119,6 +119,7 @@ fn a_tombstone_of_a_later_part_removes_what_no_part_put() {
     let heard = world.heard(1);
     assert_eq!(heard.iter().map(|(e, _)| e.as_str()).collect::<Vec<_>>(), ["load", "loaded", "commit"]);
     assert_eq!(heard[0].1["remove"], json!([["k"]]));
+    assert_eq!(world.hub.report().counters.rows, 3, "k was counted with its delete");
 }
 
 /// The row is put by the first part. A tombstone in the last one says that it left, or that an earlier one had left.
@@ -364,6 +365,20 @@ fn more_acknowledgements_than_are_remembered_are_read() {
     assert_eq!(reached(&world, Bound::PartAcknowledgements), 1);
     world.poll("701:701:", 10);
     assert_eq!(world.catch_up().clients.len(), 1);
+}
+
+/// Not before the commit: with another catalog nobody could be told of the other tables.
+#[test]
+fn a_truncated_table_is_looked_for_with_the_commit() {
+    let mut world = following(bounds());
+    world.begin(700, 10);
+    elsewhere(&mut world);
+    world.data(&[&b"T\0\0\0\x01\0"[..], &ITEMS.to_be_bytes()].concat());
+    elsewhere(&mut world);
+    world.later(limits::CATALOG_MS);
+    assert!(!world.has(|o| matches!(o, Output::ReadCatalog)));
+    world.commit(10);
+    assert!(world.has(|o| matches!(o, Output::ReadCatalog)));
 }
 
 /// The second client's acknowledgement is beyond the bound, and its session comes after it. No shape is touched.

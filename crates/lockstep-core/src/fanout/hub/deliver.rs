@@ -2,7 +2,7 @@
 
 use super::few::FewSet;
 use super::{Batch, Bound, Brought, Hub, Output, ReadFrom, SessionId, SubState, Undo};
-use crate::change::{Delivered, Key, Part, TableNet, Tuple};
+use crate::change::{Delivered, Key, NetChanges, Part, Tuple};
 use crate::fanout::match_index::ShapeIndex;
 use crate::fanout::{Routed, Touch};
 use crate::mutation::Outcome;
@@ -28,7 +28,7 @@ impl Hub {
         let (xid, end) = (delivered.transaction.xid, delivered.transaction.end_lsn);
         self.reference = self.reference.max(xid);
         self.counters.transactions += 1;
-        self.counters.rows += delivered.net.iter().flat_map(|n| n.tables.values()).map(rows_of).sum::<u64>();
+        self.counters.rows += delivered.net.as_ref().map_or(0, NetChanges::rows);
         if delivered.net.is_none() {
             self.reached_bound(Bound::TransactionBytes);
         }
@@ -272,11 +272,6 @@ impl Hub {
         let last_poll = &self.last_poll;
         self.released.retain(|xid| !last_poll.sees(*xid));
     }
-}
-
-/// Rows of one table that a transaction changed.
-pub(super) fn rows_of(table: &TableNet) -> u64 {
-    u64::try_from(table.ends().count()).unwrap_or(u64::MAX)
 }
 
 /// What goes from a shape, and what is put there.

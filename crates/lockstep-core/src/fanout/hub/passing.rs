@@ -17,7 +17,7 @@
 //!
 //! The names of what is set aside are of the transaction and shape: never used again, and the same for all sessions.
 
-use super::deliver::{Parts, frame_of, rows_of, split};
+use super::deliver::{Parts, frame_of, split};
 use super::few::FewSet;
 use super::{Bound, Hub, Output, SessionId, SubState};
 use crate::catalog::Oid;
@@ -46,6 +46,8 @@ pub(super) struct Passing {
     acknowledged: Vec<Acknowledged>,
     /// There were more of these than are remembered.
     forgot: bool,
+    /// It truncates a table.
+    truncates: bool,
     /// The catalog changed: nothing more is told.
     untold: bool,
 }
@@ -80,6 +82,7 @@ impl Hub {
                 told: VecDeque::new(),
                 acknowledged: Vec::new(),
                 forgot: false,
+                truncates: false,
                 untold: false,
             }
         })
@@ -137,6 +140,10 @@ impl Hub {
         let (mut parts, mut fallen) = (BTreeMap::<_, Parts>::new(), BTreeSet::new());
         let Some(mut passing) = self.passing.take() else { return Passed { parts, fallen } };
         fallen.append(&mut passing.fallen);
+        if passing.truncates {
+            // Not before: with another catalog nobody would be told of the other tables.
+            self.look_for(delivered.transaction.xid);
+        }
         let touched = &delivered.transaction.touched;
         if passing.untold {
             let shapes = self.catalog.among(touched).flat_map(|table| self.index.of_table(table.oid));
@@ -179,7 +186,8 @@ impl Hub {
         frames: impl Fn(&Shape, ShapeIndex, &[(ShapeIndex, Touch<'_>)]) -> Vec<Frame>,
     ) -> Vec<Told> {
         self.heed_rows(part.xid, &mut part.net);
-        self.counters.rows += part.net.tables.values().map(rows_of).sum::<u64>();
+        self.counters.rows += part.rows;
+        self.passing().truncates |= part.net.truncates();
         self.note_acknowledged(&part);
         if self.passing().untold {
             return Vec::new();
