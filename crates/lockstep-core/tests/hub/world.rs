@@ -250,6 +250,11 @@ impl World {
     /// As a client with these capabilities.
     pub fn join_able(&mut self, session: u64, scope: &str, cursor: Option<&str>, able: &[&str]) {
         self.hub.handle_open(session);
+        self.join_again(session, scope, cursor, able);
+    }
+
+    /// On a socket that is open.
+    pub fn join_again(&mut self, session: u64, scope: &str, cursor: Option<&str>, able: &[&str]) {
         let client = format!("c{session}");
         let join = json!(["1", "1", "sync", "phx_join", {"protocol": 1, "client": client, "cursor": cursor,
             "capabilities": able, "shapes": [{"ref": "0", "table": "items", "scope": {"a": scope}}]}]);
