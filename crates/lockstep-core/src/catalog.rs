@@ -3,7 +3,7 @@
 use crate::change::Text;
 use crate::position::Snapshot;
 use serde_json::Value as Json;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 /// Oid of a relation or type.
@@ -208,6 +208,11 @@ impl Table {
         ids(self) == ids(other) && columns(self) == columns(other)
     }
 
+    /// Whether one of these relations is the table, or has its tombstones: they alone say that a partition was truncated.
+    pub fn is_among(&self, relations: &BTreeSet<Oid>) -> bool {
+        relations.contains(&self.oid) || relations.contains(&self.tombstones)
+    }
+
     /// Index of a column.
     pub fn column(&self, name: &str) -> Option<usize> {
         self.columns.iter().position(|c| c.name == name)
@@ -271,6 +276,11 @@ impl Catalog {
             named.retain(|t| t.schema == "public");
         }
         named.pop()
+    }
+
+    /// The tables that are among these relations: see [`Table::is_among`].
+    pub fn among(&self, relations: &BTreeSet<Oid>) -> impl Iterator<Item = &Arc<Table>> {
+        self.tables.values().filter(|table| table.is_among(relations))
     }
 
     /// All tables by oid.

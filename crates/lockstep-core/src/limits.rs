@@ -21,8 +21,9 @@ pub const RETURN_LOOKS: usize = 20_000;
 /// One transaction held in memory, in bytes. A larger one is passed through in parts of [`PART_BYTES`].
 pub const TRANSACTION_BYTES: usize = 32 << 20;
 
-/// Bytes of a part of a transaction that is passed through: about 20,000 rows. The node does nothing else while it tells
-/// one; of smaller ones each shape would get more frames.
+/// Bytes of a part of a transaction that is passed through: about 20,000 rows; of a larger row as many as it has, so that
+/// what is held does not grow. The node does nothing else while it tells one; of smaller ones each shape would get more
+/// frames.
 pub const PART_BYTES: usize = 4 << 20;
 
 /// Keys of a transaction that is passed through which are remembered until its commit, in 9 bytes each. Past it none is,
@@ -33,7 +34,8 @@ pub const PART_KEYS: usize = 3_500_000;
 pub const PART_ACKNOWLEDGEMENTS: usize = 1_000;
 
 /// Bytes of rows set aside that wait for one socket, above which its session is not told of a transaction that is passed
-/// through, and is caught up past it: no stream waits for one client. As much as one part brings may come on top.
+/// through, and is caught up past it: no stream waits for one client. One more frame may come on top. In a node with little
+/// room left it is [`QUEUE_FAIR_BYTES`], as they wait when a part comes: of the part itself whoever reads gets all.
 pub const PASSED_BYTES: usize = 16 << 20;
 
 /// Numbers in a cursor's `xip`. Past it the last polled snapshot is handed out: older, so rows may be sent

@@ -2,7 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use lockstep_core::catalog::{Catalog, Column, Oid, Table};
-use lockstep_core::change::{Assembler, Key, Part, Relation, RelationColumn, Text, Tuple, Value};
+use lockstep_core::change::{Assembler, Final, Key, Part, Relation, RelationColumn, Text, Tuple, Value};
 use lockstep_core::fanout::delta_for;
 use lockstep_core::limits::Bounds;
 use lockstep_core::pgoutput::Message;
@@ -77,7 +77,8 @@ enum Op {
     /// Gives the row that has this key another one.
     Rekey(Oid, &'static str, &'static str),
     Delete(Oid, &'static str),
-    Truncate(Oid),
+    /// Of all these tables, by one statement.
+    Truncate(Vec<Oid>),
     /// The triggers of all statements so far run.
     Triggers,
     /// The replica identity is the other one from here on.
@@ -87,11 +88,12 @@ enum Op {
 fn op() -> impl Strategy<Value = Op> {
     let table = || prop_oneof![4 => Just(ITEMS), 1 => Just(FREE)];
     let key = || prop_oneof![Just("1"), Just("2"), Just("3")];
+    let truncated = prop_oneof![Just(vec![ITEMS]), Just(vec![FREE]), Just(vec![ITEMS, FREE])];
     prop_oneof![
         8 => (table(), row()).prop_map(|(table, row)| Op::Put(table, row)),
         2 => (table(), key(), key()).prop_map(|(table, from, to)| Op::Rekey(table, from, to)),
         4 => (table(), key()).prop_map(|(table, key)| Op::Delete(table, key)),
-        1 => prop_oneof![9 => Just(Op::Triggers), 1 => table().prop_map(Op::Truncate)],
+        1 => prop_oneof![9 => Just(Op::Triggers), 1 => truncated.prop_map(Op::Truncate)],
         6 => Just(Op::Triggers),
         1 => Just(Op::Identity),
     ]
@@ -167,9 +169,9 @@ impl Db {
                 self.messages.push(Message::Delete { relation, old: told, full: self.full });
                 self.tombstone(relation, &old);
             }
-            Op::Truncate(relation) => {
-                self.rows.retain(|(table, _), _| *table != relation);
-                self.messages.push(Message::Truncate { relations: vec![relation] });
+            Op::Truncate(relations) => {
+                self.rows.retain(|(table, _), _| !relations.contains(table));
+                self.messages.push(Message::Truncate { relations });
             }
             Op::Triggers => self.messages.append(&mut self.tombstones),
             Op::Identity => {
@@ -186,6 +188,10 @@ fn key(row: &Tuple) -> Text {
 
 /// The relation as the stream describes it.
 fn relation(oid: Oid, full: bool) -> Message {
+    Message::Relation(described(oid, full))
+}
+
+fn described(oid: Oid, full: bool) -> Relation {
     let (name, columns): (&str, Vec<&str>) = match oid {
         ITEMS => ("items", COLUMNS.to_vec()),
         FREE => ("free", COLUMNS.to_vec()),
@@ -202,12 +208,32 @@ fn relation(oid: Oid, full: bool) -> Message {
         columns.drain(1..3);
     }
     let identity = if full { b'f' } else { b'd' };
-    Message::Relation(Relation { oid, schema: "public".into(), name: name.into(), identity, columns })
+    Relation { oid, schema: "public".into(), name: name.into(), identity, columns }
+}
+
+/// A partition is truncated, and then the log is built anew: only the old log's tombstones name the table.
+#[test]
+fn a_table_is_touched_by_tombstones_of_a_log_that_is_no_more() {
+    let catalog = catalog();
+    let mut old = Relation { oid: 700, ..described(ITEMS + 1, false) };
+    (old.schema, old.name) = ("lockstep".into(), format!("tombstones_{ITEMS}"));
+    let new = ["9", "-", "-", "-", "700", "p"].map(text).to_vec();
+    let mut assembler = Assembler::default();
+    let delivered = [
+        Message::Begin { final_lsn: Lsn(1), xid: 700 },
+        Message::Relation(old),
+        Message::Insert { relation: 700, new },
+        Message::Commit { commit_lsn: Lsn(1), end_lsn: Lsn(2) },
+    ]
+    .into_iter()
+    .find_map(|message| assembler.handle(message, 700, &catalog).unwrap());
+    let touched = delivered.unwrap().transaction.touched;
+    assert!(catalog.among(&touched).any(|table| table.oid == ITEMS));
 }
 
 /// Gives a transaction to an assembler; returns its parts.
 fn parts(messages: Vec<Message>, full: bool, bounds: &Bounds, catalog: &Catalog) -> Vec<Part> {
-    let mut assembler = Assembler::in_parts(bounds);
+    let mut assembler = Assembler::new(bounds);
     let described = [ITEMS, ITEMS + 1, FREE, FREE + 1].map(|oid| relation(oid, full && oid % 2 == 0));
     let begin = Message::Begin { final_lsn: Lsn(1), xid: 700 };
     let commit = Message::Commit { commit_lsn: Lsn(1), end_lsn: Lsn(2) };
@@ -332,6 +358,30 @@ fn deletes_moves_and_new_keys_of_any_number_of_rows_pass() {
     }
 }
 
+/// `update … set b`: no row leaves the scope (a), but every late tombstone names it, and an earlier part put the row there.
+/// Nothing that is kept says that it stayed. The scopes (a, b) are told of it.
+#[test]
+fn rows_that_move_inside_a_wider_scope_leave_it_in_doubt() {
+    let catalog = catalog();
+    let row = |key: &str, b: &str| vec![text(key), text("x"), text(b), text("small")];
+    let mut db = Db { rows: Rows::new(), full: false, messages: vec![], tombstones: vec![] };
+    for key in ["1", "2", "3"] {
+        db.rows.insert((ITEMS, key.into()), row(key, "x"));
+    }
+    let before = db.rows.clone();
+    ["1", "2", "3"].into_iter().for_each(|key| db.run(Op::Put(ITEMS, row(key, "y"))));
+    db.run(Op::Triggers);
+    let bounds = Bounds { transaction_bytes: 0, part_bytes: 500, ..Bounds::default() };
+    let parts = parts(std::mem::take(&mut db.messages), false, &bounds, &catalog);
+    for shape in shapes(&catalog).iter().filter(|shape| shape.table.oid == ITEMS) {
+        let mut client = shown(shape, &before);
+        let told = parts.iter().all(|part| apply(shape, part, &mut client).unwrap());
+        let wider = *shape.scope() == [(1, Text::from("x"))];
+        assert_eq!(told, !wider, "{:?}", shape.scope());
+        assert!(!told || client == shown(shape, &db.rows), "{:?}", shape.scope());
+    }
+}
+
 /// A row that an earlier part left in its scope, and that leaves it later: only that scope is in doubt.
 #[test]
 fn a_row_that_was_written_and_leaves_later_is_in_doubt() {
@@ -346,4 +396,52 @@ fn a_row_that_was_written_and_leaves_later_is_in_doubt() {
         parts.iter().any(|part| part.doubts(ITEMS, &scope, &[key.into()].into_iter().collect()))
     };
     assert_eq!((doubts("x", "1"), doubts("y", "1"), doubts("x", "2")), (true, false, false));
+}
+
+/// `TRUNCATE items, free` is one message: what it does to the first table is not lost for the second.
+#[test]
+fn tables_that_are_truncated_together_are_both_caught_up() {
+    let catalog = catalog();
+    let row = |key: &str| vec![text(key), text("x"), text("x"), text("small")];
+    for most in [1, 100, 400] {
+        let mut db = Db { rows: Rows::new(), full: false, messages: vec![], tombstones: vec![] };
+        [Op::Put(ITEMS, row("1")), Op::Put(FREE, row("1")), Op::Truncate(vec![ITEMS, FREE])]
+            .into_iter()
+            .for_each(|op| db.run(op));
+        let bounds = Bounds { transaction_bytes: 0, part_bytes: most, ..Bounds::default() };
+        let parts = parts(db.messages, false, &bounds, &catalog);
+        for table in [ITEMS, FREE] {
+            let untold = parts.iter().any(|part| part.net.tables.get(&table).is_some_and(|t| t.unreadable));
+            assert!(untold, "table {table} in parts of {most}");
+        }
+    }
+}
+
+/// ```text
+///  many small rows, held ─ rows that are each larger than a part: as much goes as comes
+/// ```
+#[test]
+fn what_is_held_does_not_grow_by_rows_larger_than_a_part() {
+    let catalog = catalog();
+    let bounds = Bounds { transaction_bytes: 100_000, part_bytes: 1_000, ..Bounds::default() };
+    let mut assembler = Assembler::new(&bounds);
+    let begin = Message::Begin { final_lsn: Lsn(1), xid: 700 };
+    for message in [relation(FREE, false), begin] {
+        assembler.handle(message, 700, &catalog).unwrap();
+    }
+    let (mut held, mut large, mut key) = (0, 250, 0);
+    while key < 1_000 {
+        key += 1;
+        let new = vec![text(&key.to_string()), text("x"), text("x"), text(&"l".repeat(large))];
+        held += large;
+        assembler.handle(Message::Insert { relation: FREE, new }, 700, &catalog).unwrap();
+        let Some(part) = assembler.take_part() else { continue };
+        for (_, end, _) in part.net.tables[&FREE].ends() {
+            let Final::Row(row) = end else { panic!("{end:?}") };
+            held -= row[3].text().unwrap().len();
+        }
+        assert!(held <= bounds.transaction_bytes, "{held} bytes are held at row {key}");
+        large = 20_000;
+    }
+    assert_eq!(large, 20_000, "nothing was given out");
 }

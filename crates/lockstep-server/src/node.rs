@@ -162,6 +162,8 @@ pub struct Node {
     /// Clients are being sent away.
     draining: Option<Drain>,
     packer: Packer,
+    /// What the hub gives out at a time: of a transaction that is passed through, one part.
+    turn: u64,
 }
 
 impl Node {
@@ -180,6 +182,7 @@ impl Node {
             history: Arc::default(),
             draining: None,
             packer: Packer::default(),
+            turn: 0,
         }
     }
 
@@ -290,6 +293,7 @@ impl Node {
     }
 
     fn carry_out_all(&mut self) {
+        self.turn += 1;
         while let Some(output) = self.hub.poll_output() {
             self.carry_out(output);
         }
@@ -407,9 +411,9 @@ impl Node {
                 if let Some((to, outbox)) = &self.unsent
                     && *to == id
                 {
-                    slow = outbox.push(frame, &mut self.packer);
+                    slow = outbox.push(frame, self.turn, &mut self.packer);
                 } else if let Some(outbox) = self.sockets.get(&id) {
-                    slow = outbox.push(frame, &mut self.packer);
+                    slow = outbox.push(frame, self.turn, &mut self.packer);
                     if let Some((_, before)) = self.unsent.replace((id, outbox.clone())) {
                         before.send();
                     }

@@ -124,6 +124,8 @@ struct State {
     queue: SendQueue,
     /// For each frame of the queue: how it leaves if it is deflated.
     packed: VecDeque<Option<Arc<Packed>>>,
+    /// The turn in which rows that are set aside came last, and how much of such waited before.
+    turn: (u64, usize),
     close: Option<(u16, &'static str)>,
     /// Looks since the socket last took a frame, or had none to take.
     unmoved: u16,
@@ -147,6 +149,7 @@ impl Outbox {
         let state = State {
             queue: SendQueue::new(node.queue_bytes),
             packed: VecDeque::new(),
+            turn: (0, 0),
             close: None,
             unmoved: 0,
             unheard: 0,
@@ -161,8 +164,10 @@ impl Outbox {
     }
 
     /// Queues a frame, or closes the session if it does not read. It is sent when [`Self::send`] is called. Says whether
-    /// so many rows that are set aside wait that of a transaction which is passed through no more should come.
-    pub fn push(&self, frame: Frame, packer: &mut Packer) -> bool {
+    /// so many rows that are set aside wait that of a transaction which is passed through no more should come. `turn` is
+    /// another number for each part of it: in a crowded node it is what waited before the part that counts, since nobody
+    /// reads while the node tells it.
+    pub fn push(&self, frame: Frame, turn: u64, packer: &mut Packer) -> bool {
         let packed = if self.deflates { packer.pack(&frame) } else { None };
         let (bytes, load) = (frame.len(), is_load(&frame));
         let crowded = self.node.queued.load(Ordering::Relaxed) > self.node.node_queue_bytes;
@@ -171,12 +176,17 @@ impl Outbox {
             if s.close.is_some() {
                 return (false, false);
             }
+            let aside = s.queue.aside();
+            if load && s.turn.0 != turn {
+                s.turn = (turn, aside);
+            }
+            let slow = load && (s.turn.1 > most || aside > limits::PASSED_BYTES);
             let pushed = s.queue.push_within(frame, most);
             if pushed.is_ok() {
                 s.packed.push_back(packed);
                 self.node.queued.fetch_add(bytes, Ordering::Relaxed);
             }
-            (pushed == Err(Full), load && s.queue.aside() > most.min(limits::PASSED_BYTES))
+            (pushed == Err(Full), slow)
         });
         if full {
             self.unread(if crowded { metrics::NODE_QUEUES_FULL } else { metrics::QUEUE_FULL });
@@ -363,5 +373,37 @@ fn broken(error: &Error) -> Option<(u16, &'static str)> {
         Error::Protocol(ProtocolError::InvalidUtf8) => Some((1007, "text that is not UTF-8")),
         Error::Protocol(_) => Some((1002, "not a WebSocket frame")),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn load(bytes: usize) -> Frame {
+        format!(r#"[null,null,"sync","load",{{"load":"1.0","put":"{}"}}]"#, "l".repeat(bytes)).into()
+    }
+
+    /// The node tells a part at one go, and no socket takes a frame meanwhile.
+    #[test]
+    fn in_a_crowded_node_who_had_nothing_waiting_gets_all_of_a_part() {
+        let node = Arc::new(NodeBounds::new(limits::QUEUE_BYTES, 0, 0));
+        let outbox = || Outbox::new(node.clone(), false, String::new());
+        let (other, outbox, mut packer) = (outbox(), outbox(), Packer::default());
+        other.push("it waits".into(), 1, &mut packer);
+        let mut push = |turn| outbox.push(load(limits::ROWS_FRAME_BYTES), turn, &mut packer);
+        assert_eq!([push(1), push(1), push(1)], [false; 3]);
+        assert_eq!([push(2), push(2)], [true; 2], "nothing was taken since the last part");
+        while matches!(outbox.next(), Next::Frame(..)) {}
+        assert_eq!([push(3), push(3)], [false; 2]);
+    }
+
+    /// Also of one part, which has many shapes' rows perhaps.
+    #[test]
+    fn one_socket_has_so_many_rows_waiting_and_no_more() {
+        let node = Arc::new(NodeBounds::new(limits::QUEUE_BYTES, limits::NODE_QUEUE_BYTES, 0));
+        let (outbox, mut packer) = (Outbox::new(node, false, String::new()), Packer::default());
+        let mut push = |bytes| outbox.push(load(bytes), 1, &mut packer);
+        assert_eq!([push(2 * limits::PASSED_BYTES), push(1), push(1)], [false, true, true]);
     }
 }

@@ -4,7 +4,7 @@ use serde_json::{Value as Json, json};
 use std::collections::BTreeMap;
 
 /// Every kind of fault; each must have struck in a run that is long enough.
-pub const FAULTS: [&str; 39] = [
+pub const FAULTS: [&str; 40] = [
     "abort",
     "async_commit",
     "async_lost",
@@ -43,6 +43,7 @@ pub const FAULTS: [&str; 39] = [
     "standby_silent",
     "table_rewritten",
     "truncate",
+    "truncate_several",
     "volume_rollback",
 ];
 

@@ -87,6 +87,17 @@ impl NetChanges {
         }
         net
     }
+
+    /// Whether all rows of a table go.
+    pub fn truncates(&self) -> bool {
+        self.tables.values().any(|table| table.truncated)
+    }
+
+    /// Rows that it changed.
+    pub fn rows(&self) -> u64 {
+        let rows = self.tables.values().map(|table| table.ends().count()).sum::<usize>();
+        u64::try_from(rows).unwrap_or(u64::MAX)
+    }
 }
 
 /// `id, s1…, k1…, xid, kind`; a truncation's has no key and says nothing that the stream did not.

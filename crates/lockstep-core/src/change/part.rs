@@ -43,6 +43,8 @@ pub struct Part {
     pub xid: Xid,
     /// What these operations do. A late key is among the rows, as gone, with the scopes that it left.
     pub net: NetChanges,
+    /// Rows that these operations changed: late keys were counted with an earlier part.
+    pub rows: u64,
     /// Late keys, and the scopes that they may be in again.
     doubts: BTreeMap<Oid, BTreeMap<Key, Vec<Scope>>>,
 }
@@ -144,7 +146,7 @@ impl Earlier {
 
     /// Makes a part of a net effect: see the module's text.
     pub(super) fn part(&mut self, xid: Xid, mut net: NetChanges, catalog: &Catalog) -> Part {
-        let mut doubts = BTreeMap::new();
+        let (mut doubts, changed) = (BTreeMap::new(), net.rows());
         for (oid, rows) in &mut net.tables {
             rows.unreadable |= rows.truncated;
             let Some(table) = catalog.table(*oid).filter(|t| !rows.unreadable && !t.scopes.is_empty()) else {
@@ -180,7 +182,7 @@ impl Earlier {
                 doubts.insert(*oid, doubtful);
             }
         }
-        Part { xid, net, doubts }
+        Part { xid, net, rows: changed, doubts }
     }
 
     /// What is said of rows as they were before the part, as far as it can be believed.

@@ -52,7 +52,7 @@ pub struct Transaction {
     pub end_lsn: Lsn,
     /// Its operations in order; None if there were too many to hold.
     pub changes: Option<Vec<Change>>,
-    /// Every relation it touched.
+    /// Every relation it touched, and tables by the tombstones of an earlier log.
     pub touched: BTreeSet<Oid>,
     /// Bytes held.
     pub bytes: usize,
@@ -103,8 +103,7 @@ struct Open {
     /// Of all its operations, and of those that are held.
     bytes: usize,
     held: usize,
-    dropped: bool,
-    /// What its parts so far did, of one that is given out in parts.
+    /// What its parts so far did; None while all of it is held.
     parts: Option<Earlier>,
 }
 
@@ -113,9 +112,7 @@ struct Open {
 pub struct Assembler {
     relations: BTreeMap<Oid, Arc<Relation>>,
     open: Option<Open>,
-    most: usize,
-    /// Bytes of a part, and keys that are remembered of earlier ones.
-    parts: Option<(usize, usize)>,
+    bounds: Bounds,
     ready: Option<Part>,
     /// A transaction had more keys than are remembered.
     forgot: bool,
@@ -123,24 +120,18 @@ pub struct Assembler {
 
 impl Default for Assembler {
     fn default() -> Self {
-        Self::new(crate::limits::TRANSACTION_BYTES)
+        Self::new(&Bounds::default())
     }
 }
 
 impl Assembler {
-    /// For a new stream. A transaction of more than `most` bytes is not held.
-    pub fn new(most: usize) -> Self {
-        Self { relations: BTreeMap::new(), open: None, most, parts: None, ready: None, forgot: false }
-    }
-
-    /// The same, but a transaction that is not held is given out in parts: see [`Self::take_part`].
-    pub fn in_parts(bounds: &Bounds) -> Self {
-        let parts = Some((bounds.part_bytes, bounds.part_keys));
-        Self { parts, ..Self::new(bounds.transaction_bytes) }
+    /// For a new stream. A transaction that is too large to be held is given out in parts: see [`Self::take_part`].
+    pub fn new(bounds: &Bounds) -> Self {
+        Self { relations: BTreeMap::new(), open: None, bounds: *bounds, ready: None, forgot: false }
     }
 
     /// To be asked for after each message. Before the commit, a part of the transaction; with a commit, the last one of a
-    /// transaction that was given out in parts, or would have been.
+    /// transaction that is not held.
     pub fn take_part(&mut self) -> Option<Part> {
         self.ready.take()
     }
@@ -177,7 +168,6 @@ impl Assembler {
                     schema_changed: false,
                     bytes: 0,
                     held: 0,
-                    dropped: false,
                     parts: None,
                 });
                 Ok(None)
@@ -187,23 +177,15 @@ impl Assembler {
                 self.relation(relation, catalog);
                 Ok(None)
             }
-            Message::Insert { relation, new } => {
-                self.push(relation, ChangeKind::Insert(new), catalog)?;
-                Ok(None)
-            }
+            Message::Insert { relation, new } => self.rows([(relation, ChangeKind::Insert(new))], catalog),
             Message::Update { relation, old, new } => {
-                self.push(relation, ChangeKind::Update { old, new }, catalog)?;
-                Ok(None)
+                self.rows([(relation, ChangeKind::Update { old, new })], catalog)
             }
             Message::Delete { relation, old, full } => {
-                self.push(relation, ChangeKind::Delete(old, full), catalog)?;
-                Ok(None)
+                self.rows([(relation, ChangeKind::Delete(old, full))], catalog)
             }
             Message::Truncate { relations } => {
-                for relation in relations {
-                    self.push(relation, ChangeKind::Truncate, catalog)?;
-                }
-                Ok(None)
+                self.rows(relations.into_iter().map(|relation| (relation, ChangeKind::Truncate)), catalog)
             }
             Message::Logical { prefix, .. } => {
                 if let Some(open) = self.open.as_mut().filter(|_| prefix == SCHEMA_MESSAGE) {
@@ -226,7 +208,26 @@ impl Assembler {
         self.relations.insert(relation.oid, Arc::new(relation));
     }
 
-    fn push(&mut self, oid: Oid, kind: ChangeKind, catalog: &Catalog) -> Result<(), AssemblyError> {
+    /// What one message says. It makes one part at most, of as many bytes as it brought at least: what is held does not
+    /// grow, however large rows are.
+    fn rows(
+        &mut self,
+        changes: impl IntoIterator<Item = (Oid, ChangeKind)>,
+        catalog: &Catalog,
+    ) -> Result<Option<Delivered>, AssemblyError> {
+        let mut bytes = 0;
+        for (relation, kind) in changes {
+            bytes += self.push(relation, kind)?;
+        }
+        let most = self.bounds.part_bytes;
+        if self.open.as_ref().is_some_and(|open| open.parts.is_some() && open.held >= most) {
+            self.cut(most.max(bytes), catalog);
+        }
+        Ok(None)
+    }
+
+    /// Adds an operation; returns its bytes.
+    fn push(&mut self, oid: Oid, kind: ChangeKind) -> Result<usize, AssemblyError> {
         let relation = self.relations.get(&oid).ok_or(AssemblyError::UnknownRelation(oid))?;
         let width = relation.columns.len();
         let relation = relation.clone();
@@ -250,23 +251,12 @@ impl Assembler {
         }
         let index = open.next_index;
         open.next_index += 1;
-        if open.bytes > self.most {
-            match self.parts {
-                Some((_, keys)) => drop(open.parts.get_or_insert_with(|| Earlier::new(keys))),
-                None => {
-                    open.dropped = true;
-                    open.changes = VecDeque::new();
-                }
-            }
+        if open.bytes > self.bounds.transaction_bytes {
+            open.parts.get_or_insert_with(|| Earlier::new(self.bounds.part_keys));
         }
-        if !open.dropped {
-            open.held += bytes;
-            open.changes.push_back(Change { index, relation: oid, kind });
-        }
-        if let Some((most, _)) = self.parts.filter(|(most, _)| open.parts.is_some() && open.held >= *most) {
-            self.cut(most, catalog);
-        }
-        Ok(())
+        open.held += bytes;
+        open.changes.push_back(Change { index, relation: oid, kind });
+        Ok(bytes)
     }
 
     /// Makes a part of the oldest operations that are held, of so many bytes.
@@ -300,9 +290,11 @@ impl Assembler {
         if open.parts.is_some() {
             self.cut(usize::MAX, catalog);
         }
-        let open = self.open.take().ok_or(AssemblyError::Order("COMMIT"))?;
+        let mut open = self.open.take().ok_or(AssemblyError::Order("COMMIT"))?;
         let unfit = unfit(&open.described, catalog);
-        let is_held = !open.dropped && open.parts.is_none();
+        // Perhaps by the tombstones of a log that is no more.
+        open.touched.extend(&unfit);
+        let is_held = open.parts.is_none();
         let changes = is_held.then(|| Vec::from(open.changes));
         let net = changes.as_ref().map(|changes| NetChanges::of_fitting(changes, catalog, &unfit));
         let transaction = Transaction {

@@ -292,13 +292,10 @@ fn untold(
     catalog: &Catalog,
     before: impl Fn(Oid) -> bool,
 ) -> BTreeSet<Oid> {
-    let touched = entry.delivered.transaction.touched.iter().copied();
-    let table = |oid| catalog.by_tombstones(oid).map_or(oid, |table| table.oid);
-    let known = |oid: &Oid| *oid == catalog.clients || catalog.table(*oid).is_some();
-    let mut untold: BTreeSet<Oid> = match net {
-        None => touched.map(table).filter(known).collect(),
-        Some(_) => touched.map(table).filter(|oid| known(oid) && before(*oid)).collect(),
-    };
+    let touched = &entry.delivered.transaction.touched;
+    let clients = touched.get(&catalog.clients).copied();
+    let tables = catalog.among(touched).map(|table| table.oid).chain(clients);
+    let mut untold: BTreeSet<Oid> = tables.filter(|oid| net.is_none() || before(*oid)).collect();
     let unreadable = |(_, table): &(&Oid, &TableNet)| table.unreadable || table.truncated;
     untold.extend(net.iter().flat_map(|net| &net.tables).filter(unreadable).map(|(oid, _)| *oid));
     untold

@@ -1,32 +1,38 @@
 //! A transaction that is too large to be held, told in parts.
 
-use crate::world::{CLIENTS, ITEMS, World, catalog, insert, relation, update};
-use lockstep_core::catalog::{Catalog, Table};
+use crate::world::{CLIENTS, ITEMS, World, insert, relation, update};
 use lockstep_core::fanout::Output;
 use lockstep_core::fanout::hub::{Bound, ReadFrom};
 use lockstep_core::limits::{self, Bounds};
+use lockstep_core::protocol::is_load;
 use serde_json::json;
-use std::sync::Arc;
 
-fn bounds() -> Bounds {
+pub const OTHER: u32 = 800;
+
+pub fn bounds() -> Bounds {
     Bounds { transaction_bytes: 600, part_bytes: 600, ..Bounds::default() }
 }
 
 /// Session 1 follows the stream with scope `x`.
-fn following(bounds: Bounds) -> World {
+pub fn following(bounds: Bounds) -> World {
     let mut world = World::streaming_within(bounds, "700:700:");
+    world.data(&relation(OTHER, "other", &["id"]));
     live(&mut world, 1, "x", 1);
     world
 }
 
-fn live(world: &mut World, session: u64, scope: &str, lsn: u64) {
+pub fn live(world: &mut World, session: u64, scope: &str, lsn: u64) {
+    live_as_of(world, session, scope, "700:700:", lsn);
+}
+
+pub fn live_as_of(world: &mut World, session: u64, scope: &str, snapshot: &str, lsn: u64) {
     world.join(session, scope);
     let request = world.catch_up();
-    world.answer(&request, "700:700:", lsn);
+    world.answer(&request, snapshot, lsn);
     world.heard(session);
 }
 
-fn long(key: &str, scope: &str) -> Vec<u8> {
+pub fn long(key: &str, scope: &str) -> Vec<u8> {
     insert(ITEMS, &[key, scope, &"l".repeat(400)])
 }
 
@@ -40,8 +46,19 @@ fn tombstone(scope: &str, key: &str) -> Vec<u8> {
     insert(ITEMS + 1, &["9", scope, key, "700", "d"])
 }
 
-fn client(n: u64) -> Vec<u8> {
-    insert(CLIENTS, &["", "c1", &n.to_string(), &format!("m{n}"), "applied", "-", "-", "now"])
+pub fn client(n: u64) -> Vec<u8> {
+    of_client("c1", n)
+}
+
+pub fn of_client(client: &str, n: u64) -> Vec<u8> {
+    insert(CLIENTS, &["", client, &n.to_string(), &format!("m{n}"), "applied", "-", "-", "now"])
+}
+
+/// Large rows of a table that is not tracked.
+pub fn elsewhere(world: &mut World) {
+    for _ in 0..2 {
+        world.data(&insert(OTHER, &[&"l".repeat(400)]));
+    }
 }
 
 fn reached(world: &World, bound: Bound) -> u64 {
@@ -50,7 +67,7 @@ fn reached(world: &World, bound: Bound) -> u64 {
 }
 
 /// The state that the session is caught up from.
-fn caught_up_from(world: &mut World, poll: &str, lsn: u64) -> String {
+pub fn caught_up_from(world: &mut World, poll: &str, lsn: u64) -> String {
     world.poll(poll, lsn);
     let request = world.catch_up();
     let ReadFrom::Since(head) = &request.reads[0].from else { panic!("{request:?}") };
@@ -104,6 +121,7 @@ fn a_tombstone_of_a_later_part_removes_what_no_part_put() {
     let heard = world.heard(1);
     assert_eq!(heard.iter().map(|(e, _)| e.as_str()).collect::<Vec<_>>(), ["load", "loaded", "commit"]);
     assert_eq!(heard[0].1["remove"], json!([["k"]]));
+    assert_eq!(world.hub.report().counters.rows, 3, "k was counted with its delete");
 }
 
 /// The row is put by the first part. A tombstone in the last one says that it left, or that an earlier one had left.
@@ -160,6 +178,41 @@ fn who_reads_too_slowly_is_caught_up_past_it() {
     assert_eq!(caught_up_from(&mut world, "701:701:", 10), "700:700:");
 }
 
+/// The part is told, and the socket says after its first frame that too much waited before. Whoever reads gets all of it.
+#[test]
+fn who_falls_gets_no_more_of_the_part() {
+    let mut world = following(Bounds { part_bytes: 300_000, ..bounds() });
+    live(&mut world, 2, "x", 1);
+    let subscribe = json!(["1", "2", "sync", "subscribe", {"shapes": [{"ref": "1", "table": "items", "scope": {"a": "y"}}]}]);
+    world.hub.handle_text(1, &subscribe.to_string(), "");
+    world.later(limits::GATHER_MS);
+    let request = world.catch_up();
+    world.answer(&request, "700:700:", 1);
+    world.heard(1);
+    world.begin(700, 10);
+    for key in ["a", "b", "c", "d", "e"] {
+        world.feed(&insert(ITEMS, &[key, if key == "e" { "y" } else { "x" }, &"l".repeat(70_000)]));
+    }
+    // As the node does: it says so as soon as it has the frame.
+    let mut told = 0;
+    while let Some(output) = world.hub.poll_output() {
+        let first = matches!(&output, Output::Send(1, frame) if is_load(frame));
+        world.outputs.push(output);
+        if first {
+            told += 1;
+            world.hub.handle_slow(1);
+        }
+    }
+    assert_eq!(told, 1);
+    let heard = world.heard(1);
+    assert_eq!(heard.iter().map(|(e, _)| e.as_str()).collect::<Vec<_>>(), ["load", "unload"]);
+    assert_eq!(json!([heard[0].1["load"]]), heard[1].1["loads"], "nothing is taken back that was never told");
+    assert_eq!(world.events(2), ["load"; 4]);
+    world.commit(10);
+    assert_eq!((world.events(1), world.events(2)), (vec![], vec!["loaded".to_owned(), "commit".into()]));
+    assert_eq!(caught_up_from(&mut world, "701:701:", 10), "700:700:");
+}
+
 /// Past the bound no key is remembered: all that left a scope in an earlier part is in doubt.
 #[test]
 fn more_keys_than_are_remembered_are_all_in_doubt() {
@@ -172,113 +225,6 @@ fn more_keys_than_are_remembered_are_all_in_doubt() {
     assert_eq!(world.events(1), [""; 0]);
     assert_eq!(reached(&world, Bound::PartKeys), 1);
     assert_eq!(caught_up_from(&mut world, "701:701:", 10), "700:700:");
-}
-
-/// ```text
-///  part ─ a session becomes live, as of before ─ part ─ commit
-/// ```
-#[test]
-fn who_becomes_live_between_two_parts_is_caught_up_past_it() {
-    let mut world = following(bounds());
-    world.join(2, "x");
-    world.join(3, "z");
-    let request = world.catch_up();
-    world.begin(700, 10);
-    world.data(&long("a", "x"));
-    world.data(&long("b", "x"));
-    world.answer(&request, "700:700:", 1);
-    assert_eq!(world.events(2), ["shape", "rows", "commit"]);
-    world.data(&long("c", "x"));
-    world.data(&long("d", "x"));
-    world.commit(10);
-    assert_eq!(world.events(1), ["load", "load", "loaded", "commit"]);
-    assert_eq!(world.events(2), [""; 0]);
-    assert_eq!(caught_up_from(&mut world, "701:701:", 10), "700:700:");
-}
-
-/// The new shape is of a state before the transaction, and the parts that were told of the other are of no use.
-#[test]
-fn a_shape_added_between_two_parts_takes_the_session_with_it() {
-    let mut world = following(bounds());
-    world.begin(700, 10);
-    let subscribe = json!(["1", "2", "sync", "subscribe", {"shapes": [{"ref": "1", "table": "items", "scope": {"a": "y"}}]}]);
-    world.hub.handle_text(1, &subscribe.to_string(), "");
-    world.later(limits::GATHER_MS);
-    let request = world.catch_up();
-    world.data(&long("a", "x"));
-    world.data(&long("b", "x"));
-    world.answer(&request, "700:700:", 1);
-    assert_eq!(world.events(1), ["load", "unload", "shape", "rows", "commit"]);
-    world.data(&long("c", "x"));
-    world.data(&long("d", "x"));
-    world.commit(10);
-    assert_eq!(world.events(1), [""; 0]);
-    assert_eq!(caught_up_from(&mut world, "701:701:", 10), "700:700:");
-}
-
-#[test]
-fn a_stream_that_breaks_has_the_parts_forgotten() {
-    let mut world = following(bounds());
-    world.begin(700, 10);
-    world.data(&long("a", "x"));
-    world.data(&long("b", "x"));
-    world.hub.handle_stream_lost();
-    assert_eq!(world.events(1), ["load", "unload"]);
-    let request = world.catch_up();
-    world.answer(&request, "701:701:", 1);
-    assert_eq!(world.events(1), ["rows", "commit"]);
-    // The same transaction comes again in another stream, under another name.
-    world.outputs.clear();
-    world.begin_stream("700:700:", 1);
-    world.poll("700:700:", 1);
-    let request = world.catch_up();
-    world.answer(&request, "700:700:", 1);
-    world.heard(1);
-    world.begin(700, 10);
-    world.data(&long("a", "x"));
-    world.data(&long("b", "x"));
-    world.commit(10);
-    assert_eq!(world.events(1), ["load", "loaded", "commit"]);
-}
-
-#[test]
-fn a_shape_that_is_given_up_has_its_parts_forgotten() {
-    let mut world = following(bounds());
-    world.begin(700, 10);
-    world.data(&long("a", "x"));
-    world.data(&long("b", "x"));
-    let leave = json!(["1", "2", "sync", "unsubscribe", {"refs": ["0"]}]).to_string();
-    world.hub.handle_text(1, &leave, "");
-    assert_eq!(world.events(1), ["load", "unload"]);
-    world.data(&long("c", "x"));
-    world.data(&long("d", "x"));
-    world.commit(10);
-    assert_eq!(world.events(1), [""; 0]);
-}
-
-/// Of a relation that is described anew inside the transaction, and of a catalog that changes meanwhile, nothing is told.
-#[test]
-fn a_schema_that_changes_meanwhile_has_the_parts_forgotten() {
-    for announced in [true, false] {
-        let mut world = following(bounds());
-        world.begin(700, 10);
-        world.data(&long("a", "x"));
-        world.data(&long("b", "x"));
-        if announced {
-            world.data(&relation(ITEMS, "items", &["id", "a", "text"]));
-        } else {
-            let tables =
-                catalog().tables().map(|t| Table { schema_id: "2".into(), ..Table::clone(t) }).collect();
-            let mut anew = Catalog::new(tables, CLIENTS, "installation".into());
-            anew.as_of = "701:701:".parse().unwrap();
-            world.hub.handle_catalog(Arc::new(anew));
-        }
-        world.data(&long("c", "x"));
-        world.data(&long("d", "x"));
-        world.commit(10);
-        assert_eq!(world.events(1)[..2], ["load", "unload"], "announced: {announced}");
-        assert!(!world.events(1).contains(&"commit".to_owned()));
-    }
 }
 
 /// ```text
@@ -314,4 +260,18 @@ fn more_acknowledgements_than_are_remembered_are_read() {
     assert_eq!(reached(&world, Bound::PartAcknowledgements), 1);
     world.poll("701:701:", 10);
     assert_eq!(world.catch_up().clients.len(), 1);
+}
+
+/// Not before the commit: with another catalog nobody could be told of the other tables.
+#[test]
+fn a_truncated_table_is_looked_for_with_the_commit() {
+    let mut world = following(bounds());
+    world.begin(700, 10);
+    elsewhere(&mut world);
+    world.data(&[&b"T\0\0\0\x01\0"[..], &ITEMS.to_be_bytes()].concat());
+    elsewhere(&mut world);
+    world.later(limits::CATALOG_MS);
+    assert!(!world.has(|o| matches!(o, Output::ReadCatalog)));
+    world.commit(10);
+    assert!(world.has(|o| matches!(o, Output::ReadCatalog)));
 }

@@ -202,7 +202,14 @@ impl World {
         self.hub.handle_stream(&frame);
     }
 
+    /// A message of the stream. As a node does, what it gives out is taken before anything else happens.
     pub fn data(&mut self, message: &[u8]) {
+        self.feed(message);
+        self.drain();
+    }
+
+    /// The same, and nothing is taken.
+    pub fn feed(&mut self, message: &[u8]) {
         let mut frame = vec![b'w'];
         frame.extend([0; 24]);
         frame.extend(message);
@@ -243,6 +250,11 @@ impl World {
     /// As a client with these capabilities.
     pub fn join_able(&mut self, session: u64, scope: &str, cursor: Option<&str>, able: &[&str]) {
         self.hub.handle_open(session);
+        self.join_again(session, scope, cursor, able);
+    }
+
+    /// On a socket that is open.
+    pub fn join_again(&mut self, session: u64, scope: &str, cursor: Option<&str>, able: &[&str]) {
         let client = format!("c{session}");
         let join = json!(["1", "1", "sync", "phx_join", {"protocol": 1, "client": client, "cursor": cursor,
             "capabilities": able, "shapes": [{"ref": "0", "table": "items", "scope": {"a": scope}}]}]);

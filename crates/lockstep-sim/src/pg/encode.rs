@@ -104,13 +104,13 @@ pub fn delete(oid: Oid, key: &[Sent<'_>]) -> Bytes {
     out.into()
 }
 
-/// Truncate of one relation.
-pub fn truncate(oid: Oid) -> Bytes {
+/// Truncate of the relations of one statement.
+pub fn truncate(relations: &[Oid]) -> Bytes {
     let mut out = data();
     out.push(b'T');
-    out.extend(1u32.to_be_bytes());
+    out.extend(u32::try_from(relations.len()).unwrap_or(u32::MAX).to_be_bytes());
     out.push(0);
-    out.extend(oid.to_be_bytes());
+    out.extend(relations.iter().flat_map(|oid| oid.to_be_bytes()));
     out.into()
 }
 

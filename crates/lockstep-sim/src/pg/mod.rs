@@ -17,12 +17,11 @@ pub use log::{Entry, Log};
 pub use migrate::{Change, Migration};
 pub use read::{DATABASE, SYSTEM};
 pub use recover::VolumeCopy;
-pub use tx::{Op, Stuck, Tx};
+pub use tx::{Message, Op, Stuck, Tx};
 
 use crate::history::History;
 use crate::schema::{Key, Row, Schema, TABLES};
 use bytes::Bytes;
-use lockstep_core::catalog::Oid;
 use lockstep_core::position::{Snapshot, Xid};
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -67,7 +66,7 @@ pub struct Commit {
     /// Entries of the change logs.
     pub logs: Vec<log::Entry>,
     /// Messages of published relations, in their order.
-    pub messages: Vec<(Oid, Bytes)>,
+    pub messages: Vec<Message>,
     /// What it does to each shape's digest.
     pub deltas: Vec<(usize, u64)>,
     /// The visibility sequence number at which snapshots began to see it.

@@ -37,6 +37,9 @@ struct Savepoint {
     logs: usize,
 }
 
+/// What the stream says, and the relations that it must have described before.
+pub type Message = (Vec<Oid>, Bytes);
+
 /// An open transaction.
 #[derive(Debug, Clone, Default)]
 pub struct Tx {
@@ -45,7 +48,7 @@ pub struct Tx {
     pub(super) last_subxid: Xid,
     /// Rows as it sees them.
     pub(super) writes: BTreeMap<(usize, Key), Option<Row>>,
-    pub(super) messages: Vec<(Oid, Bytes)>,
+    pub(super) messages: Vec<Message>,
     pub(super) logs: Vec<Entry>,
     pub(super) locks: Vec<(usize, Key)>,
     savepoints: Vec<Savepoint>,
@@ -60,9 +63,9 @@ pub struct Tx {
 }
 
 impl Tx {
-    /// Messages of published relations so far.
-    pub fn messages(&self) -> &[(Oid, Bytes)] {
-        &self.messages
+    /// Operations on published relations so far. TRUNCATE of several has several in one message.
+    pub fn operations(&self) -> usize {
+        self.messages.iter().map(|(relations, _)| relations.len()).sum()
     }
 }
 
@@ -236,7 +239,7 @@ impl Db {
 
     fn message(&mut self, id: TxId, oid: Option<Oid>, encode: impl FnOnce(Oid) -> Bytes) {
         if let (Some(oid), Some(tx)) = (oid, self.open.get_mut(&id)) {
-            tx.messages.push((oid, encode(oid)));
+            tx.messages.push((vec![oid], encode(oid)));
         }
     }
 
@@ -297,23 +300,33 @@ impl Db {
         }
     }
 
-    /// TRUNCATE: needs the table for itself. Whoever comes while it waits for that stands behind it.
-    pub fn truncate(&mut self, id: TxId, table: usize) -> Result<(), Stuck> {
-        if self.table_locks[table].is_some_and(|h| h != id) {
-            return Err(Stuck::Locked);
-        }
-        self.table_locks[table] = Some(id);
-        if self.lock_counts[table] > 0 {
-            return Err(Stuck::Locked);
+    /// TRUNCATE: needs its tables for itself, one after another. Whoever comes while it waits for one stands behind it.
+    pub fn truncate(&mut self, id: TxId, tables: &[usize]) -> Result<(), Stuck> {
+        for table in tables {
+            if self.table_locks[*table].is_some_and(|h| h != id) {
+                return Err(Stuck::Locked);
+            }
+            self.table_locks[*table] = Some(id);
+            if self.lock_counts[*table] > 0 {
+                return Err(Stuck::Locked);
+            }
         }
         self.assign(id);
-        let keys: Vec<Key> = self.visible[table].keys().cloned().collect();
-        for key in keys {
-            self.put(id, table, key, None);
+        for table in tables {
+            let keys: Vec<Key> = self.visible[*table].keys().cloned().collect();
+            for key in keys {
+                self.put(id, *table, key, None);
+            }
         }
-        self.message(id, self.published(table), encode::truncate);
-        let scope = vec![None; self.schema.tables[table].table.scope_columns.len()];
-        self.log(id, Entry { table, scope, key: None, kind: Some('t') });
+        let relations: Vec<Oid> = tables.iter().filter_map(|table| self.published(*table)).collect();
+        if let Some(tx) = self.open.get_mut(&id).filter(|_| !relations.is_empty()) {
+            let message = encode::truncate(&relations);
+            tx.messages.push((relations, message));
+        }
+        for table in tables {
+            let scope = vec![None; self.schema.tables[*table].table.scope_columns.len()];
+            self.log(id, Entry { table: *table, scope, key: None, kind: Some('t') });
+        }
         Ok(())
     }
 

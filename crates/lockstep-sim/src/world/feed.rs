@@ -2,8 +2,7 @@
 
 use super::{Event, Sync, Waiter, World};
 use crate::node::{Feed, Step};
-use crate::pg::Op;
-use crate::pg::encode;
+use crate::pg::{Message, Op, encode};
 use crate::plant::Plant;
 use crate::schema::MARKS;
 use bytes::Bytes;
@@ -186,9 +185,11 @@ impl World {
                 continue;
             }
             frames.push(encode::begin(commit.commit_lsn, commit.xid));
-            for (oid, message) in planted(self.plant, schema, &commit.messages) {
-                if feed.described.insert((oid, version)) {
-                    frames.push(encode::relation(schema, oid));
+            for (relations, message) in planted(self.plant, schema, &commit.messages) {
+                for oid in relations {
+                    if feed.described.insert((oid, version)) {
+                        frames.push(encode::relation(schema, oid));
+                    }
                 }
                 frames.push(message);
             }
@@ -242,11 +243,7 @@ impl World {
 }
 
 /// What the stream says of a transaction, with the two plants that change it.
-fn planted(
-    plant: Option<Plant>,
-    schema: &crate::schema::Schema,
-    messages: &[(u32, Bytes)],
-) -> Vec<(u32, Bytes)> {
+fn planted(plant: Option<Plant>, schema: &crate::schema::Schema, messages: &[Message]) -> Vec<Message> {
     let kind = |bytes: &Bytes| bytes.get(25).copied();
     match plant {
         Some(Plant::RemovesFirst) => {
@@ -257,13 +254,13 @@ fn planted(
         }
         Some(Plant::ArrivalOrder) => {
             let mut out = Vec::new();
-            for (oid, message) in messages {
-                out.push((*oid, message.clone()));
-                let table = schema.tables.iter().map(|t| &t.table).find(|t| t.tombstones == *oid);
+            for (relations, message) in messages {
+                out.push((relations.clone(), message.clone()));
+                let table = schema.tables.iter().map(|t| &t.table).find(|t| *relations == [t.tombstones]);
                 if let Some(table) = table
                     && let Some(delete) = crate::pg::tombstone_as_delete(table, message)
                 {
-                    out.push((table.oid, delete));
+                    out.push((vec![table.oid], delete));
                 }
             }
             out

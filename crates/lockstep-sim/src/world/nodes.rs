@@ -126,16 +126,15 @@ impl World {
         if link.closing {
             return;
         }
-        let load = is_load(&frame);
+        let slow = is_load(&frame) && link.queue.aside() > PASSED_BYTES;
         if link.queue.push(frame).is_err() {
             link.closing = true;
             self.fault("slow_reader_closed");
             self.hang_up(session);
             return;
         }
-        let (slow, node) = (load && link.queue.aside() > PASSED_BYTES, link.node);
         if slow {
-            self.nodes[node].hub.handle_slow(session);
+            self.nodes[link.node].hub.handle_slow(session);
         }
         self.deliver_soon(session);
     }

@@ -13,7 +13,8 @@ pub(super) struct Writer {
     tries: u32,
     pace: u64,
     committing: bool,
-    truncating: Option<usize>,
+    /// Tables, of one TRUNCATE.
+    truncating: Vec<usize>,
 }
 
 const ROWS: usize = 25;
@@ -96,20 +97,14 @@ impl World {
             self.end_writing(at, tx);
             return;
         }
-        let done = match self.writers[at].truncating {
-            Some(table) => self.truncate(tx, table),
-            None if self.rng.one_in(700) => {
-                let table = self.rng.index(APP_TABLES);
-                self.writers[at].truncating = Some(table);
-                self.writers[at].tries = 0;
-                self.truncate(tx, table)
-            }
-            None => self.statement(tx),
-        };
+        if self.writers[at].truncating.is_empty() && self.rng.one_in(700) {
+            self.writers[at].truncating = self.some_tables();
+            self.writers[at].tries = 0;
+        }
+        let truncates = !self.writers[at].truncating.is_empty();
+        let done = if truncates { self.truncate(tx, at) } else { self.statement(tx) };
         match done {
-            Err(Stuck::Locked)
-                if self.writers[at].tries < if self.writers[at].truncating.is_some() { 30 } else { 4 } =>
-            {
+            Err(Stuck::Locked) if self.writers[at].tries < if truncates { 30 } else { 4 } => {
                 self.writers[at].tries += 1;
                 let wait = self.rng.between(300, 3_000);
                 self.after(wait, Event::Writer(at));
@@ -118,7 +113,8 @@ impl World {
                 let writer = &mut self.writers[at];
                 writer.tries = 0;
                 // A TRUNCATE given up would go on standing in everyone's way.
-                writer.steps = if writer.truncating.take().is_some() { 0 } else { writer.steps - 1 };
+                writer.steps = if truncates { 0 } else { writer.steps - 1 };
+                writer.truncating.clear();
                 let pace = writer.pace;
                 let wait = self.rng.between(10, pace);
                 self.after(wait, Event::Writer(at));
@@ -140,7 +136,7 @@ impl World {
             tries: 0,
             pace,
             committing: false,
-            truncating: None,
+            truncating: Vec::new(),
         };
         if self.rng.one_in(10) {
             // It takes its id before others write, and writes after them.
@@ -187,9 +183,21 @@ impl World {
         }
     }
 
-    fn truncate(&mut self, tx: TxId, table: usize) -> Result<(), Stuck> {
-        self.db.truncate(tx, table)?;
+    /// One of them, or several in some order.
+    fn some_tables(&mut self) -> Vec<usize> {
+        let first = self.rng.index(APP_TABLES);
+        let many = if self.rng.one_in(2) { self.rng.between(2, APP_TABLES as u64) as usize } else { 1 };
+        (first..first + many).map(|table| table % APP_TABLES).collect()
+    }
+
+    fn truncate(&mut self, tx: TxId, at: usize) -> Result<(), Stuck> {
+        let tables = &self.writers[at].truncating;
+        let several = tables.len() > 1;
+        self.db.truncate(tx, tables)?;
         self.fault("truncate");
+        if several {
+            self.fault("truncate_several");
+        }
         Ok(())
     }
 

@@ -192,9 +192,11 @@ fn model_stream(script: &Script) -> Vec<Transaction> {
     let mut transactions = Vec::new();
     for commit in script.db.commits.iter().filter(|c| !c.messages.is_empty()) {
         let mut frames = vec![encode::begin(commit.commit_lsn, commit.xid)];
-        for (oid, message) in &commit.messages {
-            if described.insert(*oid) {
-                frames.push(encode::relation(&script.db.schema, *oid));
+        for (relations, message) in &commit.messages {
+            for oid in relations {
+                if described.insert(*oid) {
+                    frames.push(encode::relation(&script.db.schema, *oid));
+                }
             }
             frames.push(message.clone());
         }

@@ -27,6 +27,7 @@ pub const STEPS: &[&str] = &[
     "savepoint",
     "swap keys",
     "truncate",
+    "truncate of several",
     "update",
     "update several",
 ];
@@ -40,7 +41,7 @@ const ROWS: usize = 12;
 struct Open {
     tx: TxId,
     savepoints: u32,
-    /// The messages of each statement of several rows: PostgreSQL chooses their order.
+    /// The operations of each statement of several rows: PostgreSQL chooses their order.
     several: Vec<std::ops::Range<usize>>,
 }
 
@@ -231,8 +232,8 @@ impl Script {
         let sql = format!("rollback to s{0}; release s{0}", open.savepoints);
         open.savepoints -= 1;
         self.db.rollback_to(open.tx);
-        let messages = self.db.open[&open.tx].messages().len();
-        open.several.retain(|range| range.end <= messages);
+        let operations = self.db.open[&open.tx].operations();
+        open.several.retain(|range| range.end <= operations);
         self.real.run(at, &sql).await;
         self.did("rollback to savepoint");
     }
@@ -245,12 +246,14 @@ impl Script {
         while !self.prepared.is_empty() {
             self.commit_prepared().await;
         }
-        let (tx, table) = (self.db.begin(), self.rng.index(APP_TABLES));
+        let (tx, first) = (self.db.begin(), self.rng.index(APP_TABLES));
+        let tables = if self.rng.one_in(2) { vec![first, (first + 1) % APP_TABLES] } else { vec![first] };
         self.real.run(at, "begin").await;
         self.open[at] = Some(Open { tx, ..Open::default() });
-        self.db.truncate(tx, table).expect("nobody else is there");
-        self.did("truncate");
-        let sql = format!("truncate {}", self.db.schema.tables[table].table.name);
+        self.db.truncate(tx, &tables).expect("nobody else is there");
+        self.did(if tables.len() > 1 { "truncate of several" } else { "truncate" });
+        let names: Vec<&str> = tables.iter().map(|t| &*self.db.schema.tables[*t].table.name).collect();
+        let sql = format!("truncate {}", names.join(", "));
         self.real.run(at, &sql).await;
     }
 
@@ -258,13 +261,13 @@ impl Script {
     async fn statement(&mut self, at: usize, table: usize, ops: &[Op], what: &'static str) -> bool {
         let Some(tx) = self.open[at].as_ref().map(|o| o.tx).filter(|_| !ops.is_empty()) else { return false };
         let sql = self.sql(tx, table, ops);
-        let before = self.db.open[&tx].messages().len();
+        let before = self.db.open[&tx].operations();
         if self.db.statement(tx, table, ops).is_err() {
             return false;
         }
         if ops.len() > 1 {
-            let messages = self.db.open[&tx].messages().len();
-            self.open[at].as_mut().unwrap().several.push(before..messages);
+            let operations = self.db.open[&tx].operations();
+            self.open[at].as_mut().unwrap().several.push(before..operations);
         }
         self.real.run(at, &sql).await;
         self.did(what);

@@ -2,7 +2,7 @@
 
 use super::few::FewSet;
 use super::{Batch, Bound, Brought, Hub, Output, ReadFrom, SessionId, SubState, Undo};
-use crate::change::{Delivered, Key, Part, TableNet, Tuple};
+use crate::change::{Delivered, Key, NetChanges, Part, Tuple};
 use crate::fanout::match_index::ShapeIndex;
 use crate::fanout::{Routed, Touch};
 use crate::mutation::Outcome;
@@ -28,7 +28,7 @@ impl Hub {
         let (xid, end) = (delivered.transaction.xid, delivered.transaction.end_lsn);
         self.reference = self.reference.max(xid);
         self.counters.transactions += 1;
-        self.counters.rows += delivered.net.iter().flat_map(|n| n.tables.values()).map(rows_of).sum::<u64>();
+        self.counters.rows += delivered.net.as_ref().map_or(0, NetChanges::rows);
         if delivered.net.is_none() {
             self.reached_bound(Bound::TransactionBytes);
         }
@@ -41,7 +41,7 @@ impl Hub {
                 self.skip(xid, &passed.fallen);
                 Routed::default()
             }
-            None => self.route(&delivered),
+            None => delivered.net.as_ref().map(|net| self.index.route(net)).unwrap_or_default(),
         };
         self.skip_holes(xid, &routed);
         self.now_sure(xid);
@@ -67,17 +67,6 @@ impl Hub {
             }
         }
         self.poll_soon();
-    }
-
-    /// What it does to each shape. All shapes of a table are holes if its rows are not held.
-    fn route<'d>(&mut self, delivered: &'d Delivered) -> Routed<'d> {
-        match &delivered.net {
-            Some(net) => self.index.route(net),
-            None => {
-                let touched = delivered.transaction.touched.iter();
-                Routed::holes(touched.flat_map(|oid| self.index.of_table(*oid)))
-            }
-        }
     }
 
     /// Shapes that this transaction cannot be told to from the stream alone: their sessions stand before it, and
@@ -283,11 +272,6 @@ impl Hub {
         let last_poll = &self.last_poll;
         self.released.retain(|xid| !last_poll.sees(*xid));
     }
-}
-
-/// Rows of one table that a transaction changed.
-pub(super) fn rows_of(table: &TableNet) -> u64 {
-    u64::try_from(table.ends().count()).unwrap_or(u64::MAX)
 }
 
 /// What goes from a shape, and what is put there.

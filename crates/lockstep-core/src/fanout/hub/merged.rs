@@ -55,8 +55,7 @@ pub(super) fn told(
     schema: &Schema,
 ) -> Result<Option<Frame>, Hole> {
     let transaction = &entry.delivered.transaction;
-    let touched =
-        [shape.table.oid, shape.table.tombstones].iter().any(|oid| transaction.touched.contains(oid));
+    let touched = shape.table.is_among(&transaction.touched);
     if touched && schema.is_before(shape.table.oid, transaction.xid, transaction.end_lsn) {
         return Err(Hole);
     }

@@ -285,7 +285,7 @@ impl Hub {
             identified: false,
             catalog: Arc::default(),
             schema: schema::Schema::default(),
-            assembler: Assembler::in_parts(&bounds),
+            assembler: Assembler::new(&bounds),
             reference: 0,
             watermark: Lsn(0),
             ring: Ring::new(bounds.ring_bytes),
@@ -357,6 +357,7 @@ impl Hub {
 
     /// The next thing to do; None when all is done for now.
     pub fn poll_output(&mut self) -> Option<Output> {
+        self.pass_on();
         if self.outputs.is_empty() {
             self.ask_for_catalog();
             self.answer_returning();

@@ -17,7 +17,7 @@
 //!
 //! The names of what is set aside are of the transaction and shape: never used again, and the same for all sessions.
 
-use super::deliver::{Parts, frame_of, rows_of, split};
+use super::deliver::{Parts, frame_of, split};
 use super::few::FewSet;
 use super::{Bound, Hub, Output, SessionId, SubState};
 use crate::catalog::Oid;
@@ -28,7 +28,7 @@ use crate::limits;
 use crate::mutation::Acknowledged;
 use crate::protocol::{Frame, LoadId, touches_load};
 use crate::shape::Shape;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// A transaction of which a part was told.
 #[derive(Debug)]
@@ -41,7 +41,13 @@ pub(super) struct Passing {
     fallen: BTreeSet<SessionId>,
     /// Sessions of which a shape became live since the first part.
     late: BTreeSet<SessionId>,
+    /// What is still to be given out, one frame after another: whoever falls meanwhile gets no more of it.
+    told: VecDeque<Told>,
     acknowledged: Vec<Acknowledged>,
+    /// There were more of these than are remembered.
+    forgot: bool,
+    /// It truncates a table.
+    truncates: bool,
     /// The catalog changed: nothing more is told.
     untold: bool,
 }
@@ -54,7 +60,14 @@ pub(super) struct Passed {
 }
 
 /// What a part has for a shape, and who follows it.
-type Told = (ShapeIndex, Vec<Frame>, Vec<SessionId>);
+#[derive(Debug)]
+struct Told {
+    shape: ShapeIndex,
+    frames: Vec<Frame>,
+    followers: Vec<SessionId>,
+    /// Frames that the last of them got.
+    given: usize,
+}
 
 impl Hub {
     fn passing(&mut self) -> &mut Passing {
@@ -66,7 +79,10 @@ impl Hub {
                 takers: BTreeSet::new(),
                 fallen: BTreeSet::new(),
                 late: BTreeSet::new(),
+                told: VecDeque::new(),
                 acknowledged: Vec::new(),
+                forgot: false,
+                truncates: false,
                 untold: false,
             }
         })
@@ -74,44 +90,69 @@ impl Hub {
 
     /// A part of a transaction whose commit is still to come.
     pub(super) fn pass(&mut self, part: Part) {
+        while self.pass_frame() {}
         let number = self.passing().number;
         let told = self.follow(part, |shape, index, touches| {
             let load = LoadId { catch_up: number, read: index as usize };
             let (remove, put) = split(touches);
             touches_load(shape, limits::ROWS_FRAME_BYTES, load, remove, put)
         });
-        for (index, frames, followers) in told {
-            let load = LoadId { catch_up: number, read: index as usize };
-            for id in followers {
-                let Some(passing) = self.passing.as_mut().filter(|p| !p.fallen.contains(&id)) else {
-                    continue;
-                };
-                let Some(session) = self.sessions.get_mut(&id) else { continue };
-                let mut live = session.subs.values_mut().filter(|s| s.state == SubState::Live);
-                let Some(sub) = live.find(|s| s.shape == index) else { continue };
-                if sub.aside.is_empty() {
-                    sub.aside.push(load);
-                }
+        self.passing().told = told.into();
+    }
+
+    /// Gives out what is next of a part, if there is nothing else to do first.
+    pub(super) fn pass_on(&mut self) {
+        while self.outputs.is_empty() && self.pass_frame() {}
+    }
+
+    /// Gives out a frame, or finds that somebody gets no more; false if all is given out.
+    fn pass_frame(&mut self) -> bool {
+        let Some(passing) = &mut self.passing else { return false };
+        let Some(told) = passing.told.front_mut() else { return false };
+        let Some(id) = told.followers.last().copied() else {
+            passing.told.pop_front();
+            return true;
+        };
+        let Some(frame) = told.frames.get(told.given).filter(|_| !passing.fallen.contains(&id)).cloned()
+        else {
+            told.followers.pop();
+            told.given = 0;
+            return true;
+        };
+        told.given += 1;
+        let load = LoadId { catch_up: passing.number, read: told.shape as usize };
+        let session = self.sessions.get_mut(&id).filter(|s| s.base.is_none() && !passing.late.contains(&id));
+        let mut subs = session.into_iter().flat_map(|session| session.subs.values_mut());
+        if let Some(sub) = subs.find(|sub| sub.shape == told.shape && sub.state == SubState::Live) {
+            if sub.aside.is_empty() {
+                sub.aside.push(load);
                 passing.takers.insert(id);
-                self.outputs.extend(frames.iter().map(|frame| Output::Send(id, frame.clone())));
             }
+            self.outputs.push_back(Output::Send(id, frame));
         }
+        true
     }
 
     /// Its commit, with the rest of its rows.
     pub(super) fn end_passing(&mut self, delivered: &Delivered, rest: Part) -> Passed {
-        self.passing();
+        while self.pass_frame() {}
         let told = self.follow(rest, |shape, _, touches| frame_of(shape, touches).into_iter().collect());
         let (mut parts, mut fallen) = (BTreeMap::<_, Parts>::new(), BTreeSet::new());
         let Some(mut passing) = self.passing.take() else { return Passed { parts, fallen } };
         fallen.append(&mut passing.fallen);
+        if passing.truncates {
+            // Not before: with another catalog nobody would be told of the other tables.
+            self.look_for(delivered.transaction.xid);
+        }
         let touched = &delivered.transaction.touched;
         if passing.untold {
-            let shapes = touched.iter().flat_map(|oid| self.index.of_table(*oid));
+            let shapes = self.catalog.among(touched).flat_map(|table| self.index.of_table(table.oid));
             let held = shapes.filter_map(|shape| self.shapes.get(&shape));
             fallen.extend(held.flat_map(|held| held.subscribers.iter().copied()));
         }
-        fallen.extend(passing.late.iter().copied().filter(|id| self.has_shape_of(*id, touched)));
+        // Whoever was established meanwhile was not there when what is forgotten came.
+        let lacks = |id: &SessionId| passing.forgot || self.has_shape_of(*id, touched);
+        fallen.extend(passing.late.iter().copied().filter(lacks));
         for id in passing.takers.iter().filter(|id| !fallen.contains(id)) {
             let Some(session) = self.sessions.get_mut(id).filter(|s| s.base.is_none()) else { continue };
             let live = session.subs.values_mut().filter(|s| s.state == SubState::Live);
@@ -120,7 +161,7 @@ impl Hub {
                 parts.entry(*id).or_default().loads = loads;
             }
         }
-        for (_, frames, followers) in told {
+        for Told { frames, followers, .. } in told {
             for id in followers.into_iter().filter(|id| !fallen.contains(id)) {
                 parts.entry(id).or_default().rows.extend(frames.iter().cloned());
             }
@@ -145,7 +186,8 @@ impl Hub {
         frames: impl Fn(&Shape, ShapeIndex, &[(ShapeIndex, Touch<'_>)]) -> Vec<Frame>,
     ) -> Vec<Told> {
         self.heed_rows(part.xid, &mut part.net);
-        self.counters.rows += part.net.tables.values().map(rows_of).sum::<u64>();
+        self.counters.rows += part.rows;
+        self.passing().truncates |= part.net.truncates();
         self.note_acknowledged(&part);
         if self.passing().untold {
             return Vec::new();
@@ -181,7 +223,7 @@ impl Hub {
             held.frames += sent * u64::try_from(frames.len()).unwrap_or(u64::MAX);
             held.bytes += sent * bytes;
             if !frames.is_empty() {
-                told.push((index, frames, followers));
+                told.push(Told { shape: index, frames, followers, given: 0 });
             }
         }
         lost.into_iter().for_each(|id| self.fall(id));
@@ -194,6 +236,7 @@ impl Hub {
             if self.passing().acknowledged.len() < limits::PART_ACKNOWLEDGEMENTS {
                 self.passing().acknowledged.push(ack.clone());
             } else {
+                self.passing().forgot = true;
                 self.reached_bound(Bound::PartAcknowledgements);
                 self.of_client(ack).into_iter().for_each(|id| self.fall(id));
             }
@@ -208,7 +251,7 @@ impl Hub {
     fn has_shape_of(&self, id: SessionId, touched: &BTreeSet<Oid>) -> bool {
         let Some(session) = self.sessions.get(&id) else { return false };
         let mut held = session.subs.values().filter_map(|sub| self.shapes.get(&sub.shape));
-        held.any(|h| [h.shape.table.oid, h.shape.table.tombstones].iter().any(|oid| touched.contains(oid)))
+        held.any(|h| h.shape.table.is_among(touched))
     }
 
     /// The session is not told of the transaction, and is caught up past it.
@@ -240,6 +283,7 @@ impl Hub {
     pub(super) fn stop_passing(&mut self) {
         let Some(passing) = &mut self.passing else { return };
         passing.untold = true;
+        passing.told.clear();
         for id in std::mem::take(&mut passing.takers) {
             self.forget_passed(id);
         }

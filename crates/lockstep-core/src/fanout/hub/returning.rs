@@ -225,8 +225,7 @@ impl Hub {
                 let held = self.shapes.get(index)?;
                 one.frames.extend(told(entry, *index, &held.shape, &self.schema).ok()?);
             }
-            let truncates = |net: &NetChanges| net.tables.values().any(|table| table.truncated);
-            if entry.delivered.net.as_ref().is_some_and(truncates) {
+            if entry.delivered.net.as_ref().is_some_and(NetChanges::truncates) {
                 return None;
             }
             one.acknowledge_by(entry, clients, client).ok()?;

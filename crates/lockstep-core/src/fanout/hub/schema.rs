@@ -85,12 +85,17 @@ impl Hub {
         if let Some(net) = &mut delivered.net {
             self.heed_rows(xid, net);
         }
-        // A truncated table has other storage, and is loaded anew for it: the sooner, the fewer rows.
-        let truncated = delivered.net.as_ref().is_some_and(|n| n.tables.values().any(|t| t.truncated));
-        if delivered.schema_changed || truncated {
-            self.schema.wanted = true;
-            self.schema.by = Some(self.schema.by.map_or(xid, |by| by.max(xid)));
+        let truncates = delivered.net.as_ref().is_some_and(NetChanges::truncates);
+        if delivered.schema_changed || truncates {
+            self.look_for(xid);
         }
+    }
+
+    /// The catalog is looked at, as this transaction left it. A truncated table has other storage, and is loaded anew for
+    /// it: the sooner, the fewer rows.
+    pub(super) fn look_for(&mut self, xid: Xid) {
+        self.schema.wanted = true;
+        self.schema.by = Some(self.schema.by.map_or(xid, |by| by.max(xid)));
     }
 
     /// Of a table whose schema changed, rows of a transaction from before are not told.

@@ -89,7 +89,7 @@ impl Hub {
         self.discard_catch_ups();
         self.counters.streams += 1;
         self.mode = Mode::Streaming;
-        self.assembler = Assembler::in_parts(&self.bounds);
+        self.assembler = Assembler::new(&self.bounds);
         self.reference = reference;
         self.watermark = Lsn(0);
         self.ring.clear();

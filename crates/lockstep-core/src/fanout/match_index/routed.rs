@@ -30,13 +30,6 @@ pub struct Routed<'n>(pub(super) Vec<(ShapeIndex, Touch<'n>)>);
 pub type Touched<'r, 'n> = (ShapeIndex, Result<&'r [(ShapeIndex, Touch<'n>)], Hole>);
 
 impl<'n> Routed<'n> {
-    /// Of these shapes the stream alone can say nothing.
-    pub fn holes(shapes: impl Iterator<Item = ShapeIndex>) -> Self {
-        let mut touches: Vec<_> = shapes.map(|shape| (shape, Touch::Hole)).collect();
-        touches.sort_by_key(|(shape, _)| *shape);
-        Self(touches)
-    }
-
     /// Each shape that is touched, with what happens to it.
     pub fn shapes(&self) -> impl Iterator<Item = Touched<'_, 'n>> {
         self.0.chunk_by(|a, b| a.0 == b.0).map(|touches| {
