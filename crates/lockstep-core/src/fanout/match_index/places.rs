@@ -4,7 +4,7 @@
 //! one to be waited for, and not one after another: four shapes share a line of the processor's cache, with nothing of
 //! them but a tag of their values and their number, and all lines that a row may concern are asked for at the same time.
 //!
-//! Equal tags are taken for equal values. A tag is 96 bits of a keyed pseudorandom function (SipHash-2-4 with a key that
+//! Equal tags are taken for equal values. A tag is 96 bits of a keyed pseudorandom function (SipHash-1-3 with a key that
 //! this process draws and tells nobody), so whoever chooses values knows nothing of their tags; a row is compared with few
 //! shapes, each of which has the tag of another's values with a probability of 2^-76 among a million
 //! (docs/decisions/0042-tags.md).
@@ -13,7 +13,7 @@ use super::filters::Filters;
 use super::{Member, ShapeIndex};
 use crate::change::Text;
 use crate::shape::Shape;
-use siphasher::sip128::{Hasher128, SipHasher24};
+use siphasher::sip128::{Hasher128, SipHasher13};
 use std::collections::BTreeMap;
 use std::hash::{BuildHasher, Hasher, RandomState};
 
@@ -55,8 +55,8 @@ impl Group {
 /// The key of this process by which values are hashed: clients choose them.
 #[derive(Debug)]
 pub(super) struct Keys {
-    values: SipHasher24,
-    groups: SipHasher24,
+    values: SipHasher13,
+    groups: SipHasher13,
     /// Number of the next group; none has two.
     next: u64,
 }
@@ -65,7 +65,7 @@ impl Default for Keys {
     fn default() -> Self {
         let hasher = || {
             let random = RandomState::new();
-            SipHasher24::new_with_keys(random.hash_one(0), random.hash_one(1))
+            SipHasher13::new_with_keys(random.hash_one(0), random.hash_one(1))
         };
         Self { values: hasher(), groups: hasher(), next: 0 }
     }
