@@ -2,7 +2,7 @@
 
 use super::few::FewSet;
 use super::{Batch, Bound, Brought, Hub, Output, ReadFrom, SessionId, SubState, Undo};
-use crate::change::{Delivered, Key, NetChanges, Part, Tuple};
+use crate::change::{Delivered, Key, NetChanges, Part, Text, Tuple};
 use crate::fanout::match_index::ShapeIndex;
 use crate::fanout::{Routed, Touch};
 use crate::mutation::Outcome;
@@ -274,19 +274,37 @@ impl Hub {
     }
 }
 
-/// What goes from a shape, and what is put there.
+/// Keys of rows that the index gives to a shape and that are not in it: the index takes equal tags for equal values.
+pub(super) fn misplaced(shape: &Shape, touches: &[(ShapeIndex, Touch<'_>)]) -> Vec<Key> {
+    let wrong = touches.iter().filter_map(|(_, touch)| match touch {
+        Touch::Put(row) if !is_in(shape, row) => Some(*row),
+        _ => None,
+    });
+    let key = |row: &Tuple| shape.table.key.iter().map(|c| row[*c].text().map(Text::from)).collect();
+    wrong.filter_map(key).collect()
+}
+
+/// Whether a row is in the shape, as far as it can be told.
+fn is_in(shape: &Shape, row: &Tuple) -> bool {
+    shape.covers(row) && shape.passes(row) != Ok(false)
+}
+
+/// What goes from a shape, and what is put there. What is misplaced goes: a remove is right of whatever is not there.
 pub(super) fn split<'t>(
+    shape: &'t Shape,
     touches: &'t [(ShapeIndex, Touch<'t>)],
+    misplaced: &'t [Key],
 ) -> (impl Iterator<Item = &'t Key>, impl Iterator<Item = &'t Tuple> + Clone) {
     let remove = touches.iter().filter_map(|(_, touch)| match touch {
         Touch::Remove(key) => Some(*key),
         _ => None,
     });
-    let put = touches.iter().filter_map(|(_, touch)| match touch {
-        Touch::Put(row) => Some(*row),
+    let all = misplaced.is_empty();
+    let put = touches.iter().filter_map(move |(_, touch)| match touch {
+        Touch::Put(row) if all || is_in(shape, row) => Some(*row),
         _ => None,
     });
-    (remove, put)
+    (remove.chain(misplaced), put)
 }
 
 pub(super) fn frame_of(shape: &Shape, touches: &[(ShapeIndex, Touch<'_>)]) -> Option<Frame> {
@@ -294,7 +312,8 @@ pub(super) fn frame_of(shape: &Shape, touches: &[(ShapeIndex, Touch<'_>)]) -> Op
         Touch::Reset(reason) => Some(*reason),
         _ => None,
     });
-    let (remove, put) = split(touches);
+    let misplaced = misplaced(shape, touches);
+    let (remove, put) = split(shape, touches, &misplaced);
     touches_frame(shape, reset, remove, put)
 }
 
@@ -312,5 +331,40 @@ impl super::Session {
     /// Whether the session is in step for this shape.
     pub(super) fn is_live(&self, index: ShapeIndex) -> bool {
         self.subs.values().any(|s| s.shape == index && s.state == SubState::Live)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+    use super::*;
+    use crate::catalog::{Catalog, Column, Table};
+    use crate::change::Value;
+
+    /// As if two values had one tag.
+    #[test]
+    fn a_row_that_the_index_gives_to_another_shape_is_not_put_there() {
+        let column =
+            |name: &str, attnum| Column { name: name.into(), attnum, type_oid: 23, ..Column::default() };
+        let columns = vec![column("id", 1), column("list", 2)];
+        let (scopes, scope_columns) = (vec![vec![1]], vec![1]);
+        let table = Table {
+            oid: 1,
+            schema: "public".into(),
+            name: "t".into(),
+            columns,
+            key: vec![0],
+            ..Table::default()
+        };
+        let table = Table { scopes, scope_columns, ..table };
+        let catalog = Catalog::new(vec![table], 9, String::new());
+        let request = serde_json::json!({"ref": "s", "table": "t", "scope": {"list": 7}, "where": "id < 10"});
+        let shape = Shape::resolve(&serde_json::from_value(request).unwrap(), &catalog).unwrap();
+        let row = |id: &str, list: &str| vec![Value::Text(id.into()), Value::Text(list.into())];
+        let (here, other, fails) = (row("1", "7"), row("2", "8"), row("30", "7"));
+        let touches = [&here, &other, &fails].map(|row| (0, Touch::Put(row)));
+        let frame: serde_json::Value = serde_json::from_slice(&frame_of(&shape, &touches).unwrap()).unwrap();
+        assert_eq!(frame[4]["put"], serde_json::json!([[1, 7]]));
+        assert_eq!(frame[4]["remove"], serde_json::json!([[2], [30]]));
     }
 }

@@ -17,7 +17,7 @@
 //!
 //! The names of what is set aside are of the transaction and shape: never used again, and the same for all sessions.
 
-use super::deliver::{Parts, frame_of, split};
+use super::deliver::{Parts, frame_of, misplaced, split};
 use super::few::FewSet;
 use super::{Bound, Hub, Output, SessionId, SubState};
 use crate::catalog::Oid;
@@ -94,7 +94,8 @@ impl Hub {
         let number = self.passing().number;
         let told = self.follow(part, |shape, index, touches| {
             let load = LoadId { catch_up: number, read: index as usize };
-            let (remove, put) = split(touches);
+            let misplaced = misplaced(shape, touches);
+            let (remove, put) = split(shape, touches, &misplaced);
             touches_load(shape, limits::ROWS_FRAME_BYTES, load, remove, put)
         });
         self.passing().told = told.into();
