@@ -99,7 +99,7 @@ export function untilStatus(client: LockstepClient, holds: (status: ReturnType<L
 
 /** One turn of the event loop: what could happen by itself has happened. */
 export async function turn(): Promise<void> {
-  await new Promise((resolve) => setTimeout(resolve, 0))
+  await new Promise<void>((resolve) => setTimeout(resolve, 0))
   // fake IndexedDB takes a step in each round of the event loop, of which a busy machine makes one in a timer's time
-  for (let round = 0; round < 10; round += 1) await new Promise((resolve) => setImmediate(resolve))
+  for (let round = 0; round < 10; round += 1) await new Promise<void>((resolve) => setImmediate(resolve))
 }
