@@ -294,7 +294,7 @@ impl Shape {
     }
 
     /// Whether a whole row lies in the shape's scope.
-    pub fn covers(&self, row: &Tuple) -> bool {
+    pub fn covers(&self, row: &[Value]) -> bool {
         self.scope()
             .iter()
             .all(|(column, wanted)| matches!(row.get(*column), Some(Value::Text(v)) if v == wanted))

@@ -277,16 +277,16 @@ impl Hub {
 /// Keys of rows that the index gives to a shape and that are not in it: the index takes equal tags for equal values.
 pub(super) fn misplaced(shape: &Shape, touches: &[(ShapeIndex, Touch<'_>)]) -> Vec<Key> {
     let wrong = touches.iter().filter_map(|(_, touch)| match touch {
-        Touch::Put(row) if !is_in(shape, row) => Some(*row),
+        Touch::Put(row) if !has_values(shape, row) => Some(*row),
         _ => None,
     });
     let key = |row: &Tuple| shape.table.key.iter().map(|c| row[*c].text().map(Text::from)).collect();
     wrong.filter_map(key).collect()
 }
 
-/// Whether a row is in the shape, as far as it can be told.
-fn is_in(shape: &Shape, row: &Tuple) -> bool {
-    shape.covers(row) && shape.passes(row) != Ok(false)
+/// Whether a row has the values that the shape's tag stands for; all else was evaluated when it was found.
+fn has_values(shape: &Shape, row: &Tuple) -> bool {
+    shape.covers(row) && shape.predicate.as_ref().is_none_or(|predicate| predicate.has_equalities(row))
 }
 
 /// What goes from a shape, and what is put there. What is misplaced goes: a remove is right of whatever is not there.
@@ -301,7 +301,7 @@ pub(super) fn split<'t>(
     });
     let all = misplaced.is_empty();
     let put = touches.iter().filter_map(move |(_, touch)| match touch {
-        Touch::Put(row) if all || is_in(shape, row) => Some(*row),
+        Touch::Put(row) if all || has_values(shape, row) => Some(*row),
         _ => None,
     });
     (remove.chain(misplaced), put)
@@ -358,13 +358,23 @@ mod tests {
         };
         let table = Table { scopes, scope_columns, ..table };
         let catalog = Catalog::new(vec![table], 9, String::new());
-        let request = serde_json::json!({"ref": "s", "table": "t", "scope": {"list": 7}, "where": "id < 10"});
-        let shape = Shape::resolve(&serde_json::from_value(request).unwrap(), &catalog).unwrap();
         let row = |id: &str, list: &str| vec![Value::Text(id.into()), Value::Text(list.into())];
         let (here, other, fails) = (row("1", "7"), row("2", "8"), row("30", "7"));
         let touches = [&here, &other, &fails].map(|row| (0, Touch::Put(row)));
-        let frame: serde_json::Value = serde_json::from_slice(&frame_of(&shape, &touches).unwrap()).unwrap();
-        assert_eq!(frame[4]["put"], serde_json::json!([[1, 7]]));
-        assert_eq!(frame[4]["remove"], serde_json::json!([[2], [30]]));
+        for (more, put, remove) in [
+            (
+                serde_json::json!({"where": "id = 1"}),
+                serde_json::json!([[1, 7]]),
+                serde_json::json!([[2], [30]]),
+            ),
+            (serde_json::json!({}), serde_json::json!([[1, 7], [30, 7]]), serde_json::json!([[2]])),
+        ] {
+            let mut request = serde_json::json!({"ref": "s", "table": "t", "scope": {"list": 7}});
+            request.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            let shape = Shape::resolve(&serde_json::from_value(request).unwrap(), &catalog).unwrap();
+            let frame: serde_json::Value =
+                serde_json::from_slice(&frame_of(&shape, &touches).unwrap()).unwrap();
+            assert_eq!((&frame[4]["put"], &frame[4]["remove"]), (&put, &remove));
+        }
     }
 }

@@ -72,12 +72,48 @@ struct TableIndex {
     exact: Vec<Group>,
     /// Shapes with predicates only, by scope.
     scopes: Vec<Group>,
+    /// All columns of its groups, each once.
+    columns: Vec<usize>,
+}
+
+/// What a row has in a column that some shape demands a value in.
+#[derive(Debug, Clone, Copy)]
+enum Has {
+    Nothing,
+    /// Too large to be repeated: it may be any value.
+    Unchanged,
+    Hash(u128),
+}
+
+/// A shape that was found, and where. Packed, since all of a row's are sorted by shape.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Hit(u64);
+
+impl Hit {
+    fn new(index: ShapeIndex, member: Member, how: u8) -> Self {
+        Self(u64::from(index) << 16 | u64::from(how) << 8 | member as u64)
+    }
+
+    #[allow(clippy::cast_possible_truncation, reason = "packed there")]
+    const fn shape(self) -> ShapeIndex {
+        (self.0 >> 16) as ShapeIndex
+    }
+
+    const fn how(self) -> u8 {
+        (self.0 >> 8 & 0xff) as u8
+    }
+
+    /// Nothing else decides than its scope.
+    const fn is_plain(self) -> bool {
+        self.0 & 0xff == Member::Plain as u64
+    }
 }
 
 /// Room that is used again for each row.
 #[derive(Debug, Default)]
 struct Scratch {
-    hashes: Vec<(usize, u128)>,
+    /// By the table's list of columns.
+    has: Vec<Has>,
     /// What to look for: its tag, and what it means to find it.
     wanted: Vec<(Tag, Source)>,
     /// Of each of them, where it may be.
@@ -85,7 +121,7 @@ struct Scratch {
     /// The same for what is looked up by scope alone.
     wanted_scopes: Vec<(Tag, Source)>,
     scope_probes: Vec<Probe>,
-    found: Vec<(ShapeIndex, Member, u8)>,
+    found: Vec<Hit>,
     passed: Passed,
 }
 
@@ -147,27 +183,17 @@ fn of_all(shape: &Shape) -> (Where, Member) {
     (Where { columns, values }, member)
 }
 
-/// Puts a shape into the group of its columns, made if need be. Says the tag of its values, and where it is in the list.
-fn enlist(groups: &mut Vec<Group>, place: &Where, index: ShapeIndex, keys: &mut Keys) -> (Tag, usize) {
-    let at = groups.iter().position(|group| *group.columns == *place.columns).unwrap_or_else(|| {
-        groups.push(keys.group(place.columns.as_slice().into()));
-        groups.len() - 1
-    });
-    groups[at].shapes.push(index);
-    (keys.tag(&groups[at], &place.values), groups[at].shapes.len() - 1)
-}
-
 impl MatchIndex {
     /// Adds a shape.
     pub fn insert(&mut self, index: ShapeIndex, shape: Arc<Shape>) {
         let table = self.tables.entry(shape.table.oid).or_default();
         let Both { keys, exact, scopes } = &mut self.places;
         let (place, member) = of_all(&shape);
-        let (tag, at) = enlist(&mut table.exact, &place, index, keys);
+        let (tag, at) = table.enlist(0, &place, index, keys);
         exact.insert(tag, index, member, (member == Member::Filtered).then_some(&*shape));
         let mut at = [at, 0];
         if member != Member::Plain {
-            let (tag, nth) = enlist(&mut table.scopes, &of_scope(&shape), index, keys);
+            let (tag, nth) = table.enlist(1, &of_scope(&shape), index, keys);
             scopes.insert(tag, index, Member::Filtered, None);
             at[1] = nth;
         }
@@ -239,9 +265,41 @@ impl TableIndex {
         }
     }
 
-    /// Takes a shape out of the list of its group, the exact one (0) or its scope's (1), which goes when it is empty.
+    const fn groups(&mut self, kind: usize) -> &mut Vec<Group> {
+        if kind == 0 { &mut self.exact } else { &mut self.scopes }
+    }
+
+    /// After a group came or went.
+    fn number_columns(&mut self) {
+        let Self { exact, scopes, columns, .. } = self;
+        columns.clear();
+        for group in exact.iter_mut().chain(scopes) {
+            for (column, term) in group.columns.iter().zip(&mut group.terms) {
+                term.at = columns.iter().position(|other| other == column).unwrap_or_else(|| {
+                    columns.push(*column);
+                    columns.len() - 1
+                });
+            }
+        }
+    }
+
+    /// Puts a shape into the list of its group, the exact one (0) or its scope's (1), which is made if need be. Says the
+    /// tag of its values, and where it is in the list.
+    fn enlist(&mut self, kind: usize, place: &Where, index: ShapeIndex, keys: &mut Keys) -> (Tag, usize) {
+        let known = self.groups(kind).iter().position(|group| *group.columns == *place.columns);
+        let number = known.unwrap_or_else(|| {
+            self.groups(kind).push(keys.group(place.columns.as_slice().into()));
+            self.number_columns();
+            self.groups(kind).len() - 1
+        });
+        let group = &mut self.groups(kind)[number];
+        group.shapes.push(index);
+        (keys.tag(group, &place.values), group.shapes.len() - 1)
+    }
+
+    /// Takes a shape out of the list of its group, which goes when it is empty.
     fn delist(&mut self, kind: usize, place: &Where, at: [usize; 2], keys: &Keys) -> Option<Tag> {
-        let groups = if kind == 0 { &mut self.exact } else { &mut self.scopes };
+        let groups = self.groups(kind);
         let number = groups.iter().position(|group| *group.columns == *place.columns)?;
         let group = &mut groups[number];
         let tag = keys.tag(group, &place.values);
@@ -249,6 +307,7 @@ impl TableIndex {
         let moved = group.shapes.get(at[kind]).copied();
         if group.shapes.is_empty() {
             groups.remove(number);
+            self.number_columns();
         }
         if let Some(moved) = moved.and_then(|moved| self.shapes.get_mut(&moved)) {
             moved.at[kind] = at[kind];
@@ -278,16 +337,16 @@ impl TableIndex {
             let partial = row.is_partial();
             self.find(&row, places, scratch);
             let Scratch { found, passed, .. } = scratch;
-            found.sort_unstable_by_key(|(shape, ..)| *shape);
+            found.sort_unstable();
             passed.clear();
-            for same in found.chunk_by(|a, b| a.0 == b.0) {
-                let how = same.iter().fold(0, |how, (.., more)| how | more);
+            for same in found.chunk_by(|a, b| a.shape() == b.shape()) {
+                let how = same.iter().fold(0, |how, hit| how | hit.how());
                 let touch = if partial || how & LOOK != 0 {
-                    self.shapes.get(&same[0].0).and_then(|shape| row.look(shape, passed))
+                    self.shapes.get(&same[0].shape()).and_then(|shape| row.look(shape, passed))
                 } else {
-                    row.known(same[0].1, how)
+                    row.known(same[0].is_plain(), how)
                 };
-                routed.extend(touch.map(|touch| (same[0].0, touch)));
+                routed.extend(touch.map(|touch| (same[0].shape(), touch)));
             }
         }
     }
@@ -299,30 +358,29 @@ impl TableIndex {
         scratch.found.clear();
         let untold = row.untold();
         if let Final::Row(new) = row.end {
-            scratch.hashes.clear();
-            let value = |column| new.get(column);
-            self.want(Source::New, value, places, scratch);
+            self.has(|column| new.get(column), &places.keys, scratch);
+            self.want(Source::New, scratch);
             if untold {
-                self.want(Source::Scope, value, places, scratch);
+                self.want(Source::Scope, scratch);
             }
         }
         if let Some(before) = row.before {
-            scratch.hashes.clear();
-            self.want(Source::Before, |column| before.get(column), places, scratch);
+            self.has(|column| before.get(column), &places.keys, scratch);
+            self.want(Source::Before, scratch);
         }
         for scope in row.left() {
-            scratch.hashes.clear();
-            let value = |column| row.old(scope, column);
-            self.want(Source::Left, value, places, scratch);
+            self.has(|column| row.old(scope, column), &places.keys, scratch);
+            self.want(Source::Left, scratch);
             if untold {
-                self.want(Source::LeftScope, value, places, scratch);
+                self.want(Source::LeftScope, scratch);
             }
         }
         if *row.end == Final::Gone {
             // A delete has no row to look by: all shapes without scope.
-            self.want(Source::Left, |_| None, places, scratch);
+            self.has(|_| None, &places.keys, scratch);
+            self.want(Source::Left, scratch);
             if untold {
-                self.want(Source::LeftScope, |_| None, places, scratch);
+                self.want(Source::LeftScope, scratch);
             }
         }
         // Nothing is read in between: what goes to memory goes there together.
@@ -337,48 +395,40 @@ impl TableIndex {
         }
     }
 
+    /// What a row has in the columns of all groups.
+    fn has<'v>(&self, value: impl Fn(usize) -> Option<&'v Value>, keys: &Keys, scratch: &mut Scratch) {
+        scratch.has.clear();
+        scratch.has.extend(self.columns.iter().map(|column| match value(*column) {
+            None | Some(Value::Null) => Has::Nothing,
+            Some(Value::Unchanged) => Has::Unchanged,
+            Some(Value::Text(text)) => Has::Hash(keys.hash(text)),
+        }));
+    }
+
     /// Notes what to look for: one tag per group whose columns all have values.
-    fn want<'v>(
-        &self,
-        source: Source,
-        value: impl Fn(usize) -> Option<&'v Value>,
-        places: &Both,
-        scratch: &mut Scratch,
-    ) {
-        let Scratch { hashes, wanted, wanted_scopes, found, .. } = scratch;
+    fn want(&self, source: Source, scratch: &mut Scratch) {
+        let Scratch { has, wanted, wanted_scopes, found, .. } = scratch;
         let by_scope = matches!(source, Source::Scope | Source::LeftScope);
         let (groups, wanted) = if by_scope { (&self.scopes, wanted_scopes) } else { (&self.exact, wanted) };
         'groups: for group in groups {
-            let mut unknown = false;
-            for column in &group.columns {
-                match value(*column) {
-                    None | Some(Value::Null) => continue 'groups,
-                    Some(Value::Unchanged) => unknown = true,
-                    Some(Value::Text(text)) => {
-                        if hashes.iter().all(|(c, _)| c != column) {
-                            hashes.push((*column, places.keys.hash(text)));
-                        }
-                    }
+            let (mut unknown, mut sum) = (false, group.seed);
+            for term in &group.terms {
+                match has[term.at] {
+                    Has::Nothing => continue 'groups,
+                    Has::Unchanged => unknown = true,
+                    Has::Hash(hash) => sum = sum.wrapping_add(term.of(hash)),
                 }
             }
             if unknown {
-                // Too large to be repeated: any of them may be it.
-                found.extend(group.shapes.iter().map(|index| (*index, Member::Filtered, LOOK)));
+                // Any of them may be it.
+                found.extend(group.shapes.iter().map(|index| Hit::new(*index, Member::Filtered, LOOK)));
                 continue;
             }
-            let of = |column: &usize| hashes.iter().find(|(c, _)| c == column).map_or(0, |(_, hash)| *hash);
-            wanted.push((group.tag(group.columns.iter().map(of)), source));
+            wanted.push((Tag::of(sum), source));
         }
     }
 
-    fn look_up(
-        &self,
-        places: &Places,
-        probe: Probe,
-        source: Source,
-        row: &Row<'_, '_>,
-        all: &mut Vec<(ShapeIndex, Member, u8)>,
-    ) {
+    fn look_up(&self, places: &Places, probe: Probe, source: Source, row: &Row<'_, '_>, all: &mut Vec<Hit>) {
         let how = match source {
             Source::New => NEW,
             Source::Before => BEFORE,
@@ -386,9 +436,11 @@ impl TableIndex {
             Source::Scope | Source::LeftScope => SCOPED,
         };
         places.find(probe, |found| match found {
-            Found::Shape(index, member) => all.push((index, member, how)),
+            Found::Shape(index, member) => all.push(Hit::new(index, member, how)),
             Found::Filters(filters) => {
-                self.filtered(filters, source, row, |index| all.push((index, Member::Filtered, LOOK)));
+                self.filtered(filters, source, row, |index| {
+                    all.push(Hit::new(index, Member::Filtered, LOOK))
+                });
             }
         });
     }
@@ -448,15 +500,12 @@ impl<'n> Row<'n, '_> {
 
     /// What happens to a shape about which the places where it was found say all: if its rows must have more than
     /// values, this one does not have it.
-    fn known(&self, member: Member, how: u8) -> Option<Touch<'n>> {
+    fn known(&self, plain: bool, how: u8) -> Option<Touch<'n>> {
         match self.end {
             Final::Row(row) if how & NEW != 0 => return Some(Touch::Put(row)),
             _ => {}
         }
-        let was_here = match member {
-            Member::Plain => how & LEFT,
-            Member::Equal | Member::Filtered => how & (BEFORE | SCOPED),
-        };
+        let was_here = if plain { how & LEFT } else { how & (BEFORE | SCOPED) };
         (was_here != 0).then_some(Touch::Remove(self.key))
     }
 

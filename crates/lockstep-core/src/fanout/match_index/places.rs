@@ -34,21 +34,35 @@ pub(super) struct Tag {
 pub(super) struct Group {
     /// Ascending.
     pub columns: Box<[usize]>,
+    /// Of each of them.
+    pub terms: Box<[Term]>,
     /// Its shapes, in no order.
     pub shapes: Vec<ShapeIndex>,
-    seed: u128,
-    factors: Box<[u128]>,
+    /// What a tag has of none of its values.
+    pub seed: u128,
 }
 
-impl Group {
-    /// Of its values' hashes in the order of its columns.
+/// A column of a group.
+#[derive(Debug)]
+pub(super) struct Term {
+    /// Which it is of the columns that the table's groups have.
+    pub at: usize,
+    /// Odd, so that nothing of a value is lost.
+    factor: u128,
+}
+
+impl Term {
+    /// What a value adds to a tag, by its hash.
+    pub const fn of(&self, hash: u128) -> u128 {
+        hash.wrapping_mul(self.factor)
+    }
+}
+
+impl Tag {
+    /// Of a group's seed and all its terms.
     #[allow(clippy::cast_possible_truncation, reason = "parts of a hash")]
-    pub fn tag(&self, values: impl Iterator<Item = u128>) -> Tag {
-        let sum = values.zip(&self.factors).fold(self.seed, |sum, (value, factor)| {
-            // Odd: nothing of the value is lost.
-            sum.wrapping_add(value.wrapping_mul(*factor))
-        });
-        Tag { high: (sum >> 64) as u64, low: (sum >> 32) as u32 }
+    pub const fn of(sum: u128) -> Self {
+        Self { high: (sum >> 64) as u64, low: (sum >> 32) as u32 }
     }
 }
 
@@ -81,8 +95,8 @@ impl Keys {
             hasher.write_usize(nth);
             hasher.finish128().as_u128()
         };
-        let factors = (1..=columns.len()).map(|nth| random(nth) | 1).collect();
-        Group { seed: random(0), factors, columns, shapes: Vec::new() }
+        let terms = (1..=columns.len()).map(|nth| Term { at: 0, factor: random(nth) | 1 }).collect();
+        Group { seed: random(0), terms, columns, shapes: Vec::new() }
     }
 
     /// A value's part of a tag.
@@ -92,7 +106,8 @@ impl Keys {
 
     /// The tag of these values.
     pub fn tag(&self, group: &Group, values: &[Text]) -> Tag {
-        group.tag(values.iter().map(|value| self.hash(value)))
+        let terms = group.terms.iter().zip(values).map(|(term, value)| term.of(self.hash(value)));
+        Tag::of(terms.fold(group.seed, u128::wrapping_add))
     }
 }
 
@@ -137,39 +152,36 @@ impl Content {
     }
 }
 
-#[derive(Debug, Clone, Copy, Default)]
-struct Room {
-    high: u64,
-    low: u32,
-    content: u32,
-}
-
-impl Room {
-    const fn new(tag: Tag, content: Content) -> Self {
-        Self { high: tag.high, low: tag.low, content: content.packed() }
-    }
-
-    const fn content(self) -> Content {
-        Content::of(self.content)
-    }
-
-    const fn tag(self) -> Tag {
-        Tag { high: self.high, low: self.low }
-    }
-
-    const fn is(self, tag: Tag) -> bool {
-        self.high == tag.high && self.low == tag.low
-    }
-}
-
-/// One line of the processor's cache.
+/// One line of the processor's cache: what each room holds, beside each other so that all are compared at once.
 #[derive(Debug, Clone, Copy, Default)]
 #[repr(align(64))]
-struct Line([Room; ROOMS]);
+struct Line {
+    high: [u64; ROOMS],
+    low: [u32; ROOMS],
+    content: [u32; ROOMS],
+}
 
 impl Line {
+    /// Rooms with this tag, a bit for each. Without branches: which room it is, nobody can foresee.
+    fn with_tag(&self, tag: Tag) -> u32 {
+        (0..ROOMS).fold(0, |rooms, nth| {
+            let same = (self.high[nth] == tag.high) & (self.low[nth] == tag.low);
+            rooms | u32::from(same) << nth
+        })
+    }
+
     fn has_free(&self) -> bool {
-        self.0.iter().any(|room| room.content == Content::Free.packed())
+        self.content.iter().fold(false, |free, content| free | (*content == Content::Free.packed()))
+    }
+
+    fn set(&mut self, nth: usize, tag: Tag, content: Content) {
+        (self.high[nth], self.low[nth], self.content[nth]) = (tag.high, tag.low, content.packed());
+    }
+
+    /// What is taken.
+    fn taken(&self) -> impl Iterator<Item = (Tag, Content)> {
+        let room = |nth| (Tag { high: self.high[nth], low: self.low[nth] }, Content::of(self.content[nth]));
+        (0..ROOMS).map(room).filter(|(_, content)| content.is_taken())
     }
 }
 
@@ -224,16 +236,20 @@ impl Places {
         probes.clear();
         probes.extend(tags.map(|tag| Probe { tag, line: self.home(tag) }));
         let lines = probes.iter().filter_map(|probe| self.lines.get(probe.line));
-        std::hint::black_box(lines.fold(0, |touched, line| touched ^ line.0[0].content));
+        std::hint::black_box(lines.fold(0, |touched, line| touched ^ line.content[0]));
     }
 
     /// Calls `found` with each taken room of a tag.
     fn rooms(&self, probe: Probe, mut found: impl FnMut(At, Content)) {
         let Probe { tag, line: mut at } = probe;
         while let Some(line) = self.lines.get(at) {
-            for (nth, room) in line.0.iter().enumerate() {
-                if room.is(tag) && room.content().is_taken() {
-                    found((at, nth), room.content());
+            let mut rooms = line.with_tag(tag);
+            while rooms != 0 {
+                let nth = rooms.trailing_zeros() as usize;
+                rooms &= rooms - 1;
+                let content = Content::of(line.content[nth]);
+                if content.is_taken() {
+                    found((at, nth), content);
                 }
             }
             if line.has_free() {
@@ -330,20 +346,22 @@ impl Places {
 
     /// Puts something into the first room of a tag that is not taken.
     fn take(&mut self, tag: Tag, content: Content) {
-        // A quarter stays free, so that few lie behind their own line, and looking for something comes to an end.
-        if (self.taken + self.left + 1) * 4 > self.lines.len() * ROOMS * 3 {
+        // Half stays free, so that few lines are full and looking for something hardly ever goes on to another one: that
+        // would be a second wait, and a branch that nobody can foresee.
+        if (self.taken + self.left + 1) * 2 > self.lines.len() * ROOMS {
             self.grow();
         }
-        self.put(Room::new(tag, content));
+        self.put(tag, content);
     }
 
-    fn put(&mut self, room: Room) {
-        let mut at = self.home(room.tag());
+    fn put(&mut self, tag: Tag, content: Content) {
+        let mut at = self.home(tag);
         loop {
-            if let Some(open) = self.lines[at].0.iter_mut().find(|room| !room.content().is_taken()) {
-                self.left -= usize::from(open.content() == Content::Left);
+            let line = &mut self.lines[at];
+            if let Some(open) = line.content.iter().position(|content| !Content::of(*content).is_taken()) {
+                self.left -= usize::from(Content::of(line.content[open]) == Content::Left);
                 self.taken += 1;
-                *open = room;
+                line.set(open, tag, content);
                 return;
             }
             at = if at + 1 < self.lines.len() { at + 1 } else { 0 };
@@ -351,18 +369,18 @@ impl Places {
     }
 
     fn grow(&mut self) {
-        let lines = (self.taken + self.taken / 2).div_ceil(ROOMS * 3 / 4).max(2);
+        let lines = (self.taken + self.taken / 2).div_ceil(ROOMS / 2).max(2);
         let before = std::mem::replace(&mut self.lines, vec![Line::default(); lines]);
         (self.taken, self.left) = (0, 0);
-        for room in before.into_iter().flat_map(|line| line.0).filter(|room| room.content().is_taken()) {
-            self.put(room);
+        for (tag, content) in before.iter().flat_map(Line::taken) {
+            self.put(tag, content);
         }
     }
 
     fn leave(&mut self, (line, nth): At) {
         let free = self.lines[line].has_free();
         let content = if free { Content::Free } else { Content::Left };
-        self.lines[line].0[nth] = Room::new(Tag { high: 0, low: 0 }, content);
+        self.lines[line].set(nth, Tag { high: 0, low: 0 }, content);
         self.left += usize::from(!free);
         self.taken -= 1;
     }

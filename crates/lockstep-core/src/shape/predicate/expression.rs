@@ -261,6 +261,16 @@ impl Expression {
         (found, whole)
     }
 
+    /// Whether a row has what these equalities demand.
+    pub(super) fn has_equalities(&self, row: &[Value]) -> bool {
+        match self {
+            Self::And(parts) => parts.iter().all(|part| part.has_equalities(row)),
+            other => other.demanded().is_none_or(
+                |(column, wanted)| matches!(row.get(column), Some(Value::Text(text)) if **text == *wanted),
+            ),
+        }
+    }
+
     /// What the first part says that an index can use: both ends of a range if another part has the other one.
     pub(super) fn hint(&self) -> Hint {
         let mut parts = Vec::new();
@@ -310,15 +320,20 @@ impl Expression {
     }
 
     fn equality(&self) -> Option<(usize, Text)> {
+        self.demanded().map(|(column, text)| (column, text.into()))
+    }
+
+    /// The text that a column must have for this to hold.
+    fn demanded(&self) -> Option<(usize, &str)> {
         match self {
-            Self::Column(column) => Some((*column, "t".into())),
+            Self::Column(column) => Some((*column, "t")),
             Self::Compare {
                 op: Some(Comparison::Equal),
                 kind,
                 column,
                 with: Operand::Literal(Some((text, _))),
                 ..
-            } if kind.text_is_unique() => Some((*column, text.clone())),
+            } if kind.text_is_unique() => Some((*column, text)),
             _ => None,
         }
     }

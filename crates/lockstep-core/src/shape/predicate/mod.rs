@@ -72,6 +72,11 @@ impl Predicate {
         (found, whole)
     }
 
+    /// Whether a row has all of these texts.
+    pub(crate) fn has_equalities(&self, row: &[Value]) -> bool {
+        self.expression.has_equalities(row)
+    }
+
     /// The columns that it reads, ascending.
     pub fn columns(&self) -> Vec<usize> {
         let mut found = Vec::new();
