@@ -133,6 +133,11 @@ pub const GATHER_MS: u64 = 100;
 /// Sessions of one node.
 pub const SESSIONS: usize = 50_000;
 
+/// Connections of a node that are no client's socket: operators, writes without a socket, and clients that are about to
+/// have one. Past it the next ones wait to be accepted; what does not ask is cut after 20 s. As many as may come at once
+/// and be served, see [`WAITING_SESSIONS`].
+pub const HTTP_CONNECTIONS: usize = 10_000;
+
 /// Sessions that have joined and wait for their first batch: as many as all catch-ups that may run read for, if each has
 /// one shape. They took 4.8 s (docs/performance.md, `resume_s`), so nobody waits much longer, nor does a live session that
 /// has something read behind them. Whoever comes beyond is told when to come again.
