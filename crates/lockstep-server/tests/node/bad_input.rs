@@ -105,10 +105,7 @@ async fn messages_that_cannot_be_meant_are_answered_and_the_session_goes_on() {
     let node = world.node().await;
     let mut client = node.join([lists()]).await;
     client.commit().await.unwrap();
-    let deep: Json = (0..130).fold(json!(1), |inner, _| json!([inner]));
-    let op = |op: Json| json!({"mutations": [{"n": "1", "id": "m", "kind": "ops", "ops": [op]}]});
     for (event, payload) in [
-        ("mutate", op(deep)),
         ("mutate", json!({"mutations": "all"})),
         ("mutate", json!({"mutations": [{"n": "-1", "id": "m", "kind": "ops"}]})),
         ("mutate", json!({"mutations": [{"n": "0", "id": "m", "kind": "ops"}]})),
@@ -139,6 +136,49 @@ async fn messages_that_cannot_be_meant_are_answered_and_the_session_goes_on() {
     let sentence = "more than 1000 operations in one mutation; make several of it";
     assert_eq!(refusal, ("malformed".into(), sentence.into()));
     world.sql.run("update lists set name = 'still served' where id = 1").await;
+    world.settled(&mut client).await;
+}
+
+/// A browser cuts a text in the middle of a character, or a document is nested too deeply: that mutation is refused, and
+/// those beside and behind it are carried out.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operation_that_cannot_be_read_is_refused_by_itself() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let mut client = node.join([todos(1)]).await;
+    client.commit().await.unwrap();
+    let mutation = |n: usize, body: &str| {
+        let op = format!(
+            r#"{{"op":"insert","table":"todos","values":{{"id":{n},"list_id":1,"title":"t","body":{body}}}}}"#
+        );
+        format!(r#"{{"n":"{n}","id":"m{n}","kind":"ops","ops":[{op}]}}"#)
+    };
+    let deep = "[".repeat(200) + &"]".repeat(200);
+    let bodies = [r#""whole""#, r#""\ud83d""#, &deep, r#""\ud83d\udca7""#, r#""\udca7 x""#, r#""last""#];
+    let all: Vec<String> = (1..).zip(bodies).map(|(n, body)| mutation(n, body)).collect();
+    let outcomes = |told: &[Json]| -> Vec<String> {
+        told.iter().map(|o| o["code"].as_str().unwrap_or("applied").to_owned()).collect()
+    };
+    let wanted = ["applied", "malformed", "malformed", "applied", "malformed", "applied"];
+    client
+        .send_text(format!(r#"["1","9","sync","mutate",{{"mutations":[{}]}}]"#, all[..4].join(",")))
+        .await
+        .unwrap();
+    world.sql.until("select max(last)::text from lockstep.clients", "4").await;
+    world.settled(&mut client).await;
+    let id = client.replica.client.clone().unwrap();
+    let body = format!(r#"{{"client":"{id}","mutations":[{}]}}"#, all.join(","));
+    let (status, told) =
+        node.post("/v1/mutations", "Content-Type: application/json\r\n", body.as_bytes()).await;
+    assert_eq!(
+        (status, outcomes(told["mutations"].as_array().unwrap()).as_slice()),
+        (200, &wanted.map(str::to_owned)[..]),
+        "{told}"
+    );
+    let sentence = told["mutations"][1]["message"].as_str().unwrap();
+    assert!(sentence.starts_with("operation 0: a text holds half of a character"), "{sentence}");
+    assert!(told["mutations"][2]["message"].as_str().unwrap().contains("flatter"), "{told}");
+    until_metric(&node, r#"lockstep_bounds_reached_total{bound="nesting"}"#, |n| n >= 1.0).await;
     world.settled(&mut client).await;
 }
 
