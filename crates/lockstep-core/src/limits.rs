@@ -57,6 +57,9 @@ pub const FOLD_GAP: u64 = 65_536;
 
 /// Shapes of one session. Each costs a lookup at catch-up and a few hundred bytes.
 pub const SESSION_SHAPES: usize = 200;
+/// Bytes of what a session's shapes are asked for by: names, values, predicates. All of them are asked for in one join by a
+/// client that comes back, so it could not hold more.
+pub const SESSION_SHAPE_BYTES: usize = CLIENT_FRAME_BYTES;
 
 /// Bytes of one `where`, and comparisons and constants in it. Each is evaluated for every row of the shape's scope.
 pub const WHERE_BYTES: usize = 16 << 10;
