@@ -57,6 +57,9 @@ pub const FOLD_GAP: u64 = 65_536;
 
 /// Shapes of one session. Each costs a lookup at catch-up and a few hundred bytes.
 pub const SESSION_SHAPES: usize = 200;
+/// Bytes of what a session's shapes are asked for by: names, values, predicates. All of them are asked for in one join by a
+/// client that comes back, so it could not hold more.
+pub const SESSION_SHAPE_BYTES: usize = CLIENT_FRAME_BYTES;
 
 /// Bytes of one `where`, and comparisons and constants in it. Each is evaluated for every row of the shape's scope.
 pub const WHERE_BYTES: usize = 16 << 10;
@@ -132,6 +135,11 @@ pub const GATHER_MS: u64 = 100;
 
 /// Sessions of one node.
 pub const SESSIONS: usize = 50_000;
+
+/// Connections of a node that are no client's socket: operators, writes without a socket, and clients that are about to
+/// have one. Past it the next ones wait to be accepted; what does not ask is cut after 20 s. As many as may come at once
+/// and be served, see [`WAITING_SESSIONS`].
+pub const HTTP_CONNECTIONS: usize = 10_000;
 
 /// Sessions that have joined and wait for their first batch: as many as all catch-ups that may run read for, if each has
 /// one shape. They took 4.8 s (docs/performance.md, `resume_s`), so nobody waits much longer, nor does a live session that

@@ -2,8 +2,10 @@
 
 use crate::change::{Text, Value};
 use crate::limits;
+use crate::protocol::unreadable;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value as Json;
+use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 
 /// The column order of `lockstep.clients`, as installed: subject, client, last, id, outcome, code, message.
@@ -32,8 +34,15 @@ pub struct Mutation {
     #[serde(default)]
     pub args: Option<Json>,
     /// The operations of kinds `ops` and `ops_if`, still to be read.
-    #[serde(default)]
-    pub ops: Vec<Json>,
+    #[serde(default, deserialize_with = "each_by_itself")]
+    pub ops: Vec<Result<Json, String>>,
+}
+
+/// Each operation's JSON, or why it has none. A browser's text may end in half of a character, and JSON may nest too deeply:
+/// that is its own mutation's end, and must not keep the others in the message, or behind it, from being read.
+fn each_by_itself<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Result<Json, String>>, D::Error> {
+    let raw = Vec::<Box<RawValue>>::deserialize(deserializer)?;
+    Ok(raw.iter().map(|op| serde_json::from_str(op.get()).map_err(|error| unreadable(&error))).collect())
 }
 
 /// One operation.
@@ -118,8 +127,9 @@ impl Mutation {
                 format!("more than {most} operations in one mutation; make several of it"),
             ));
         }
-        let read = |(i, op): (usize, &Json)| {
+        let read = |(i, op): (usize, &Result<Json, String>)| {
             let malformed = |why: &str| Refusal::new("malformed", format!("operation {i}: {why}"));
+            let op = op.as_ref().map_err(|why| malformed(why))?;
             let operation = Operation::deserialize(op).map_err(|e| malformed(&e.to_string()))?;
             match operation.condition() {
                 Some(_) if self.kind == KIND_OPS => {
@@ -201,7 +211,7 @@ mod tests {
             kind: kind.into(),
             name: None,
             args: None,
-            ops: vec![op.clone()],
+            ops: vec![Ok(op.clone())],
         };
         mutation.operations().err().map(|r| (r.code, r.message))
     }

@@ -13,7 +13,6 @@ use axum::http::{HeaderMap, HeaderValue, Response, StatusCode, Uri, header};
 use axum::middleware::{Next, from_fn, map_response};
 use axum::response::IntoResponse;
 use axum::routing::{any, get};
-use axum::serve::ListenerExt;
 use base64::Engine;
 use metrics_exporter_prometheus::PrometheusHandle;
 use sha1::{Digest, Sha1};
@@ -21,8 +20,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use tokio::net::TcpListener;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::mpsc;
 use tower_http::services::{ServeDir, ServeFile};
 
 /// Seconds after which a client may find room in a full node: any of them, so that those who were turned away together
@@ -51,29 +49,6 @@ pub struct Shared {
     pub trust_proxy: bool,
     /// What sockets may take together.
     pub sockets: Arc<NodeBounds>,
-}
-
-/// Serves until told to stop.
-///
-/// # Errors
-/// If accepting fails for good.
-pub async fn serve(
-    listener: TcpListener,
-    router: Router,
-    mut stopped: watch::Receiver<bool>,
-) -> std::io::Result<()> {
-    // A commit is a small frame, and the next one must not wait for the first to be acknowledged.
-    let listener = listener.tap_io(|socket| {
-        if let Err(error) = socket.set_nodelay(true) {
-            tracing::debug!(%error, "a connection stays slow");
-        }
-    });
-    let stop = async move {
-        // An error means that the sender is gone: stop as well.
-        let _ = stopped.wait_for(|stop| *stop).await;
-    };
-    let service = router.into_make_service_with_connect_info::<SocketAddr>();
-    axum::serve(listener, service).with_graceful_shutdown(stop).await
 }
 
 /// Routes: `/socket/websocket`, `/v1/mutations`, an operator's, and the folder's files, with `index.html` for every

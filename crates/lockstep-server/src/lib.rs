@@ -6,6 +6,7 @@
 //! [`health`], [`metrics`] and [`log`] to operators; [`config`] is
 //! `lockstep.toml`, environment and flags; [`cli`] the commands.
 
+pub mod accept;
 pub mod cli;
 pub mod config;
 pub mod deflate;

@@ -2,9 +2,10 @@
 //! operator, info is what happened and needs nobody, debug is for whoever looks into it.
 
 use crate::config::LogFormat;
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use std::io::IsTerminal;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 /// Which lines are written.
 pub const LEVELS: &str = "LOCKSTEP_LOG";
@@ -13,12 +14,22 @@ pub const LEVELS: &str = "LOCKSTEP_LOG";
 /// may quote rows.
 const SECRET: &str = "tokio_postgres=off";
 
+/// A word by itself that is no level. The filter takes it for the name of a module, and every other line would be gone.
+fn no_level(given: &str) -> Option<&str> {
+    let mut words =
+        given.split(',').map(str::trim).filter(|word| !word.is_empty() && !word.contains(['=', '[']));
+    words.find(|word| word.parse::<LevelFilter>().is_err())
+}
+
 /// Begins logging.
 ///
 /// # Errors
 /// If `LOCKSTEP_LOG` cannot be read.
 pub fn start(format: LogFormat) -> Result<()> {
     let given = std::env::var(LEVELS).ok().filter(|text| !text.trim().is_empty());
+    if let Some(word) = given.as_deref().and_then(no_level) {
+        bail!("{LEVELS}: {word:?} is no level; write error, warn, info, debug, trace or off");
+    }
     let filter = EnvFilter::try_new(given.as_deref().unwrap_or("info"))
         .with_context(|| format!("{LEVELS} is not a list of levels, such as `debug` or `info`"))?
         .add_directive(SECRET.parse()?);
@@ -34,4 +45,19 @@ pub fn start(format: LogFormat) -> Result<()> {
         LogFormat::Text => log.init(),
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_word_that_is_no_level_silences_nothing() {
+        for (given, word) in [("warning", Some("warning")), ("info, loud", Some("loud"))] {
+            assert_eq!(no_level(given), word, "{given}");
+        }
+        for given in ["info", "WARN", "off", "", "debug,tokio_postgres=off", "3", "[a]=trace, error"] {
+            assert_eq!(no_level(given), None, "{given}");
+        }
+    }
 }

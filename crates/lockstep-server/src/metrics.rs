@@ -98,7 +98,10 @@ pub const UNREAD: &str = "unread";
 pub const CATCH_UP_AHEAD: &str = "catch_up_ahead_bytes";
 /// Pings that came faster than their answers were taken.
 pub const PONGS: &str = "pongs";
-const SERVER_BOUNDS: [&str; 9] = [
+/// Connections wait to be accepted.
+pub const HTTP_CONNECTIONS: &str = "http_connections";
+const SERVER_BOUNDS: [&str; 10] = [
+    HTTP_CONNECTIONS,
     PONGS,
     QUEUE_FULL,
     FRAME_TOO_LARGE,

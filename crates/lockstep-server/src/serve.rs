@@ -1,5 +1,6 @@
 //! `lockstep serve`: the parts of a node, started together and ended together.
 
+use crate::accept;
 use crate::config::Serve;
 use crate::health::Health;
 use crate::http::{Shared, router};
@@ -11,7 +12,7 @@ use crate::socket::NodeBounds;
 use crate::source::Source;
 use crate::tasks::Database;
 use anyhow::{Context, Result, bail};
-use lockstep_core::limits::Bounds;
+use lockstep_core::limits::{self, Bounds};
 use lockstep_pg::target::Target;
 use metrics_exporter_prometheus::PrometheusHandle;
 use std::net::SocketAddr;
@@ -163,7 +164,7 @@ async fn start(
     Ok(Parts {
         node: tokio::spawn(node.run()),
         source: tokio::spawn(source.run()),
-        server: tokio::spawn(crate::http::serve(listener, router, stopped)),
+        server: tokio::spawn(accept::serve(listener, router, stopped, limits::HTTP_CONNECTIONS)),
     })
 }
 

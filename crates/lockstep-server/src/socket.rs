@@ -5,7 +5,6 @@ use crate::metrics;
 use crate::node::Event;
 use crate::quiet::Socket;
 use hyper_util::rt::TokioIo;
-use hyper_util::server::conn::auto::upgrade;
 use lockstep_core::limits;
 use lockstep_core::protocol::{Frame, is_load};
 use lockstep_core::session::{Full, SendQueue};
@@ -292,7 +291,7 @@ pub async fn run(
 /// The connection itself: what HTTP keeps for it is let go, a buffer of 16 kB above all.
 fn connection(upgraded: hyper::upgrade::Upgraded) -> Option<Socket> {
     let limits = Limits::default().max_payload_len(Some(limits::CLIENT_FRAME_BYTES));
-    let parts = upgrade::downcast::<TokioIo<TcpStream>>(upgraded).ok()?;
+    let parts = upgraded.downcast::<TokioIo<TcpStream>>().ok()?;
     Some(Socket::new(parts.io.into_inner(), &parts.read_buf, limits))
 }
 

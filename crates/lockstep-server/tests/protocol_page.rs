@@ -150,6 +150,7 @@ fn limits() {
         limits::CLIENT_FRAME_BYTES,
         limits::NESTING,
         limits::SESSION_SHAPES,
+        limits::SESSION_SHAPE_BYTES,
         limits::MUTATIONS_PER_FRAME,
         limits::OPERATIONS_PER_MUTATION,
     ] {

@@ -101,16 +101,33 @@ pub fn is_id(text: &str) -> bool {
 
 /// Writes without a session: the body of `POST /v1/mutations`.
 #[derive(Debug, Clone, Deserialize)]
+#[serde(from = "PostBody")]
 pub struct Post {
     /// Reserved.
-    #[serde(default)]
     pub subject: String,
     /// Client id, if it has one.
-    #[serde(default)]
     pub client: Option<String>,
     /// As over a session.
-    #[serde(flatten)]
     pub frame: MutateFrame,
+}
+
+/// Its fields as they stand in the body. `flatten` would read operations before they can be read one by one.
+#[derive(Deserialize)]
+struct PostBody {
+    #[serde(default)]
+    subject: String,
+    #[serde(default)]
+    client: Option<String>,
+    #[serde(default = "zero", deserialize_with = "super::number")]
+    confirmed: u64,
+    mutations: Vec<Mutation>,
+}
+
+impl From<PostBody> for Post {
+    fn from(body: PostBody) -> Self {
+        let PostBody { subject, client, confirmed, mutations } = body;
+        Self { subject, client, frame: MutateFrame { confirmed, mutations } }
+    }
 }
 
 fn zero() -> u64 {
@@ -172,7 +189,15 @@ pub fn parse(text: &str) -> Result<(Envelope, Up), UpError> {
 /// Why JSON could not be read, in words that say what to do.
 pub fn unreadable(error: &serde_json::Error) -> String {
     let said = error.to_string();
-    if said.starts_with("recursion limit exceeded") { unreadable_depth() } else { said }
+    if said.starts_with("recursion limit exceeded") {
+        unreadable_depth()
+    } else if said.contains("hex escape") {
+        format!(
+            "a text holds half of a character, a surrogate without the other one; send whole ones: {said}"
+        )
+    } else {
+        said
+    }
 }
 
 /// The same at the bound of [`limits::NESTING`].
@@ -206,12 +231,21 @@ mod tests {
                 r#"[null,"1","sync","mutate",{{"mutations":[{{"n":"1","id":"m","kind":"ops","ops":[{deep}]}}]}}]"#
             ))
         };
-        // The payload, its list, a mutation, and its operations are four.
-        assert!(matches!(nested(limits::NESTING - 4), Ok((_, Up::Mutate(_)))));
+        let operation = |levels: usize| match nested(levels) {
+            Ok((_, Up::Mutate(frame))) => frame.mutations[0].ops[0].clone(),
+            other => panic!("{other:?}"),
+        };
+        assert!(operation(limits::NESTING).is_ok());
+        for levels in [limits::NESTING + 1, 100_000] {
+            assert_eq!(operation(levels), Err(unreadable_depth()));
+        }
+        // What is not an operation is the message's own.
+        let deep = |levels: usize| "[".repeat(levels) + &"]".repeat(levels);
+        let message = |levels| parse(&format!(r#"[null,"1","sync","mutate",{}]"#, deep(levels)));
         assert!(
-            matches!(nested(limits::NESTING - 3), Err(UpError::Payload(_, why)) if why == unreadable_depth())
+            matches!(message(limits::NESTING + 1), Err(UpError::Payload(_, why)) if why == unreadable_depth())
         );
-        assert!(matches!(nested(100_000), Err(UpError::Payload(..))));
+        assert!(matches!(message(100_000), Err(UpError::Payload(..))));
         assert!(matches!(parse(&"[".repeat(1 << 20)), Err(UpError::Frame(_))));
     }
 

@@ -130,6 +130,17 @@ pub struct ShapeRequest {
     pub fingerprint: Option<String>,
 }
 
+impl ShapeRequest {
+    /// Bytes of all that the client chose in it, about: what a node keeps for it.
+    pub fn bytes(&self) -> usize {
+        let json = |value: &Json| value.to_string().len();
+        let columns = self.columns.iter().flatten().map(String::len);
+        let scope = self.scope.iter().flatten().map(|(name, value)| name.len() + json(value));
+        let condition = self.predicate.iter().chain(self.parameters.iter().flatten()).map(json);
+        self.reference.len() + self.table.len() + columns.chain(scope).chain(condition).sum::<usize>()
+    }
+}
+
 /// Why a shape cannot be subscribed to; code and sentence go to the client.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ShapeError {

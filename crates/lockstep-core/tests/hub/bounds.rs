@@ -165,6 +165,42 @@ fn reached(world: &World, bound: Bound) -> u64 {
     world.hub.report().counters.bounds[at]
 }
 
+/// One message after the other, each with a name or a value as long as it may be.
+#[test]
+fn what_shapes_are_asked_for_by_is_bounded_for_a_session() {
+    let mut world = World::streaming("700:700:");
+    world.join(1, "x");
+    let long = "l".repeat(limits::SESSION_SHAPE_BYTES / 3);
+    let mut refused = |n: usize, shape: serde_json::Value| {
+        let subscribe = serde_json::json!(["1", "2", "sync", "subscribe", {"shapes": [shape]}]);
+        world.hub.handle_text(1, &subscribe.to_string(), "");
+        let answer = world.take(|o| match o {
+            Output::Send(1, frame) => {
+                let frame: serde_json::Value = serde_json::from_slice(frame).unwrap();
+                let code = frame[4]["response"]["shapes"][0]["error"]["code"].as_str().unwrap_or("none");
+                (frame[1] == "2").then(|| code.to_owned())
+            }
+            _ => None,
+        });
+        assert_eq!(reached(&world, Bound::SessionShapes), n as u64);
+        answer == "too_many_shapes"
+    };
+    let shape = |reference: &str, scope: &str| serde_json::json!({"ref": reference, "table": "items", "scope": {"a": scope}});
+    assert!(!refused(0, shape(&long, "1")), "a long name");
+    assert!(!refused(0, shape("2", &long)), "a long value");
+    assert!(refused(1, shape("3", &format!("other {long}"))));
+    let mut filtered = shape("4", "4");
+    filtered["where"] = "id = $1".into();
+    filtered["params"] = serde_json::json!([&long]);
+    assert!(refused(2, filtered), "a long parameter");
+    assert!(!refused(2, shape("5", "5")), "a short one has room");
+    let unsubscribe = serde_json::json!(["1", "3", "sync", "unsubscribe", {"refs": ["2"]}]);
+    world.hub.handle_text(1, &unsubscribe.to_string(), "");
+    let subscribe = serde_json::json!(["1", "4", "sync", "subscribe", {"shapes": [shape("6", &long)]}]);
+    world.hub.handle_text(1, &subscribe.to_string(), "");
+    assert_eq!(reached(&world, Bound::SessionShapes), 2, "what went makes room");
+}
+
 #[test]
 fn a_session_has_so_many_shapes_and_a_node_so_many_sessions() {
     let mut world = World::streaming_within(Bounds { sessions: 2, ..Bounds::default() }, "700:700:");

@@ -1,44 +1,12 @@
 //! Whatever comes from a client's side or from the database's: a code, a sentence, and everybody else goes on.
 
+use crate::bytes::{BINARY, PING, TEXT, frame, socket};
 use crate::operation::until_metric;
 use crate::world::{Node, World, lists, todos};
 use lockstep_client::ClientError;
 use serde_json::{Value as Json, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-
-/// A socket that sends what it is told to.
-async fn raw(node: &Node) -> TcpStream {
-    let mut socket = TcpStream::connect(node.http()).await.unwrap();
-    let upgrade = "GET /socket/websocket?vsn=2.0.0 HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
-                   Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    socket.write_all(upgrade.as_bytes()).await.unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(socket.read_u8().await.unwrap());
-    }
-    assert!(head.starts_with(b"HTTP/1.1 101"), "{}", String::from_utf8_lossy(&head));
-    socket
-}
-
-/// One final frame, masked with zeros.
-fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {
-    let mut out = vec![0x80 | kind];
-    match u16::try_from(payload.len()) {
-        Ok(length) if length < 126 => out.push(0x80 | length as u8),
-        Ok(length) => {
-            out.push(0x80 | 126);
-            out.extend(length.to_be_bytes());
-        }
-        Err(_) => {
-            out.push(0x80 | 127);
-            out.extend((payload.len() as u64).to_be_bytes());
-        }
-    }
-    out.extend([0; 4]);
-    out.extend(payload);
-    out
-}
 
 /// The code of the close frame that follows; 0 if the connection ends without one.
 async fn closed(mut socket: TcpStream) -> u16 {
@@ -59,8 +27,6 @@ async fn bytes_that_are_no_messages_end_their_own_connection() {
     let node = world.node().await;
     let mut bystander = node.join([lists()]).await;
     world.settled(&mut bystander).await;
-    const TEXT: u8 = 1;
-    const BINARY: u8 = 2;
     let unmasked = vec![0x81, 2, b'[', b']'];
     let huge = [&[0x80 | TEXT, 0x80 | 127][..], &u64::MAX.to_be_bytes(), &[0; 4]].concat();
     let claimed = [&[0x80 | TEXT, 0x80 | 127][..], &(64_u64 << 20).to_be_bytes(), &[0; 4]].concat();
@@ -78,7 +44,7 @@ async fn bytes_that_are_no_messages_end_their_own_connection() {
         ("an empty message", frame(TEXT, b""), &[1007]),
         ("many levels", frame(TEXT, "[".repeat(60_000).as_bytes()), &[1007]),
     ] {
-        let mut socket = raw(&node).await;
+        let mut socket = socket(&node).await;
         socket.write_all(&bytes).await.unwrap();
         let code = closed(socket).await;
         assert!(codes.contains(&code), "{what}: {code}");
@@ -103,8 +69,8 @@ async fn what_never_becomes_a_message_is_bounded_too() {
     world.settled(&mut bystander).await;
     let before = resident_kb(&node);
     // The first piece of a text, then others, none of them the last.
-    let mut pieces = raw(&node).await;
-    let mut piece = frame(1, &[b'x'; 60_000]);
+    let mut pieces = socket(&node).await;
+    let mut piece = frame(TEXT, &[b'x'; 60_000]);
     piece[0] &= 0x7F;
     let mut sent = 0;
     while sent < 64 << 20 && pieces.write_all(&piece).await.is_ok() {
@@ -115,8 +81,8 @@ async fn what_never_becomes_a_message_is_bounded_too() {
     let code = closed(pieces).await;
     assert!([1009, 0].contains(&code), "{code}");
     // Pongs that are not read fill the way back; then no more is read.
-    let mut pings = raw(&node).await;
-    let many = frame(9, &[b'p'; 125]).repeat(500);
+    let mut pings = socket(&node).await;
+    let many = frame(PING, &[b'p'; 125]).repeat(500);
     let mut sent = 0;
     while sent < 128 << 20 {
         let wrote = tokio::time::timeout(std::time::Duration::from_secs(2), pings.write_all(&many)).await;
@@ -139,10 +105,7 @@ async fn messages_that_cannot_be_meant_are_answered_and_the_session_goes_on() {
     let node = world.node().await;
     let mut client = node.join([lists()]).await;
     client.commit().await.unwrap();
-    let deep: Json = (0..130).fold(json!(1), |inner, _| json!([inner]));
-    let op = |op: Json| json!({"mutations": [{"n": "1", "id": "m", "kind": "ops", "ops": [op]}]});
     for (event, payload) in [
-        ("mutate", op(deep)),
         ("mutate", json!({"mutations": "all"})),
         ("mutate", json!({"mutations": [{"n": "-1", "id": "m", "kind": "ops"}]})),
         ("mutate", json!({"mutations": [{"n": "0", "id": "m", "kind": "ops"}]})),
@@ -173,6 +136,49 @@ async fn messages_that_cannot_be_meant_are_answered_and_the_session_goes_on() {
     let sentence = "more than 1000 operations in one mutation; make several of it";
     assert_eq!(refusal, ("malformed".into(), sentence.into()));
     world.sql.run("update lists set name = 'still served' where id = 1").await;
+    world.settled(&mut client).await;
+}
+
+/// A browser cuts a text in the middle of a character, or a document is nested too deeply: that mutation is refused, and
+/// those beside and behind it are carried out.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_operation_that_cannot_be_read_is_refused_by_itself() {
+    let world = World::new().await;
+    let node = world.node().await;
+    let mut client = node.join([todos(1)]).await;
+    client.commit().await.unwrap();
+    let mutation = |n: usize, body: &str| {
+        let op = format!(
+            r#"{{"op":"insert","table":"todos","values":{{"id":{n},"list_id":1,"title":"t","body":{body}}}}}"#
+        );
+        format!(r#"{{"n":"{n}","id":"m{n}","kind":"ops","ops":[{op}]}}"#)
+    };
+    let deep = "[".repeat(200) + &"]".repeat(200);
+    let bodies = [r#""whole""#, r#""\ud83d""#, &deep, r#""\ud83d\udca7""#, r#""\udca7 x""#, r#""last""#];
+    let all: Vec<String> = (1..).zip(bodies).map(|(n, body)| mutation(n, body)).collect();
+    let outcomes = |told: &[Json]| -> Vec<String> {
+        told.iter().map(|o| o["code"].as_str().unwrap_or("applied").to_owned()).collect()
+    };
+    let wanted = ["applied", "malformed", "malformed", "applied", "malformed", "applied"];
+    client
+        .send_text(format!(r#"["1","9","sync","mutate",{{"mutations":[{}]}}]"#, all[..4].join(",")))
+        .await
+        .unwrap();
+    world.sql.until("select max(last)::text from lockstep.clients", "4").await;
+    world.settled(&mut client).await;
+    let id = client.replica.client.clone().unwrap();
+    let body = format!(r#"{{"client":"{id}","mutations":[{}]}}"#, all.join(","));
+    let (status, told) =
+        node.post("/v1/mutations", "Content-Type: application/json\r\n", body.as_bytes()).await;
+    assert_eq!(
+        (status, outcomes(told["mutations"].as_array().unwrap()).as_slice()),
+        (200, &wanted.map(str::to_owned)[..]),
+        "{told}"
+    );
+    let sentence = told["mutations"][1]["message"].as_str().unwrap();
+    assert!(sentence.starts_with("operation 0: a text holds half of a character"), "{sentence}");
+    assert!(told["mutations"][2]["message"].as_str().unwrap().contains("flatter"), "{told}");
+    until_metric(&node, r#"lockstep_bounds_reached_total{bound="nesting"}"#, |n| n >= 1.0).await;
     world.settled(&mut client).await;
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod bad_input;
+mod bytes;
 mod catch_up;
 mod commands;
 mod conflicts;

@@ -90,19 +90,10 @@ async fn a_prefix_is_taken_off_and_addresses_are_passed_on() {
 
 /// Opens a socket from this address.
 async fn upgraded(from: &str, port: u16, path: &str, headers: &str) -> tokio::net::TcpStream {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let socket = tokio::net::TcpSocket::new_v4().unwrap();
     socket.bind(format!("{from}:0").parse().unwrap()).unwrap();
-    let mut socket = socket.connect(format!("127.0.0.1:{port}").parse().unwrap()).await.unwrap();
-    let head = format!(
-        "GET {path}?vsn=2.0.0 HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
-         Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n{headers}\r\n"
-    );
-    socket.write_all(head.as_bytes()).await.unwrap();
-    let mut answer = vec![0; 12];
-    socket.read_exact(&mut answer).await.unwrap();
-    assert_eq!(answer, b"HTTP/1.1 101");
-    socket
+    let connection = socket.connect(format!("127.0.0.1:{port}").parse().unwrap()).await.unwrap();
+    crate::bytes::upgraded(connection, path, headers).await
 }
 
 /// The addresses of so many connections, as `lockstep status` shows them.

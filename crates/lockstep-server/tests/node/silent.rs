@@ -1,34 +1,12 @@
 //! Those who say nothing, take nothing or do not come to an end: each is ended at its time, and nobody else notices.
 
+use crate::bytes::{TEXT, frame, socket};
 use crate::operation::until_metric;
 use crate::world::{Node, World, lists, todos};
 use serde_json::json;
 use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-
-async fn socket(node: &Node) -> TcpStream {
-    let mut socket = TcpStream::connect(node.http()).await.unwrap();
-    let upgrade = "GET /socket/websocket?vsn=2.0.0 HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\n\
-                   Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
-    socket.write_all(upgrade.as_bytes()).await.unwrap();
-    let mut head = Vec::new();
-    while !head.ends_with(b"\r\n\r\n") {
-        head.push(socket.read_u8().await.unwrap());
-    }
-    socket
-}
-
-fn text(frame: &str) -> Vec<u8> {
-    let length = u16::try_from(frame.len()).unwrap();
-    let mut out = vec![0x81, 0x80 | length.min(126) as u8];
-    if length >= 126 {
-        out.extend(length.to_be_bytes());
-    }
-    out.extend([0; 4]);
-    out.extend(frame.as_bytes());
-    out
-}
 
 /// Nothing comes for a minute.
 async fn says_nothing(node: &Node) {
@@ -44,8 +22,8 @@ async fn takes_nothing(node: &Node) -> TcpStream {
     let mut socket = socket(node).await;
     let join = json!(["1", "1", "sync", "phx_join", {"protocol": 1, "shapes":
         [{"ref": "0", "table": "todos", "scope": {"list_id": 1}}]}]);
-    socket.write_all(&text(&join.to_string())).await.unwrap();
-    let heartbeat = text(r#"[null,"2","phoenix","heartbeat",{"cursor":false}]"#);
+    socket.write_all(&frame(TEXT, join.to_string().as_bytes())).await.unwrap();
+    let heartbeat = frame(TEXT, br#"[null,"2","phoenix","heartbeat",{"cursor":false}]"#);
     let mut every = tokio::time::interval(Duration::from_secs(5));
     let deadline = Instant::now() + Duration::from_secs(100);
     loop {
@@ -70,6 +48,16 @@ async fn never_ends(node: &Node) {
     assert!(answer.starts_with("HTTP/1.1 408") && answer.contains("too_slow"), "{answer}");
 }
 
+/// A request that is not asked: nothing of it comes, or half of its head, or it was one of several.
+async fn never_asks(node: &Node, said: &str) {
+    let mut connection = TcpStream::connect(node.http()).await.unwrap();
+    connection.write_all(said.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    let read = tokio::time::timeout(Duration::from_secs(40), connection.read_to_string(&mut answer)).await;
+    assert!(read.is_ok(), "{said:?} is kept for ever");
+    assert_eq!(answer.starts_with("HTTP/1.1 200"), said.ends_with("\r\n\r\n"), "{said:?}: {answer}");
+}
+
 /// A minute, which is what the limits are.
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_is_silent_for_a_minute_is_ended() {
@@ -82,7 +70,16 @@ async fn whoever_is_silent_for_a_minute_is_ended() {
         .await;
     let mut bystander = node.join([lists()]).await;
     world.settled(&mut bystander).await;
-    let (_unread, (), ()) = tokio::join!(takes_nothing(&node), says_nothing(&node), never_ends(&node));
+    let half = "GET /health HTTP/1.1\r\nHost: loc";
+    let asked = "GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let (_unread, ..) = tokio::join!(
+        takes_nothing(&node),
+        says_nothing(&node),
+        never_ends(&node),
+        never_asks(&node, ""),
+        never_asks(&node, half),
+        never_asks(&node, asked),
+    );
     until_metric(&node, r#"lockstep_closes_total{code="1001"}"#, |n| n >= 1.0).await;
     until_metric(&node, r#"lockstep_closes_total{code="1013"}"#, |n| n == 1.0).await;
     node.until_logged("does not read", 1).await;

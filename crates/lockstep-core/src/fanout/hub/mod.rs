@@ -84,6 +84,8 @@ struct Sub {
     announced: bool,
     /// The client's rows have only so many of them; the rest is told with the columns.
     held: Option<usize>,
+    /// Of what it was asked for by.
+    bytes: usize,
     /// Rows that the client has set aside for it, in their order. Of a live one those of a transaction that is passed
     /// through.
     aside: Vec<LoadId>,

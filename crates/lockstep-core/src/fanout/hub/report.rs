@@ -3,7 +3,7 @@
 use super::{Hub, Mode, SessionId, SubState};
 use crate::limits;
 use crate::position::Lsn;
-use crate::protocol::MutateFrame;
+use crate::protocol::{MutateFrame, unreadable_depth};
 
 /// A bound of `limits.rs` that the hub itself meets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,7 +68,11 @@ impl Bound {
         let many = frame.mutations.len() > limits::MUTATIONS_PER_FRAME;
         let large = frame.mutations.iter().any(|m| m.ops.len() > limits::OPERATIONS_PER_MUTATION);
         let many = many.then_some(Self::MutationsPerFrame);
-        many.into_iter().chain(large.then_some(Self::OperationsPerMutation))
+        let mut operations = frame.mutations.iter().flat_map(|m| &m.ops);
+        let depth = unreadable_depth();
+        let deep = operations.any(|op| op.as_ref().is_err_and(|why| *why == depth));
+        let large = large.then_some(Self::OperationsPerMutation);
+        many.into_iter().chain(large).chain(deep.then_some(Self::Nesting))
     }
 
     /// Its name in `limits.rs`, in small letters.

@@ -225,9 +225,10 @@ impl Hub {
         let shape = Shape::resolve(request, &self.catalog)?;
         let session = self.sessions.get(&id);
         let subs = session.into_iter().flat_map(|s| s.subs.iter());
-        let mut held = 0;
+        let (mut held, mut bytes) = (0, request.bytes());
         for (reference, sub) in subs {
             held += 1;
+            bytes += sub.bytes;
             let same = self.shapes.get(&sub.shape).is_some_and(|h| h.shape.id == shape.id);
             if *reference == request.reference || same {
                 let message = format!("the session has this shape or this ref already, as {reference:?}");
@@ -241,14 +242,21 @@ impl Hub {
                 format!("a session may have {most} shapes; unsubscribe from one, or ask for larger ones");
             return Err(ShapeError::new("too_many_shapes", message));
         }
+        if bytes > limits::SESSION_SHAPE_BYTES {
+            self.reached_bound(Bound::SessionShapes);
+            let message = "what the session's shapes are asked for by is more than one message may hold, and a client that \
+                comes back asks for all in one; use shorter names and values, or fewer shapes";
+            return Err(ShapeError::new("too_many_shapes", message));
+        }
         let widens = self.sessions.get(&id).is_some_and(|s| s.widens);
         let (from, held) = match cursor {
             None => (ReadFrom::Scratch(ResetReason::First), None),
             Some(cursor) => read_from(request, &shape, cursor, widens),
         };
         let index = self.hold(shape, id);
+        let state = SubState::Wanted(from);
         let sub =
-            Sub { shape: index, state: SubState::Wanted(from), announced: false, held, aside: Vec::new() };
+            Sub { shape: index, state, announced: false, held, bytes: request.bytes(), aside: Vec::new() };
         if let Some(session) = self.sessions.get_mut(&id) {
             session.subs.insert(request.reference.clone(), sub);
         }
