@@ -166,6 +166,8 @@ export class NodeLink implements TransportEvents, ChannelEvents, SenderPorts {
         return
       case 'cancel_pause':
         this.cancelPause?.()
+        // what the node said of when holds no longer
+        if (this.parts.screen.status.getSnapshot().error?.retryIn !== undefined) this.parts.screen.status.setError('session', null)
     }
   }
 
@@ -205,7 +207,7 @@ export class NodeLink implements TransportEvents, ChannelEvents, SenderPorts {
     const { status } = this.parts.screen
     if (reply.status === 'error') {
       const error = readError(reply.response)
-      status.setError('session', { code: error.code, message: error.message })
+      status.setError('session', { code: error.code, message: error.message, ...(error.retry_in === undefined ? {} : { retryIn: error.retry_in }) })
       this.retryIn = error.retry_in ?? null
       const never = ['protocol_unsupported', 'capability_unsupported', 'malformed'].includes(error.code)
       return this.dispatch(never ? 'join_refused' : 'join_failed')

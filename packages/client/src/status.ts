@@ -9,6 +9,8 @@ export interface StatusError {
   readonly message: string
   /** With `malformed`: the mutation that blocks the outbox until it is dismissed. */
   readonly mutationId?: string
+  /** With `crowded` and `not_ready`: after how many milliseconds the node is asked again, counted from when it said so. */
+  readonly retryIn?: number | undefined
 }
 
 /**
@@ -64,7 +66,7 @@ function describeLoad({ loadedRows, aboutRows, isProvisional }: ClientStatus): s
 export function describeStatus(status: ClientStatus): string {
   const { connection, behindSeconds, unsent, refused, error } = status
   const words = {
-    connecting: 'Connecting',
+    connecting: error?.retryIn === undefined ? 'Connecting' : `The server is ${error.code === 'crowded' ? 'busy' : 'not ready'}, next try after ${count(Math.ceil(error.retryIn / 1000), 'second')}`,
     loading: describeLoad(status),
     live: 'Live',
     behind: `Behind by ${count(behindSeconds, 'second')}`,
@@ -112,7 +114,7 @@ export class StatusBoard {
   /** Sets or clears the error of one source and calls back. */
   setError(source: Source, error: StatusError | null): void {
     const before = this.errors.get(source)
-    if (error !== null && before?.code === error.code && before.message === error.message) return
+    if (error !== null && before?.code === error.code && before.message === error.message && before.retryIn === error.retryIn) return
     if (error !== null) this.errors.set(source, error)
     else if (!this.errors.delete(source)) return
     const { error: _, ...rest } = this.snapshot

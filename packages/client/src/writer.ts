@@ -8,7 +8,7 @@ import { UNSTORED } from './page_role'
 import type { Parts } from './parts'
 import type { Decision } from './protocol'
 import type { Session } from './session'
-import { type DraftMutation, type StoredMutation, without } from './store'
+import { type DraftMutation, numbered, type StoredMutation, without } from './store'
 import type { Change } from './tab_messages'
 
 /** After so long without a write, in milliseconds, the store is put in order. */
@@ -142,7 +142,11 @@ export class Writer {
       else keeper.giveUp({ code: 'store_lost', message: 'the browser deleted the local data of this site, and nothing is kept when this page is left' })
       return
     }
-    await keeper.write({ durability: 'strict', meta: { ...meta, cursor: null }, outboxPut: entries, refusedPut: refused })
+    // a page that came upon the empty place has numbered its mutations as if nothing were there: they go behind
+    await keeper.change(0, (tail) => {
+      const outboxPut = [...entries, ...numbered(meta, entries, lastSeq, tail)]
+      return { durability: 'strict', meta: { ...meta, cursor: null }, outboxPut, refusedPut: refused }
+    })
     this.stored = new Set()
     const nothing = { cursor: '', changes: new Map(), drops: [], acks: [] }
     const shapes = shapeWrites(screen.base, nothing, screen.subscriptions.syncIds(), this.stored)

@@ -15,7 +15,7 @@ it('shortens no name that travels, is stored, or that an application or a platfo
     // records
     'epoch', 'revision', 'lastSeq', 'moved', 'seq', 'unknown', 'key', 'table',
     // between pages
-    'taken', 'decisions', 'plan', 'notice', 'held', 'wants', 'unsaved', 'isWhole', 'link', 'refusals', 'drops', 'changes', 'from', 'body', 'at', 'behindSeconds', 'isEstablished', 'loadedRows',
+    'taken', 'decisions', 'plan', 'notice', 'held', 'wants', 'unsaved', 'isWhole', 'link', 'refusals', 'drops', 'changes', 'from', 'body', 'at', 'behindSeconds', 'isEstablished', 'loadedRows', 'retryIn',
     // applications
     'subscribe', 'unsubscribe', 'getSnapshot', 'mutate', 'query', 'conflictOf', 'onConflict', 'signOut', 'resolveUnknown', 'theirs', 'saved', 'ready', 'orderBy', 'include', 'webSocket', 'store', 'onEvent', 'isScattered', 'isLeader', 'outboxAfter',
     // platforms

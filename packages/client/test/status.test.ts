@@ -10,6 +10,9 @@ const REFUSED = { id: 'm', name: null, args: null, ops: [], code: '23505', messa
 it.each<[Partial<ClientStatus>, string]>([
   [{}, 'Live'],
   [{ connection: 'connecting', unsent: 1 }, 'Connecting, 1 unsent edit'],
+  [{ connection: 'connecting', unsent: 1, error: { code: 'crowded', message: 'm', retryIn: 4200 } }, 'The server is busy, next try after 5 seconds, 1 unsent edit'],
+  [{ connection: 'connecting', error: { code: 'not_ready', message: 'm', retryIn: 700 } }, 'The server is not ready, next try after 1 second'],
+  [{ connection: 'connecting', error: { code: 'store_full', message: 'm' } }, 'Connecting'],
   [{ connection: 'loading' }, 'Loading'],
   [{ connection: 'loading', loadedRows: 12_000 }, 'Loading, 12,000 rows so far'],
   [{ connection: 'loading', loadedRows: 12_000, aboutRows: 20_000 }, 'Loading, 12,000 of about 20,000 rows'],
@@ -25,6 +28,22 @@ it.each<[Partial<ClientStatus>, string]>([
 })
 
 describe('the status', () => {
+  it('says each time when a node that is crowded is asked again, and no longer once its connection is lost or it let the client in', async () => {
+    const { client, server, timers } = openWorld()
+    const words = () => describeStatus(client.status.getSnapshot())
+    server.open()
+    for (const [retry_in, when] of [[1234, '2 seconds'], [4000, '4 seconds']] as const) {
+      server.refuse(await server.next('phx_join'), 'crowded', { retry_in })
+      expect(words()).toBe(`The server is busy, next try after ${when}`)
+      timers.pass(retry_in)
+    }
+    server.refuse(await server.next('phx_join'), 'crowded', { retry_in: 4000 })
+    server.drop()
+    expect(words()).toBe('Connecting')
+    await join(server)
+    expect(words()).toBe('Live')
+  })
+
   it('counts the rows of a load as they come, and forgets them at the commit', async () => {
     const world = openWorld()
     const { client, server } = world

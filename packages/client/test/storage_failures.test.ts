@@ -261,6 +261,30 @@ describe('a browser that throws the store away', () => {
     await world.client.close()
   })
 
+  it('while another page writes into the place before the outbox is back: no number is given twice', async () => {
+    const throwAway = watchStores()
+    const store = idbStore()
+    const world = openWorld(store)
+    await load(world, world.client.subscribe({ table: 'todos' }).ref, [todo('1', 'Milk')])
+    await world.client.mutate(add('2', 'unsent')).saved
+    const other = idbStore()
+    const lead = store.lead
+    store.lead = async (...args) => {
+      const contents = await lead.apply(store, args)
+      if (store.place === PLACE) {
+        await other.open('ws://node/socket', '')
+        await other.append([{ id: 'other', name: null, args: null, ops: [] }])
+      }
+      return contents
+    }
+    throwAway()
+    await untilStatus(world.client, ({ error }) => error?.code === 'store_lost')
+    await world.client.mutate(add('3', 'later')).saved
+    expect((await other.outboxAfter(0)).map(({ n, seq }) => [n, seq])).toEqual([['1', 1], ['2', 2], ['3', 3]])
+    await other.close()
+    await world.client.close()
+  })
+
   it('between two visits: the next one begins from nothing, without an error', async () => {
     const world = await loaded()
     await world.client.close()
