@@ -137,7 +137,7 @@ pub const GATHER_MS: u64 = 100;
 pub const SESSIONS: usize = 50_000;
 
 /// Connections of a node that are no client's socket: operators, writes without a socket, and clients that are about to
-/// have one. Past it the next ones wait to be accepted; what does not ask is cut after 20 s. As many as may come at once
+/// have one. Past it the next ones wait to be accepted; what does not ask is cut after 20 s, or 75 s once it did. As many as may come at once
 /// and be served, see [`WAITING_SESSIONS`].
 pub const HTTP_CONNECTIONS: usize = 10_000;
 

@@ -12,13 +12,17 @@ use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-/// How long a request's head may take to arrive, on a connection that is kept also that of the next one. Each that waits
-/// for one takes a descriptor that a client could have.
+/// How long the first request's head may take to arrive. Each that waits for one takes a descriptor that a client could
+/// have.
 const HEAD: Duration = Duration::from_secs(20);
+/// The same of the next one on a connection that is kept: longer than proxies keep theirs, a minute mostly. One that finds
+/// its connection closed just as it sends a request over it answers with 502.
+const KEPT: Duration = Duration::from_secs(75);
 /// Bytes of a head that is not whole yet.
 const HEAD_BYTES: usize = 64 << 10;
 /// Before the next try when the system gives no connection.
@@ -95,25 +99,34 @@ async fn converse(
     peer: SocketAddr,
     router: Router,
     mut stopped: watch::Receiver<bool>,
-    place: Option<OwnedSemaphorePermit>,
+    _place: Option<OwnedSemaphorePermit>,
 ) {
     // A commit is a small frame, and the next one must not wait for the first to be acknowledged.
     if let Err(error) = socket.set_nodelay(true) {
         tracing::debug!(%error, "a connection stays slow");
     }
     let router = TowerToHyperService::new(router);
-    let service = service_fn(move |mut request: Request<Incoming>| {
+    let asked = AtomicBool::new(false);
+    let service = service_fn(|mut request: Request<Incoming>| {
+        asked.store(true, Ordering::Relaxed);
         request.extensions_mut().insert(ConnectInfo(peer));
         router.call(request)
     });
     let mut http = http1::Builder::new();
-    http.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES);
+    http.timer(TokioTimer::new()).header_read_timeout(KEPT).max_buf_size(HEAD_BYTES);
     let mut connection = pin!(http.serve_connection(TokioIo::new(socket), service).with_upgrades());
     let stop = async {
         let _ = stopped.wait_for(|stop| *stop).await;
     };
+    let silent = async {
+        tokio::time::sleep(HEAD).await;
+        if asked.load(Ordering::Relaxed) {
+            std::future::pending().await
+        }
+    };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = silent => return,
         () = stop => {
             connection.as_mut().graceful_shutdown();
             connection.await
@@ -122,7 +135,6 @@ async fn converse(
     if let Err(error) = ended {
         tracing::debug!(%error, "a connection broke off");
     }
-    drop(place);
 }
 
 #[cfg(test)]
