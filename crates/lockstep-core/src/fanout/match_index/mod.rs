@@ -3,19 +3,21 @@
 //! [`places`]: by hash of the values that a shape demands, in its scope and by equalities of its predicate.
 //! [`filters`]: within one place, by what else a predicate demands: [`intervals`] for ranges, pieces of text for
 //! patterns. What is left is evaluated, once per distinct predicate and row.
+//! [`row`]: what a change then does to a shape.
 
 mod filters;
 mod intervals;
 mod places;
 mod routed;
+mod row;
 
-use super::merge::{Effect, Hole, effect};
 use crate::catalog::Oid;
-use crate::change::{Final, Key, KeyNet, NetChanges, OldScope, TableNet, Text, Tuple, Value};
+use crate::change::{Final, NetChanges, TableNet, Text, Value};
 use crate::position::ResetReason;
-use crate::shape::{Shape, Untold};
+use crate::shape::Shape;
 use filters::Filters;
 use places::{Found, Group, Keys, Places, Probe, Tag};
+use row::{BEFORE, Hit, LEFT, LOOK, NEW, Passed, Row, SCOPED};
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -31,17 +33,6 @@ enum Member {
     /// More, or it was found by its scope alone.
     Filtered,
 }
-
-/// Where a shape was found.
-const NEW: u8 = 1;
-/// In the row as it was before the transaction.
-const BEFORE: u8 = 2;
-/// In a scope that the row left.
-const LEFT: u8 = 4;
-/// It must be looked at.
-const LOOK: u8 = 8;
-/// In its scope alone, now or before, and nothing says whether the row was in the shape.
-const SCOPED: u8 = 16;
 
 /// A shape's place: columns and the values that its rows must have.
 struct Where {
@@ -85,30 +76,6 @@ enum Has {
     Hash(u128),
 }
 
-/// A shape that was found, and where. Packed, since all of a row's are sorted by shape.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-struct Hit(u64);
-
-impl Hit {
-    fn new(index: ShapeIndex, member: Member, how: u8) -> Self {
-        Self(u64::from(index) << 16 | u64::from(how) << 8 | member as u64)
-    }
-
-    #[allow(clippy::cast_possible_truncation, reason = "packed there")]
-    const fn shape(self) -> ShapeIndex {
-        (self.0 >> 16) as ShapeIndex
-    }
-
-    const fn how(self) -> u8 {
-        (self.0 >> 8 & 0xff) as u8
-    }
-
-    /// Nothing else decides than its scope.
-    const fn is_plain(self) -> bool {
-        self.0 & 0xff == Member::Plain as u64
-    }
-}
-
 /// Room that is used again for each row.
 #[derive(Debug, Default)]
 struct Scratch {
@@ -124,9 +91,6 @@ struct Scratch {
     found: Vec<Hit>,
     passed: Passed,
 }
-
-/// Whether the row passes a predicate, by the predicate's number; or the row as it was before.
-type Passed = HashMap<(u32, bool), Result<bool, Untold>>;
 
 /// Which values are looked up, in which kind of group.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -465,62 +429,6 @@ impl TableIndex {
         let Some(any) = self.shapes.values().next() else { return };
         if let Some(whole) = whole {
             filters.find(&any.shape.table, whole, &mut found);
-        }
-    }
-}
-
-/// One key's change.
-struct Row<'n, 't> {
-    net: &'n KeyNet,
-    key: &'n Key,
-    end: &'n Final,
-    /// As it was before the transaction, if the stream says so.
-    before: Option<&'n Tuple>,
-    scope_columns: &'t [usize],
-}
-
-impl<'n> Row<'n, '_> {
-    /// Nothing says what the row was before, and it was.
-    fn untold(&self) -> bool {
-        self.before.is_none() && !self.net.fresh
-    }
-
-    fn left(&self) -> &'n [OldScope] {
-        &self.net.left
-    }
-
-    fn old(&self, scope: &'n OldScope, column: usize) -> Option<&'n Value> {
-        self.scope_columns.iter().position(|c| *c == column).and_then(|at| scope.get(at))
-    }
-
-    /// Large values that were not repeated: whoever is told of the row must be looked at.
-    fn is_partial(&self) -> bool {
-        matches!(self.end, Final::Row(row) if row.contains(&Value::Unchanged))
-    }
-
-    /// What happens to a shape about which the places where it was found say all: if its rows must have more than
-    /// values, this one does not have it.
-    fn known(&self, plain: bool, how: u8) -> Option<Touch<'n>> {
-        match self.end {
-            Final::Row(row) if how & NEW != 0 => return Some(Touch::Put(row)),
-            _ => {}
-        }
-        let was_here = if plain { how & LEFT } else { how & (BEFORE | SCOPED) };
-        (was_here != 0).then_some(Touch::Remove(self.key))
-    }
-
-    /// What happens to any shape. Each predicate is evaluated once for the row, and once for what it was.
-    fn look(&self, known: &Known, passed: &mut Passed) -> Option<Touch<'n>> {
-        let Known { shape, predicate, .. } = known;
-        let passes = |row: &Tuple, before: bool| match predicate {
-            None => Ok(true),
-            Some(number) => *passed.entry((*number, before)).or_insert_with(|| shape.passes(row)),
-        };
-        match effect(shape, self.net, self.end, passes) {
-            Ok(Effect::Put(row)) => Some(Touch::Put(row)),
-            Ok(Effect::Remove) => Some(Touch::Remove(self.key)),
-            Ok(Effect::Nothing) => None,
-            Err(Hole) => Some(Touch::Hole),
         }
     }
 }
