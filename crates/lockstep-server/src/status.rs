@@ -71,9 +71,10 @@ pub fn describe(status: &Json) -> String {
     }
     let _ = writeln!(
         out,
-        "{} sessions ({} wait for rows), {} subscriptions, {} bytes queued, {} catch-ups running, {} transactions with {} rows so far",
+        "{} sessions ({} wait for rows, {} more are to come again), {} subscriptions, {} bytes queued, {} catch-ups running, {} transactions with {} rows so far",
         field("sessions"),
         field("waiting"),
+        field("later"),
         field("subscriptions"),
         field("queue_bytes"),
         field("catch_ups"),

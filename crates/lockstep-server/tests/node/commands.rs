@@ -54,6 +54,7 @@ async fn status_shows_sessions_and_shapes() {
     let text = run(&[]);
     assert!(
         text.contains("live, level as of")
+            && text.contains("2 sessions (0 wait for rows, 0 more are to come again), 4 subscriptions")
             && text.contains("public.todos")
             && text.contains("list_id where …"),
         "{text}"
